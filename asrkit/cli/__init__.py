@@ -1,0 +1,1 @@
+"""The asrkit command: one subcommand a stage."""

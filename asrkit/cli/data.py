@@ -1,0 +1,100 @@
+"""``asrkit prepare | check | features | tokenizer``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from asrkit.cli.common import PATH, config_options, done_before, experiment
+from asrkit.corpora.prepare import READERS, SPLITS, check_corpus, cuts_path, describe, prepare_corpus
+from asrkit.data.feature_store import (
+    STATISTICS,
+    compute_statistics,
+    features_path,
+    make_features,
+    read_cuts,
+    save_statistics,
+)
+from asrkit.data.loaders import transcript
+from asrkit.errors import UserError
+from asrkit.features.normalization import GLOBAL
+from asrkit.features.pipeline import FeaturePipeline
+from asrkit.files import write_json
+from asrkit.text.tokenizer import train_tokenizer
+from asrkit.training.progress import log
+from asrkit.training.run import tokenizer_path
+
+_CORPUS = click.argument("corpus", type=click.Choice(sorted(READERS)))
+_CORPUS_DIR = click.option("--corpus-dir", type=PATH, required=True, help="The corpus' release.")
+_DATA_DIR = click.option("--data-dir", type=PATH, required=True, help="Where prepared data goes.")
+_JOBS = click.option("--num-jobs", default=2, show_default=True, help="Processes that listen to audio.")
+_FORCE = click.option("--force", is_flag=True, help="Make it again where it is done.")
+
+
+@click.command()
+@_CORPUS
+@_CORPUS_DIR
+@_DATA_DIR
+@_JOBS
+@_FORCE
+@click.option("--skip-bad", is_flag=True, help="Set bad utterances aside in bad.jsonl, with reasons.")
+def prepare(corpus: str, corpus_dir: Path, data_dir: Path, num_jobs: int, force: bool, skip_bad: bool) -> None:
+    """Check a corpus and write the CutSets train, dev and test."""
+    if done_before([cuts_path(data_dir, split) for split in SPLITS], force):
+        return
+    sizes = prepare_corpus(corpus, corpus_dir, data_dir, skip_bad=skip_bad, num_jobs=num_jobs)
+    log(f"prepared {corpus}: " + ", ".join(f"{split} {number}" for split, number in sizes.items()))
+
+
+@click.command()
+@_CORPUS
+@_CORPUS_DIR
+@_DATA_DIR
+@_JOBS
+def check(corpus: str, corpus_dir: Path, data_dir: Path, num_jobs: int) -> None:
+    """Report every missing, truncated, silent, duplicate or unusable utterance of a corpus."""
+    problems, number = check_corpus(corpus, corpus_dir, data_dir, num_jobs)
+    if problems:
+        raise UserError(describe(problems, number))
+    log(f"{corpus}: {number} utterances, no problems")
+
+
+@click.command()
+@_DATA_DIR
+@_FORCE
+@config_options
+def features(data_dir: Path, force: bool, config_path: Path | None, overrides: tuple[str, ...]) -> None:
+    """Make speed replicas, feature statistics and, with features.store, the features themselves."""
+    settings = experiment(config_path, overrides).features
+    outputs = [features_path(data_dir, split) for split in SPLITS] + [data_dir / "features" / STATISTICS]
+    if done_before(outputs, force):
+        return
+    pipeline = FeaturePipeline(settings.sampling_rate_hz, settings.num_mel_bins, normalization="none")
+    statistics = {}
+    for split in SPLITS:
+        cuts = read_cuts(cuts_path(data_dir, split))
+        found = compute_statistics(cuts, pipeline)
+        statistics |= {name: item for name, item in found.items() if name != GLOBAL or split == "train"}
+        made = make_features(
+            cuts, split, data_dir, sampling_rate_hz=settings.sampling_rate_hz, num_mel_bins=settings.num_mel_bins,
+            speed_factors=settings.speed_factors, store=settings.store,
+        )  # fmt: skip
+        hours = sum(cut.duration for cut in made) / 3600
+        log(f"features of {split}: {len(made)} utterances, {hours:.2f} h{', stored' if settings.store else ''}")
+    save_statistics(data_dir, statistics)
+
+
+@click.command()
+@_DATA_DIR
+@_FORCE
+@config_options
+def tokenizer(data_dir: Path, force: bool, config_path: Path | None, overrides: tuple[str, ...]) -> None:
+    """Make the tokenizer from the training transcripts."""
+    settings = experiment(config_path, overrides).tokenizer
+    if done_before([tokenizer_path(data_dir)], force):
+        return
+    texts = [transcript(cut) for cut in read_cuts(cuts_path(data_dir, "train"))]
+    made = train_tokenizer(texts, settings.type, settings.vocab_size)
+    write_json(tokenizer_path(data_dir), made.to_dict())
+    log(f"tokenizer: {made.vocab_size} symbols ({settings.type}) from {len(texts)} transcripts")

@@ -1,0 +1,303 @@
+"""The whole experiment as typed dataclasses, read from YAML with ``include:`` and ``key=value`` overrides.
+
+Read by the command line and by training only; everything else takes plain arguments.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from asrkit.errors import UserError
+
+CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
+
+
+@dataclass
+class FeatureConfig:
+    """Waveform to model input."""
+
+    sampling_rate_hz: int = 16000
+    num_mel_bins: int = 80
+    normalization: str = "global"
+    """``none``, ``global`` (statistics of the training set) or ``speaker`` (each speaker's own)."""
+    speed_factors: list[float] = field(default_factory=lambda: [1.0])
+    """Replicas of the training set at these speeds."""
+    store: bool = False
+    """Compute the features once and keep them on disk instead of computing them in the loader."""
+
+
+@dataclass
+class SpecAugmentConfig:
+    """Masks of Park et al. 2019 (arXiv 1904.08779), without time warping."""
+
+    probability: float = 0.9
+    """Share of the utterances that are masked; 0 switches it off."""
+    num_frequency_masks: int = 2
+    max_frequency_mask_bins: int = 27
+    num_time_masks: int = 5
+    max_time_mask_frames: int = 40
+    max_time_mask_fraction: float = 0.05
+    """A single time mask covers at most this share of the utterance."""
+
+
+@dataclass
+class TokenizerConfig:
+    """Symbols."""
+
+    type: str = "char"
+    """``char``, ``unigram`` or ``bpe`` (SentencePiece)."""
+    vocab_size: int = 500
+    """Symbols of a SentencePiece model (characters: as many as the training transcripts hold)."""
+
+
+@dataclass
+class EncoderConfig:
+    """Conformer encoder."""
+
+    num_layers: int = 6
+    d_model: int = 144
+    num_heads: int = 4
+    ff_expansion: int = 4
+    conv_kernel: int = 15
+    dropout: float = 0.1
+    subsampling_channels: int = 32
+    max_relative_distance: int = 256
+    """Frames beyond which relative positions are no longer told apart."""
+
+
+@dataclass
+class PredictorConfig:
+    """LSTM prediction network."""
+
+    embedding_dim: int = 128
+    hidden_dim: int = 128
+    num_layers: int = 1
+    dropout: float = 0.2
+
+
+@dataclass
+class JoinerConfig:
+    """Joint network."""
+
+    joiner_dim: int = 256
+    combination: str = "add"
+    """``add`` or ``multiply``."""
+
+
+@dataclass
+class ModelConfig:
+    """The transducer."""
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    predictor: PredictorConfig = field(default_factory=PredictorConfig)
+    joiner: JoinerConfig = field(default_factory=JoinerConfig)
+
+
+@dataclass
+class LossConfig:
+    """What is minimised: the transducer loss plus ``ctc_weight`` times the CTC loss of the encoder."""
+
+    implementation: str = "torchaudio"
+    ctc_weight: float = 0.1
+
+
+@dataclass
+class ScheduleConfig:
+    """Learning rate by epoch."""
+
+    type: str = "warmup_hold_anneal"
+    """``warmup_hold_anneal`` or ``one_cycle``."""
+    initial_lr: float = 1e-4
+    peak_lr: float = 1e-3
+    warmup_epochs: float = 9
+    hold_epochs: float = 7
+    """Epochs at the peak, the first one included (``warmup_hold_anneal``)."""
+
+
+@dataclass
+class TrainConfig:
+    """The training loop."""
+
+    seed: int = 1
+    num_epochs: int = 30
+    batch_seconds: float = 300.0
+    """Padded seconds of speech in one update, over all processes and accumulation steps together."""
+    accumulation_steps: int = 1
+    lattice_budget: int = 100_000_000
+    """Most entries B·T'·U·V of the joiner's output in one forward pass of one process."""
+    num_buckets: int = 10
+    num_workers: int = 2
+    weight_decay: float = 1e-2
+    max_grad_norm: float = 5.0
+    autocast: str = "none"
+    """``none``, ``bf16`` or ``fp16``."""
+    device: str = "auto"
+    """``auto`` (CUDA where there is one), ``cpu`` or ``cuda``."""
+    checkpoint_every_steps: int = 500
+    """Checkpoints inside an epoch, beside the one at its end."""
+    keep_every_epochs: int = 0
+    """Keep the weights of every Nth epoch for good; 0 keeps none beyond the rules."""
+    average_epochs: int = 5
+    """The final model is the mean of the weights of this many last epochs."""
+    dev_wer_every_epochs: int = 1
+    early_stop_epochs: int = 0
+    """Stop after this many measurements of dev WER without a better one; 0 never stops early."""
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+
+
+@dataclass
+class DecodeConfig:
+    """Search."""
+
+    method: str = "greedy"
+    """``greedy`` or ``beam``."""
+    beam: int = 8
+    nbest: int = 8
+    max_symbols: int = 5
+    """Most labels at one frame (greedy)."""
+    max_labels_per_frame: float = 1.0
+    """Bound on the length of a hypothesis, in labels per encoder frame (beam)."""
+    batch_seconds: float = 120.0
+
+
+@dataclass
+class Config:
+    """An experiment."""
+
+    features: FeatureConfig = field(default_factory=FeatureConfig)
+    spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    decode: DecodeConfig = field(default_factory=DecodeConfig)
+
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "features.normalization": ("none", "global", "speaker"),
+    "tokenizer.type": ("char", "unigram", "bpe"),
+    "model.joiner.combination": ("add", "multiply"),
+    "loss.implementation": ("torchaudio",),
+    "train.autocast": ("none", "bf16", "fp16"),
+    "train.device": ("auto", "cpu", "cuda"),
+    "train.schedule.type": ("warmup_hold_anneal", "one_cycle"),
+    "decode.method": ("greedy", "beam"),
+}
+
+
+def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
+    """Reads an experiment's YAML, merges what it includes below it, then the ``key=value`` overrides.
+
+    ``include:`` is a list of files, relative to the including file or to the shared ``conf/``.
+
+    Raises:
+        UserError: missing file, unknown key (the nearest right one is named), wrong type or value.
+    """
+    merged: dict[str, Any] = {}
+    if path is not None:
+        merged = _read_with_includes(Path(path))
+    for override in overrides:
+        key, equals, value = override.partition("=")
+        if not equals or not key:
+            raise UserError(f"override '{override}' is not of the form key=value, such as train.num_epochs=40")
+        try:
+            leaf = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UserError(f"override '{override}': the value is not valid YAML") from error
+        _set(merged, key.split("."), leaf, override)
+    return config_from_dict(merged, str(path) if path else "command line")
+
+
+def config_from_dict(values: dict[str, Any], where: str) -> Config:
+    """Checks ``values`` against the dataclasses and returns the typed experiment.
+
+    Raises:
+        UserError: unknown key, wrong type, or a value outside a setting's choices.
+    """
+    _check_keys(values, Config, "", where)
+    try:
+        typed = OmegaConf.merge(OmegaConf.structured(Config), values)
+        config = cast(Config, OmegaConf.to_object(typed))
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "?"
+        reason = str(getattr(error, "msg", None) or error).splitlines()[0]
+        raise UserError(f"{where}: key '{key}': {reason}") from error
+    for key, choices in CHOICES.items():
+        value = OmegaConf.select(typed, key)
+        if value not in choices:
+            raise UserError(f"{where}: {key} is '{value}'; choose one of {', '.join(choices)}")
+    return config
+
+
+def config_to_dict(config: Config) -> dict[str, Any]:
+    """The experiment as plain dictionaries, for YAML and for model files."""
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config)))
+
+
+def config_to_yaml(config: Config) -> str:
+    """The experiment as YAML that :func:`load_config` reads back."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def _read_with_includes(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise UserError(f"{path} includes itself: {' -> '.join(map(str, seen))}")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except OSError as error:
+        raise UserError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        line = getattr(getattr(error, "problem_mark", None), "line", None)
+        place = f" line {line + 1}" if line is not None else ""
+        raise UserError(f"{path}{place}: not valid YAML: {getattr(error, 'problem', error)}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: the top level must be a mapping of keys, not {type(values).__name__}")
+    merged: dict[str, Any] = {}
+    for name in values.pop("include", []):
+        beside, shared = path.parent / name, CONF_DIR / name
+        included = beside if beside.exists() else shared
+        if not included.exists():
+            raise UserError(f"{path}: include: '{name}' is neither at {beside} nor at {shared}")
+        _merge(merged, _read_with_includes(included, (*seen, path.resolve())))
+    _merge(merged, values)
+    return merged
+
+
+def _merge(base: dict[str, Any], above: dict[str, Any]) -> None:
+    for key, value in above.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            _merge(base[key], value)
+        else:
+            base[key] = value
+
+
+def _set(values: dict[str, Any], keys: list[str], leaf: Any, override: str) -> None:
+    for key in keys[:-1]:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise UserError(f"override '{override}': '{key}' is a single value, it has no keys below it")
+    values[keys[-1]] = leaf
+
+
+def _check_keys(values: dict[str, Any], schema: type, prefix: str, where: str) -> None:
+    known = {item.name: item for item in fields(schema)}
+    for key, value in values.items():
+        if key not in known:
+            nearest = difflib.get_close_matches(str(key), list(known), n=1, cutoff=0.0)
+            raise UserError(
+                f"{where}: unknown key '{prefix}{key}'; did you mean '{prefix}{nearest[0]}'? "
+                f"(keys here: {', '.join(known)})"
+            )
+        default = known[key].default_factory
+        if isinstance(default, type) and is_dataclass(default):
+            if not isinstance(value, dict):
+                raise UserError(f"{where}: '{prefix}{key}' must be a mapping, not {value!r}")
+            _check_keys(value, default, f"{prefix}{key}.", where)

@@ -1,0 +1,53 @@
+"""Whether an audio file ends where its own container says, which decoders do not tell."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+_OGG_TAIL_BYTES = 1 << 17  # two pages of the largest size
+_OGG_LAST_PAGE = 0x04
+
+
+def truncation(path: Path) -> str:
+    """What is missing at the end of a WAV, Sphere or Ogg file; empty where nothing is, or it cannot be told.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        head = file.read(1 << 12)
+        if head[:4] == b"RIFF" and len(head) >= 12:
+            return _short_by(size, 8 + int(struct.unpack("<I", head[4:8])[0]))
+        if head[:7] == b"NIST_1A":
+            return _sphere(head, size)
+        if head[:4] == b"OggS":
+            file.seek(max(0, size - _OGG_TAIL_BYTES))
+            tail = file.read()
+            last = tail.rfind(b"OggS")
+            if last < 0 or len(tail) < last + 27 or not tail[last + 5] & _OGG_LAST_PAGE:
+                return "its last page is missing"
+            segments = tail[last + 27 : last + 27 + tail[last + 26]]
+            return _short_by(len(tail), last + 27 + tail[last + 26] + sum(segments))
+    return ""
+
+
+def _short_by(size: int, expected: int) -> str:
+    # A WAV written to a pipe states the largest size instead of its own.
+    return f"{expected - size} bytes are missing" if size < expected < 0xFFFFFFFF else ""
+
+
+def _sphere(head: bytes, size: int) -> str:
+    fields = {}
+    for line in head.decode("ascii", errors="replace").splitlines():
+        words = line.split()
+        if words == ["end_head"]:
+            break
+        if len(words) == 3:
+            fields[words[0]] = words[2]
+    if "sample_coding" in fields and not fields["sample_coding"].startswith("pcm"):
+        return ""
+    header_bytes = int(head.splitlines()[1])
+    samples = int(fields.get("sample_count", 0)) * int(fields.get("channel_count", 1))
+    return _short_by(size, header_bytes + samples * int(fields.get("sample_n_bytes", 2)))

@@ -1,0 +1,67 @@
+"""From a corpus release to checked CutSets on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from asrkit.corpora.an4 import read_an4
+from asrkit.corpora.folder import read_folder
+from asrkit.corpora.utterances import Problem, Utterance, check, to_cut_sets
+from asrkit.errors import UserError
+from asrkit.files import atomic_path, write_text
+
+READERS: dict[str, Callable[[Path, Path], list[Utterance]]] = {"an4": read_an4, "folder": read_folder}
+"""(corpus folder, data folder for what has to be rewritten) to utterances."""
+SPLITS = ("train", "dev", "test")
+
+
+def cuts_path(data_dir: Path, split: str) -> Path:
+    """Where the CutSet of a split lies."""
+    return data_dir / f"{split}.jsonl.gz"
+
+
+def check_corpus(corpus: str, corpus_dir: Path, data_dir: Path, num_jobs: int) -> tuple[list[Problem], int]:
+    """Problems of a corpus, and how many utterances it has."""
+    utterances = READERS[corpus](corpus_dir, data_dir)
+    return check(utterances, num_jobs)[0], len(utterances)
+
+
+def prepare_corpus(corpus: str, corpus_dir: Path, data_dir: Path, *, skip_bad: bool, num_jobs: int) -> dict[str, int]:
+    """Checks a corpus and writes ``train``, ``dev`` and ``test``.
+
+    Args:
+        corpus: a key of ``READERS``.
+        corpus_dir: the release.
+        data_dir: where the CutSets go.
+        skip_bad: write bad utterances to ``bad.jsonl``, with reasons, and go on without them.
+        num_jobs: processes.
+
+    Returns:
+        Utterances by split.
+
+    Raises:
+        UserError: bad utterances without ``skip_bad`` (all in one message), or an empty split.
+    """
+    utterances = READERS[corpus](corpus_dir.resolve(), data_dir)
+    problems, recordings = check(utterances, num_jobs)
+    if problems and not skip_bad:
+        raise UserError(describe(problems, len(utterances)))
+    cut_sets = to_cut_sets(utterances, recordings)
+    empty = [split for split in SPLITS if split not in cut_sets]
+    if empty:
+        raise UserError(f"no usable utterances in {', '.join(empty)} of {corpus_dir}; run `asrkit check` to see why")
+    if problems:
+        write_text(data_dir / "bad.jsonl", "".join(json.dumps(vars(p)) + "\n" for p in problems))
+    for split in SPLITS:
+        with atomic_path(cuts_path(data_dir, split)) as temporary:
+            cut_sets[split].to_file(temporary)
+    return {split: len(cut_sets[split]) for split in SPLITS}
+
+
+def describe(problems: list[Problem], number: int) -> str:
+    """All problems in one message."""
+    rows = "".join(f"\n  {p.id}: {p.reason}" for p in problems)
+    bad = len({p.id for p in problems})
+    return f"{bad} of {number} utterances cannot be used; mend them or set them aside with --skip-bad:{rows}"

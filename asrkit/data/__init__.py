@@ -1,0 +1,1 @@
+"""Cuts to batches."""

@@ -1,0 +1,185 @@
+"""Which utterances make which update: a function of the seed and the epoch, known before the epoch begins.
+
+An epoch is planned as a list of updates. An update's utterances are chosen first, by Lhotse's dynamic
+bucketing, and then dealt to the processes and accumulation steps ("parts"). So every process has the same
+number of steps, the sequence of updates does not depend on the number of processes, and step n of an epoch
+is found without running through the n - 1 before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from lhotse import CutSet
+from lhotse.cut import Cut
+from lhotse.dataset.sampling import DynamicBucketingSampler
+from lhotse.dataset.sampling.base import SamplingConstraint
+
+from asrkit.errors import UserError
+from asrkit.features.fbank import FRAME_SHIFT_S
+
+Part = list[Cut]
+"""The utterances of one forward pass of one process; empty where an update has fewer utterances than parts."""
+Update = list[Part]
+"""One optimizer step."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What the loader hands to the model."""
+
+    features: torch.Tensor
+    """(B, T, F) float32, padded with 0."""
+    feature_lens: torch.Tensor
+    """(B,) int64."""
+    tokens: torch.Tensor
+    """(B, U) int64, padded with 0."""
+    token_lens: torch.Tensor
+    """(B,) int64."""
+    cuts: CutSet
+    augmented: dict[str, int]
+    """How many utterances each augmentation changed."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch with its tensors on ``device``."""
+        moved = [t.to(device, non_blocking=True) for t in (self.features, self.feature_lens, self.tokens, self.token_lens)]
+        return Batch(*moved, cuts=self.cuts, augmented=self.augmented)
+
+    @property
+    def utterance_ids(self) -> list[str]:
+        """Ids of the B utterances."""
+        return [cut.id for cut in self.cuts]
+
+
+@dataclass(frozen=True)
+class BatchBudget:
+    """How large an update may be."""
+
+    batch_seconds: float
+    """Padded seconds of speech, over all parts."""
+    lattice_budget: int
+    """Entries B·T'·(U + 1)·V of the joiner's output, for each part."""
+    parts: int
+    """Processes × accumulation steps."""
+    vocab_size: int
+    subsampling: int
+
+    def lattice(self, batch: int, duration_s: float, num_tokens: int) -> int:
+        """Entries of the joiner's output of ``batch`` utterances padded to a duration and a label count."""
+        frames = int(duration_s / FRAME_SHIFT_S / self.subsampling) + 1
+        return batch * frames * (num_tokens + 1) * self.vocab_size
+
+    def fits(self, number: int, duration_s: float, num_tokens: int) -> bool:
+        """Whether ``number`` utterances, padded to the longest duration and label count, make one update."""
+        per_part = -(-number // self.parts)
+        return (
+            number * duration_s <= self.batch_seconds
+            and self.lattice(per_part, duration_s, num_tokens) <= self.lattice_budget
+        )
+
+    def require_fit(self, cut: Cut, num_tokens: int) -> None:
+        """Raises UserError, naming the setting, for an utterance that fits no batch."""
+        if cut.duration > self.batch_seconds:
+            raise UserError(
+                f"{cut.id} lasts {cut.duration:.1f} s, more than train.batch_seconds={self.batch_seconds:g}; "
+                "raise it or set the utterance aside"
+            )
+        lattice = self.lattice(1, cut.duration, num_tokens)
+        if lattice > self.lattice_budget:
+            raise UserError(
+                f"{cut.id} ({cut.duration:.1f} s, {num_tokens} labels) alone needs {lattice} joiner entries, more "
+                f"than train.lattice_budget={self.lattice_budget}; raise it or set the utterance aside"
+            )
+
+
+class UpdateConstraint(SamplingConstraint):
+    """Tells Lhotse's sampler when an update is full."""
+
+    def __init__(self, budget: BatchBudget, num_tokens: Mapping[str, int]) -> None:
+        self.budget = budget
+        self.num_tokens = num_tokens
+        self.reset()
+
+    def add(self, example: Cut) -> None:
+        """Counts one more utterance."""
+        self.number += 1
+        self.longest_s = max(self.longest_s, example.duration)
+        self.most_tokens = max(self.most_tokens, self.num_tokens[example.id])
+
+    def exceeded(self) -> bool:
+        """Whether the utterances so far are too many."""
+        return not self.budget.fits(self.number, self.longest_s, self.most_tokens)
+
+    def close_to_exceeding(self) -> bool:
+        """Whether one more like the largest would be too many."""
+        return not self.budget.fits(self.number + 1, self.longest_s, self.most_tokens)
+
+    def reset(self) -> None:
+        """Begins a new update."""
+        self.number, self.longest_s, self.most_tokens = 0, 0.0, 0
+
+    def measure_length(self, example: Cut) -> float:
+        """What buckets are made by."""
+        return float(example.duration)
+
+
+def plan_epoch(
+    cuts: Sequence[Cut],
+    num_tokens: Mapping[str, int],
+    budget: BatchBudget,
+    *,
+    seed: int,
+    epoch: int,
+    num_buckets: int = 10,
+) -> list[Update]:
+    """Plans every update of an epoch.
+
+    Args:
+        cuts: the epoch's utterances.
+        num_tokens: label count by utterance id.
+        budget: how large an update may be.
+        seed: of the experiment.
+        epoch: from 1.
+        num_buckets: groups of similar duration.
+
+    Returns:
+        Updates of ``budget.parts`` parts each.
+
+    Raises:
+        UserError: no utterances, or one that fits no batch (the setting is named).
+    """
+    if not cuts:
+        raise UserError("no utterances to train on")
+    for cut in cuts:
+        budget.require_fit(cut, num_tokens[cut.id])
+    sampler = DynamicBucketingSampler(
+        CutSet.from_cuts(cuts),
+        constraint=UpdateConstraint(budget, num_tokens),
+        num_buckets=max(1, min(num_buckets, len(cuts) // 2)),
+        shuffle=True,
+        seed=seed,
+        world_size=1,
+        rank=0,
+    )
+    sampler.set_epoch(epoch)
+    return [_deal(list(batch), budget.parts) for batch in sampler]
+
+
+def _deal(cuts: list[Cut], parts: int) -> Update:
+    """Deals an update's utterances to ``parts`` neighbours in length, so that each part pads little."""
+    ordered = sorted(cuts, key=lambda cut: (cut.duration, cut.id))
+    share = -(-len(ordered) // parts)
+    return [ordered[i * share : (i + 1) * share] for i in range(parts)]
+
+
+def inference_batches(cuts: Sequence[Cut], batch_seconds: float) -> list[Part]:
+    """Utterances in batches of at most ``batch_seconds`` padded seconds, longest first, neighbours in length."""
+    batches: list[Part] = []
+    for cut in sorted(cuts, key=lambda cut: (-cut.duration, cut.id)):
+        if batches and (len(batches[-1]) + 1) * batches[-1][0].duration <= batch_seconds:
+            batches[-1].append(cut)
+        else:
+            batches.append([cut])
+    return batches

@@ -1,0 +1,113 @@
+"""Reads, computes and pads the planned batches in worker processes."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from lhotse import CutSet
+from lhotse.cut import Cut
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader, Dataset
+
+from asrkit.data.batching import Batch, Part
+from asrkit.errors import UserError
+from asrkit.features.pipeline import FeaturePipeline
+from asrkit.text.tokenizer import Tokenizer
+
+
+def transcript(cut: Cut) -> str:
+    """The transcript of a cut.
+
+    Raises:
+        UserError: none, or an empty one.
+    """
+    text = " ".join((s.text or "").strip() for s in cut.supervisions).strip()
+    if not text:
+        raise UserError(f"{cut.id} has an empty transcript; mend the corpus or prepare it with --skip-bad")
+    return text
+
+
+def collate(features: Sequence[torch.Tensor], tokens: Sequence[Sequence[int]], cuts: Part, augmented: Counter[str]) -> Batch:
+    """Pads utterances of (T, F) features and U labels to one batch."""
+    return Batch(
+        features=pad_sequence(list(features), batch_first=True),
+        feature_lens=torch.tensor([f.shape[0] for f in features]),
+        tokens=pad_sequence([torch.tensor(t, dtype=torch.int64) for t in tokens], batch_first=True),
+        token_lens=torch.tensor([len(t) for t in tokens]),
+        cuts=CutSet.from_cuts(cuts),
+        augmented=dict(augmented),
+    )
+
+
+@dataclass(frozen=True)
+class LoaderError:
+    """A loader's UserError on its way from a worker process to the loop, which tells every rank."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class BatchDataset(Dataset):
+    """Batches by step: ``dataset[step]`` holds one batch for each of the step's parts."""
+
+    steps: Sequence[Sequence[Part]]
+    pipeline: FeaturePipeline
+    tokenizer: Tokenizer | None = None
+    """None where there are no transcripts to encode."""
+    seed: int = 0
+    epoch: int | None = None
+    """None switches augmentation off."""
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, step: int) -> list[Batch] | LoaderError:
+        try:
+            return [self.load(part) for part in self.steps[step]]
+        except UserError as error:
+            return LoaderError(str(error))
+
+    def load(self, part: Part) -> Batch:
+        """Reads the utterances of one part.
+
+        Raises:
+            UserError: audio or a transcript that cannot be used, with the utterance's id.
+        """
+        features, tokens, augmented = [], [], Counter[str]()
+        for cut in part:
+            x, applied = self.pipeline(cut, self.seed, self.epoch)
+            features.append(x)
+            augmented.update(applied)
+            tokens.append(self._encode(cut) if self.tokenizer else [])
+        return collate(features, tokens, part, augmented)
+
+    def _encode(self, cut: Cut) -> list[int]:
+        assert self.tokenizer is not None
+        try:
+            return self.tokenizer.encode(transcript(cut))
+        except UserError as error:
+            raise UserError(f"{cut.id}: {error}") from error
+
+
+def iterate(dataset: BatchDataset, num_workers: int, start_step: int = 0) -> Iterator[list[Batch] | LoaderError]:
+    """Batches of the steps from ``start_step`` on, prefetched by ``num_workers`` processes (0: in this one)."""
+    loader: DataLoader = DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=range(start_step, len(dataset)),
+        num_workers=num_workers,
+        prefetch_factor=4 if num_workers else None,
+        worker_init_fn=_prepare_worker if num_workers else None,
+    )
+    yield from loader
+
+
+def _prepare_worker(worker: int) -> None:
+    """Leaves the cores to the model, and signals to the loop, which ends the workers itself."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,1 @@
+"""Encoder output to hypotheses."""

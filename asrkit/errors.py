@@ -1,0 +1,7 @@
+"""The one exception for what the user can mend."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Bad input, said in one line: what is wrong, where, and what to do. The command exits with code 2."""

@@ -1,0 +1,1 @@
+"""Waveform to model input, and its augmentation."""

@@ -1,0 +1,1 @@
+"""Modules without knowledge of training."""

@@ -1,0 +1,59 @@
+"""Multi-head self-attention with relative positions."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from asrkit.models.dropout import Dropout
+
+
+class RelativeSelfAttention(nn.Module):
+    """Self-attention whose scores add q·r(j - i), r a learned table over relative positions.
+
+    Shaw et al. 2018 (arXiv 1803.02155), eq. 4: e_ij = q_i (k_j + r_{j-i})ᵀ / sqrt(d). The table is shared
+    by the heads; distances beyond ``max_distance`` share its ends.
+    """
+
+    def __init__(self, d_model: int, num_heads: int, dropout: float, max_distance: int) -> None:
+        super().__init__()
+        if d_model % num_heads:
+            raise ValueError(f"d_model {d_model} is not a multiple of num_heads {num_heads}")
+        self.num_heads = num_heads
+        self.head_dim = d_model // num_heads
+        self.max_distance = max_distance
+        self.qkv = nn.Linear(d_model, 3 * d_model)
+        self.relative = nn.Parameter(torch.randn(2 * max_distance + 1, self.head_dim) * self.head_dim**-0.5)
+        self.out = nn.Linear(d_model, d_model)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        """Attends over a batch.
+
+        Args:
+            x: (B, T, D).
+            bias: (B, 1, 1, T), 0 for real keys and -inf for padding.
+
+        Returns:
+            (B, T, D).
+        """
+        batch, time, width = x.shape
+        qkv = self.qkv(x).view(batch, time, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)  # each (B, H, T, d)
+        q = q * self.head_dim**-0.5
+        scores = q @ k.transpose(-1, -2) + self._relative_scores(q)  # (B, H, T, T)
+        weights = self.dropout(torch.softmax(scores + bias.to(scores.dtype), dim=-1))
+        attended = (weights @ v).transpose(1, 2).reshape(batch, time, width)
+        return self.out(attended)
+
+    def _relative_scores(self, q: torch.Tensor) -> torch.Tensor:
+        """(B, H, T, d) queries to (B, H, T, T) scores: entry (i, j) is q_i · r(j - i)."""
+        batch, heads, time, _ = q.shape
+        distance = torch.arange(1 - time, time, device=q.device).clamp(-self.max_distance, self.max_distance)
+        table = self.relative[distance + self.max_distance]  # (2T - 1, d), column c is distance c - (T - 1)
+        by_distance = (q @ table.t().to(q.dtype)).contiguous()  # (B, H, T, 2T - 1)
+        # Row i needs columns T - 1 - i … 2T - 2 - i: one step less a row, so a row stride of 2T - 2.
+        row = 2 * time - 1
+        return by_distance.as_strided(
+            (batch, heads, time, time), (heads * time * row, time * row, row - 1, 1), time - 1
+        )

@@ -1,0 +1,99 @@
+"""Conformer encoder (Gulati et al. 2020, arXiv 2005.08100)."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from asrkit.models.attention import RelativeSelfAttention
+from asrkit.models.convolution import ConvolutionModule
+from asrkit.models.dropout import Dropout
+from asrkit.models.masking import valid_mask
+from asrkit.models.subsampling import ConvSubsampling
+
+
+class FeedForward(nn.Module):
+    """Linear, SiLU, dropout, linear."""
+
+    def __init__(self, d_model: int, expansion: int, dropout: float) -> None:
+        super().__init__()
+        self.up = nn.Linear(d_model, expansion * d_model)
+        self.down = nn.Linear(expansion * d_model, d_model)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, T, D) to (B, T, D)."""
+        return self.down(self.dropout(nn.functional.silu(self.up(x))))
+
+
+class ConformerBlock(nn.Module):
+    """Half a feed-forward, attention, convolution, half a feed-forward; pre-norm residuals, a last norm."""
+
+    def __init__(
+        self, d_model: int, num_heads: int, ff_expansion: int, conv_kernel: int, dropout: float, max_distance: int
+    ) -> None:
+        super().__init__()
+        self.norm_ff1 = nn.LayerNorm(d_model)
+        self.ff1 = FeedForward(d_model, ff_expansion, dropout)
+        self.norm_attention = nn.LayerNorm(d_model)
+        self.attention = RelativeSelfAttention(d_model, num_heads, dropout, max_distance)
+        self.norm_conv = nn.LayerNorm(d_model)
+        self.conv = ConvolutionModule(d_model, conv_kernel)
+        self.norm_ff2 = nn.LayerNorm(d_model)
+        self.ff2 = FeedForward(d_model, ff_expansion, dropout)
+        self.norm_out = nn.LayerNorm(d_model)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: torch.Tensor, bias: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+        """(B, T, D), (B, 1, 1, T) attention bias, (B, T, 1) mask of real frames to (B, T, D)."""
+        x = x + 0.5 * self.dropout(self.ff1(self.norm_ff1(x)))
+        x = x + self.dropout(self.attention(self.norm_attention(x), bias))
+        x = x + self.dropout(self.conv(self.norm_conv(x), valid))
+        x = x + 0.5 * self.dropout(self.ff2(self.norm_ff2(x)))
+        return self.norm_out(x)
+
+
+class Conformer(nn.Module):
+    """Subsampling by 4 and a stack of conformer blocks."""
+
+    subsampling = ConvSubsampling.subsampling
+
+    def __init__(
+        self,
+        feature_dim: int,
+        *,
+        num_layers: int,
+        d_model: int,
+        num_heads: int,
+        ff_expansion: int = 4,
+        conv_kernel: int = 15,
+        dropout: float = 0.1,
+        subsampling_channels: int = 32,
+        max_relative_distance: int = 256,
+    ) -> None:
+        super().__init__()
+        self.feature_dim = feature_dim
+        self.output_dim = d_model
+        self.subsample = ConvSubsampling(feature_dim, subsampling_channels, d_model, dropout)
+        self.blocks = nn.ModuleList(
+            ConformerBlock(d_model, num_heads, ff_expansion, conv_kernel, dropout, max_relative_distance)
+            for _ in range(num_layers)
+        )
+
+    def forward(self, x: torch.Tensor, x_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Encodes a batch.
+
+        Args:
+            x: (B, T, F) features.
+            x_lens: (B,).
+
+        Returns:
+            encoder_out (B, T', D), zero in the padding, and encoder_lens (B,).
+        """
+        x, x_lens = self.subsample(x, x_lens)
+        mask = valid_mask(x_lens, x.shape[1])  # (B, T')
+        valid = mask.unsqueeze(-1).to(x.dtype)
+        bias = torch.zeros(mask.shape, dtype=x.dtype, device=x.device).masked_fill_(~mask, float("-inf"))
+        for block in self.blocks:
+            x = block(x, bias[:, None, None, :], valid)
+        return x * valid, x_lens

@@ -1,0 +1,45 @@
+"""Convolutional subsampling by 4 in time."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from asrkit.models.dropout import Dropout
+from asrkit.models.masking import valid_mask
+
+
+class ConvSubsampling(nn.Module):
+    """Two 3×3 convolutions of stride 2, then a projection of the remaining channels × bins to D.
+
+    Few channels, laid out channels-last: with as many channels as D, the second convolution would cost
+    more than the rest of a small encoder.
+    """
+
+    subsampling = 4
+
+    def __init__(self, feature_dim: int, channels: int, output_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, channels, kernel_size=3, stride=2, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, kernel_size=3, stride=2, padding=1)
+        bins = (((feature_dim + 1) // 2) + 1) // 2
+        self.proj = nn.Linear(channels * bins, output_dim)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: torch.Tensor, x_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Subsamples a batch; padding is zeroed before each convolution, so that none leaks in.
+
+        Args:
+            x: (B, T, F).
+            x_lens: (B,).
+
+        Returns:
+            (B, T', D) with T' = ceil(T / 4), and (B,) lengths.
+        """
+        x = x.unsqueeze(1)  # (B, 1, T, F)
+        for conv in (self.conv1, self.conv2):
+            x = x * valid_mask(x_lens, x.shape[2])[:, None, :, None].to(x.dtype)
+            x = torch.relu(conv(x.contiguous(memory_format=torch.channels_last)))
+            x_lens = (x_lens + 1) // 2
+        x = x.transpose(1, 2).flatten(2)  # (B, T', C·F')
+        return self.dropout(self.proj(x)), x_lens

@@ -1,0 +1,63 @@
+"""Encoder, predictor, joiner and CTC head in one module."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from asrkit.models.joiner import Joiner
+from asrkit.models.predictor import LstmPredictor
+
+
+class Encoder(Protocol):
+    """Any module from features to encoder frames."""
+
+    feature_dim: int
+    output_dim: int
+    subsampling: int
+
+    def __call__(self, x: torch.Tensor, x_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, T, F) and (B,) to encoder_out (B, T', D) and encoder_lens (B,)."""
+        ...
+
+
+class Transducer(nn.Module):
+    """RNN transducer (Graves 2012, arXiv 1211.3711) with an auxiliary CTC head on the encoder."""
+
+    encoder: Encoder
+
+    def __init__(self, encoder: nn.Module, predictor: LstmPredictor, joiner: Joiner, ctc_head: nn.Linear) -> None:
+        super().__init__()
+        self.encoder = encoder  # type: ignore[assignment]  # a module, seen as what it does
+        self.predictor = predictor
+        self.joiner = joiner
+        self.ctc_head = ctc_head
+
+    @property
+    def vocab_size(self) -> int:
+        """V, blank included."""
+        return self.joiner.out.out_features
+
+    def forward(
+        self, x: torch.Tensor, x_lens: torch.Tensor, tokens: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """What the losses need.
+
+        Args:
+            x: (B, T, F) features.
+            x_lens: (B,).
+            tokens: (B, U) labels.
+
+        Returns:
+            logits (B, T', U + 1, V), CTC logits (B, T', V), encoder_lens (B,).
+        """
+        encoder_out, encoder_lens = self.encoder(x, x_lens)
+        logits = self.joiner(encoder_out, self.predictor(tokens))
+        return logits, self.ctc_head(encoder_out), encoder_lens
+
+
+def num_parameters(model: nn.Module) -> int:
+    """How many numbers are trained."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

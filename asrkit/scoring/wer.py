@@ -1,0 +1,137 @@
+"""Word and character error rates with NIST sclite's alignment."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import kaldialign
+
+GAP = "***"
+"""Stands for the missing word of an insertion or deletion."""
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Counts over some words."""
+
+    reference: int = 0
+    substitutions: int = 0
+    deletions: int = 0
+    insertions: int = 0
+
+    @property
+    def total(self) -> int:
+        """Substitutions, deletions and insertions."""
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def rate(self) -> float:
+        """Errors in percent of the reference; 100 for insertions into an empty reference, else 0."""
+        if self.reference == 0:
+            return 100.0 if self.total else 0.0
+        return 100.0 * self.total / self.reference
+
+    def __add__(self, other: Errors) -> Errors:
+        return Errors(
+            self.reference + other.reference,
+            self.substitutions + other.substitutions,
+            self.deletions + other.deletions,
+            self.insertions + other.insertions,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "rate": round(self.rate, 4), "errors": self.total, "reference": self.reference,
+            "substitutions": self.substitutions, "deletions": self.deletions, "insertions": self.insertions,
+        }  # fmt: skip
+
+
+def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Pair]:
+    """Aligned pairs at sclite's costs (substitution 4, insertion and deletion 3), ``***`` for a gap.
+
+    Error totals and their split into S, D and I are those of this alignment. jiwer, at equal costs, may
+    split otherwise.
+    """
+    # Words are aligned by number, so that no word can be taken for the gap.
+    numbers: dict[str, int] = {}
+    ref = [numbers.setdefault(word, len(numbers)) for word in reference]
+    hyp = [numbers.setdefault(word, len(numbers)) for word in hypothesis]
+    words = dict(enumerate(numbers)) | {-1: GAP}
+    pairs = kaldialign.align(ref, hyp, -1, sclite_mode=True)
+    return [(words[r], words[h]) for r, h in pairs]
+
+
+def count_errors(pairs: Iterable[Pair], reference_length: int) -> Errors:
+    """Counts of one alignment."""
+    substitutions = deletions = insertions = 0
+    for ref, hyp in pairs:
+        if ref == hyp:
+            continue
+        if hyp == GAP:
+            deletions += 1
+        elif ref == GAP:
+            insertions += 1
+        else:
+            substitutions += 1
+    return Errors(reference_length, substitutions, deletions, insertions)
+
+
+@dataclass(frozen=True)
+class ScoredUtterance:
+    """An utterance with its alignments."""
+
+    id: str
+    speaker: str
+    pairs: list[Pair]
+    words: Errors
+    characters: Errors
+
+
+@dataclass(frozen=True)
+class Score:
+    """A scored set."""
+
+    utterances: list[ScoredUtterance]
+    words: Errors = field(init=False)
+    characters: Errors = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "words", sum((u.words for u in self.utterances), Errors()))
+        object.__setattr__(self, "characters", sum((u.characters for u in self.utterances), Errors()))
+
+    @property
+    def sentence_error_rate(self) -> float:
+        """Utterances with at least one wrong word, in percent."""
+        return 100.0 * sum(u.words.total > 0 for u in self.utterances) / max(1, len(self.utterances))
+
+    def by_speaker(self) -> dict[str, Errors]:
+        """Word errors of each speaker."""
+        table: dict[str, Errors] = {}
+        for u in self.utterances:
+            table[u.speaker] = table.get(u.speaker, Errors()) + u.words
+        return dict(sorted(table.items()))
+
+    def confusions(self, most: int) -> list[tuple[Pair, int]]:
+        """The most frequent wrong pairs, gaps included."""
+        wrong = Counter(pair for u in self.utterances for pair in u.pairs if pair[0] != pair[1])
+        return sorted(wrong.items(), key=lambda item: (-item[1], item[0]))[:most]
+
+
+def score_utterance(id: str, speaker: str, reference: str, hypothesis: str) -> ScoredUtterance:
+    """Scores one utterance; characters are counted without the spaces between words, as sclite's ``-c`` does."""
+    ref, hyp = reference.split(), hypothesis.split()
+    ref_chars, hyp_chars = list("".join(ref)), list("".join(hyp))
+    pairs = align(ref, hyp)
+    return ScoredUtterance(
+        id, speaker, pairs, count_errors(pairs, len(ref)), count_errors(align(ref_chars, hyp_chars), len(ref_chars))
+    )
+
+
+def word_error_rate(pairs: Iterable[tuple[str, str]]) -> float:
+    """WER in percent of (reference, hypothesis) texts."""
+    return Score([score_utterance("", "", ref, hyp) for ref, hyp in pairs]).words.rate

@@ -1,0 +1,203 @@
+"""Transcripts to symbol numbers and back: characters, or SentencePiece unigram and BPE models.
+
+Symbol 0 is always blank.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import sentencepiece
+
+from asrkit.errors import UserError
+
+BLANK_ID = 0
+BLANK = "<blank>"
+SPACE = "▁"
+
+
+class Tokenizer(Protocol):
+    """What the rest of the toolkit needs of symbols."""
+
+    @property
+    def vocab_size(self) -> int:
+        """Symbols, blank included."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Symbol numbers of ``text``. Raises UserError for what the symbols cannot spell."""
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text that ``tokens`` spell."""
+        ...
+
+    def symbol(self, token: int) -> str:
+        """The name of one symbol; ``▁`` marks the beginning of a word (characters: the space)."""
+        ...
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values from which :func:`tokenizer_from_dict` makes the same tokenizer."""
+        ...
+
+
+@dataclass(frozen=True)
+class CharTokenizer:
+    """One symbol a character; the space is written ``▁``."""
+
+    symbols: tuple[str, ...]
+    """All symbols, blank first."""
+    index: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "index", {symbol: number for number, symbol in enumerate(self.symbols)})
+
+    @property
+    def vocab_size(self) -> int:
+        """Symbols, blank included."""
+        return len(self.symbols)
+
+    def encode(self, text: str) -> list[int]:
+        """Symbol numbers of ``text``, single spaces between words.
+
+        Raises:
+            UserError: a character that is not among the symbols.
+        """
+        characters = SPACE.join(text.split())
+        unknown = sorted(set(characters) - self.index.keys())
+        if unknown:
+            raise UserError(
+                f"'{text}' holds {', '.join(map(repr, unknown))}, which is not among the "
+                f"{self.vocab_size - 1} characters of the tokenizer; mend the text or make the tokenizer again"
+            )
+        return [self.index[character] for character in characters]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text that ``tokens`` spell."""
+        return " ".join("".join(self.symbols[token] for token in tokens).replace(SPACE, " ").split())
+
+    def symbol(self, token: int) -> str:
+        """The name of one symbol."""
+        return self.symbols[token]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for :func:`tokenizer_from_dict`."""
+        return {"type": "char", "symbols": list(self.symbols)}
+
+
+@dataclass(frozen=True)
+class SentencePieceTokenizer:
+    """A SentencePiece unigram or BPE model in which piece 0 is blank."""
+
+    model: bytes
+    """The serialised SentencePiece model."""
+    type: str
+    processor: Any = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "processor", sentencepiece.SentencePieceProcessor(model_proto=self.model))
+
+    @property
+    def vocab_size(self) -> int:
+        """Symbols, blank included."""
+        return int(self.processor.get_piece_size())
+
+    def encode(self, text: str) -> list[int]:
+        """Symbol numbers of ``text``.
+
+        Raises:
+            UserError: a character that the model has never seen.
+        """
+        tokens: list[int] = self.processor.encode(text)
+        if self.processor.unk_id() in tokens:
+            pieces = self.processor.encode(text, out_type=str)
+            unknown = [piece for piece, token in zip(pieces, tokens, strict=True) if token == self.processor.unk_id()]
+            raise UserError(
+                f"'{text}' holds {', '.join(map(repr, unknown))}, which the SentencePiece model cannot spell; "
+                "mend the text or make the tokenizer again"
+            )
+        return tokens
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text that ``tokens`` spell."""
+        return str(self.processor.decode(list(tokens)))
+
+    def symbol(self, token: int) -> str:
+        """The name of one piece."""
+        return str(self.processor.id_to_piece(token))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for :func:`tokenizer_from_dict`."""
+        return {"type": self.type, "model": base64.b64encode(self.model).decode("ascii")}
+
+
+def train_tokenizer(texts: Iterable[str], type: str, vocab_size: int) -> Tokenizer:
+    """Makes a tokenizer from training transcripts.
+
+    Args:
+        texts: transcripts, normalised.
+        type: ``char``, ``unigram`` or ``bpe``.
+        vocab_size: symbols of a SentencePiece model, blank included; characters take what is there.
+
+    Raises:
+        UserError: no text at all, or more symbols than the text can fill.
+    """
+    lines = [" ".join(text.split()) for text in texts]
+    if not any(lines):
+        raise UserError("no transcripts to make a tokenizer from; prepare the corpus first")
+    if type == "char":
+        characters = sorted({SPACE if c == " " else c for line in lines for c in line})
+        return CharTokenizer((BLANK, *characters))
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines),
+            model_writer=model,
+            model_type=type,
+            vocab_size=vocab_size,
+            character_coverage=1.0,
+            pad_id=BLANK_ID,
+            pad_piece=BLANK,
+            unk_id=1,
+            bos_id=-1,
+            eos_id=-1,
+            normalization_rule_name="identity",
+            num_threads=1,
+            minloglevel=2,
+        )
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1]
+        raise UserError(
+            f"SentencePiece cannot make {vocab_size} symbols from {len(lines)} transcripts: {reason}; "
+            "set another tokenizer.vocab_size"
+        ) from error
+    return SentencePieceTokenizer(model.getvalue(), type)
+
+
+def tokenizer_from_dict(values: dict[str, Any]) -> Tokenizer:
+    """The tokenizer that ``to_dict`` described."""
+    if values["type"] == "char":
+        return CharTokenizer(tuple(values["symbols"]))
+    return SentencePieceTokenizer(base64.b64decode(values["model"]), values["type"])
+
+
+def words_with_times(
+    tokenizer: Tokenizer, tokens: Sequence[int], times_s: Sequence[float]
+) -> list[tuple[str, float]]:
+    """Words of a hypothesis with the time of their first symbol, in seconds."""
+    words: list[tuple[list[int], float]] = []
+    open_word = False
+    for token, time_s in zip(tokens, times_s, strict=True):
+        starts = tokenizer.symbol(token).startswith(SPACE)
+        if starts or not open_word:
+            words.append(([], time_s))
+            open_word = True
+        if tokenizer.symbol(token) == SPACE:
+            open_word = False  # the word begins with the symbol after the space
+        words[-1][0].append(token)
+    spelled = [(tokenizer.decode(part), time_s) for part, time_s in words]
+    return [(word, time_s) for word, time_s in spelled if word]

@@ -1,0 +1,71 @@
+"""The processes of one training: who this one is, and what all must agree on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process of a training."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes files and shows progress."""
+        return self.rank == 0
+
+    def any(self, flag: bool) -> bool:
+        """Whether ``flag`` holds in any process; all must call it at the same point."""
+        if self.world_size == 1:
+            return flag
+        shared = torch.tensor(int(flag), device=self.device)
+        dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+        return bool(shared.item())
+
+    def gather(self, value: T) -> list[T]:
+        """``value`` of every process, in the order of ranks."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value)
+        return values
+
+    def sum(self, values: list[float]) -> list[float]:
+        """Element-wise sums over the processes."""
+        return [sum(column) for column in zip(*self.gather(values), strict=True)]
+
+
+@contextmanager
+def process_group(device: str) -> Iterator[Process]:
+    """Joins the processes that ``torchrun`` started (gloo on CPU, nccl on CUDA); alone without it.
+
+    Args:
+        device: ``auto``, ``cpu`` or ``cuda``.
+    """
+    use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    chosen = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
+    world_size = int(os.environ.get("WORLD_SIZE", 1))
+    if world_size == 1:
+        yield Process(0, 1, chosen)
+        return
+    if use_cuda:
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("nccl" if use_cuda else "gloo")
+    try:
+        yield Process(dist.get_rank(), world_size, chosen)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,108 @@
+"""From a data folder and a configuration to a trained model in an experiment folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from asrkit.config import Config, config_to_dict, config_to_yaml
+from asrkit.data.feature_store import features_path, load_statistics, read_cuts
+from asrkit.errors import UserError
+from asrkit.files import write_text
+from asrkit.models.transducer import num_parameters
+from asrkit.text.tokenizer import Tokenizer, tokenizer_from_dict
+from asrkit.training.build import build_model, build_pipeline
+from asrkit.training.checkpoint import ModelBundle
+from asrkit.training.parallel import process_group
+from asrkit.training.progress import log
+from asrkit.training.trainer import Hooks, Trainer, TrainingData
+
+CHANGEABLE = (
+    "train.num_epochs", "train.num_workers", "train.average_epochs", "train.early_stop_epochs", "train.device",
+    "train.checkpoint_every_steps", "train.keep_every_epochs", "train.dev_wer_every_epochs",
+    "train.accumulation_steps",
+)  # fmt: skip
+"""Settings that may change between the runs of one experiment, besides ``decode``."""
+
+
+def tokenizer_path(data_dir: Path) -> Path:
+    """Where the tokenizer of a recipe lies."""
+    return data_dir / "tokenizer.json"
+
+
+def load_tokenizer(data_dir: Path) -> Tokenizer:
+    """The tokenizer of a recipe.
+
+    Raises:
+        UserError: it has not been made yet.
+    """
+    path = tokenizer_path(data_dir)
+    if not path.is_file():
+        raise UserError(f"{path} is missing; run asrkit tokenizer first")
+    return tokenizer_from_dict(json.loads(path.read_text(encoding="utf-8")))
+
+
+def run_training(config: Config, data_dir: Path, exp_dir: Path, hooks: Hooks | None = None) -> None:
+    """Trains, or goes on training, in ``exp_dir``; under ``torchrun``, with all its processes.
+
+    Raises:
+        UserError: missing or bad data, or an experiment folder of another configuration.
+        asrkit.training.trainer.Stopped: on Ctrl-C or SIGTERM, with a checkpoint saved.
+    """
+    with process_group(config.train.device) as process:
+        if process.is_main:
+            remember_config(config, exp_dir)
+        tokenizer = load_tokenizer(data_dir)
+        statistics = load_statistics(data_dir)
+        torch.manual_seed(config.train.seed)
+        bundle = ModelBundle(build_model(config, tokenizer.vocab_size), config, tokenizer, statistics)
+        data = TrainingData(
+            train=list(read_cuts(features_path(data_dir, "train"))),
+            dev=list(read_cuts(features_path(data_dir, "dev"))),
+            train_pipeline=build_pipeline(config.features, statistics, config.spec_augment),
+            dev_pipeline=build_pipeline(config.features, statistics),
+        )
+        if process.is_main:
+            hours = sum(cut.duration for cut in data.train) / 3600
+            log(
+                f"{num_parameters(bundle.model):,} parameters, {tokenizer.vocab_size} symbols, {len(data.train)} "
+                f"utterances ({hours:.2f} h), {process.world_size} process(es) on {process.device.type}, "
+                f"augmentations: {', '.join(data.train_pipeline.augmentations) or 'none'}, "
+                f"speeds {config.features.speed_factors}"
+            )
+        Trainer(bundle, data, exp_dir, process, hooks).run()
+
+
+def remember_config(config: Config, exp_dir: Path) -> None:
+    """Writes the merged configuration into the folder, or compares it with the one that is there.
+
+    Raises:
+        UserError: the folder holds a training with other settings.
+    """
+    path = exp_dir / "config.yaml"
+    if path.is_file():
+        before = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
+        now = _flat(config_to_dict(config))
+        for key in sorted(before.keys() | now.keys()):
+            if key.startswith("decode.") or key in CHANGEABLE:
+                continue
+            if before.get(key) != now.get(key):
+                raise UserError(
+                    f"{exp_dir} holds a training with {key}={before.get(key)}, now it is {now.get(key)}; "
+                    "choose another --exp-dir or remove that folder"
+                )
+    write_text(path, config_to_yaml(config))
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

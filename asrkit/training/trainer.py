@@ -1,0 +1,368 @@
+"""The training loop, written out once.
+
+Methods hook in at four places (:class:`Hooks`): which utterances an epoch sees, what is minimised, what
+happens after an optimizer step, and how modules are rewritten before training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lhotse.cut import Cut
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from asrkit.config import Config, ScheduleConfig
+from asrkit.data.batching import Batch, BatchBudget, Update, plan_epoch
+from asrkit.data.loaders import BatchDataset, LoaderError, iterate, transcript
+from asrkit.decoding.decode import decode_cuts
+from asrkit.decoding.greedy import greedy_search
+from asrkit.errors import UserError
+from asrkit.features.pipeline import FeaturePipeline, seeded_generator
+from asrkit.scoring.wer import word_error_rate
+from asrkit.training.checkpoint import CheckpointFolder, CheckpointName, ModelBundle, average_weights, save_model
+from asrkit.training.objective import Losses, Objective, transducer_objective
+from asrkit.training.parallel import Process
+from asrkit.training.progress import MetricsFile, log, progress_bar
+from asrkit.training.schedules import one_cycle, warmup_hold_anneal
+
+
+class Stopped(Exception):
+    """A signal asked for the end; everything is saved."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal.Signals(signal_number).name)
+        self.exit_code = 128 + signal_number
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What a training reads."""
+
+    train: Sequence[Cut]
+    dev: Sequence[Cut]
+    train_pipeline: FeaturePipeline
+    dev_pipeline: FeaturePipeline
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """The places where a method changes the loop."""
+
+    select: Callable[[Sequence[Cut], int], Sequence[Cut]] | None = None
+    """The utterances of an epoch, from all of them and the epoch's number."""
+    objective: Objective | None = None
+    after_step: Callable[[nn.Module, int], None] | None = None
+    """Called with the model and the update's number after every optimizer step."""
+    rewrite: Callable[[nn.Module], None] | None = None
+    """Replaces modules in place before the optimizer sees their parameters."""
+
+
+@dataclass
+class LoopState:
+    """Where training is; what a checkpoint holds beside weights and optimizer."""
+
+    epoch: int = 1
+    """The epoch to go on in."""
+    step: int = 0
+    """Updates done in it."""
+    updates: int = 0
+    best_wer: float = float("inf")
+    best_epoch: int = 0
+    measurements_since_best: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    """This epoch's sums so far: losses, utterances, seconds of speech and of time."""
+    augmented: dict[str, int] = field(default_factory=dict)
+
+
+class Trainer:
+    """Trains one model from its configuration, data and folder; goes on where an earlier run stopped."""
+
+    def __init__(
+        self, bundle: ModelBundle, data: TrainingData, exp_dir: Path, process: Process, hooks: Hooks | None = None
+    ) -> None:
+        self.bundle, self.data, self.exp_dir, self.process = bundle, data, Path(exp_dir), process
+        self.config: Config = bundle.config
+        self.hooks = hooks or Hooks()
+        self.model = bundle.model.to(process.device)
+        if self.hooks.rewrite:
+            self.hooks.rewrite(self.model)
+        self.objective = self.hooks.objective or transducer_objective(self.config.loss.ctc_weight)
+        train = self.config.train
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), weight_decay=train.weight_decay, fused=True)
+        self.scaler = torch.amp.GradScaler(process.device.type, enabled=train.autocast == "fp16")
+        self.checkpoints = CheckpointFolder(
+            self.exp_dir / "checkpoints", max(2, train.average_epochs), train.keep_every_epochs
+        )
+        self.state = LoopState()
+        self.num_tokens = {cut.id: len(bundle.tokenizer.encode(transcript(cut))) for cut in data.train}
+        self.signal_number = 0
+
+    def run(self) -> None:
+        """Trains to the last epoch, or to the early stop, and writes ``averaged.safetensors``.
+
+        Raises:
+            UserError: data that cannot be used, or a loss that is not finite.
+            Stopped: on Ctrl-C or SIGTERM, with a checkpoint saved.
+        """
+        self._resume()
+        self.ddp: nn.Module = self.model
+        if self.process.world_size > 1:
+            self.ddp = DistributedDataParallel(self.model)
+        self.metrics = MetricsFile(self.exp_dir) if self.process.is_main else None
+        if self.metrics:
+            self.metrics.rewind(self.state.epoch)
+        with self._catch_signals():
+            while self.state.epoch <= self.config.train.num_epochs and not self._early_stop():
+                self._run_epoch()
+        if self.process.is_main:
+            self._average()
+
+    def _resume(self) -> None:
+        saved = self.checkpoints.load_latest(self.model)
+        if saved is None:
+            return
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scaler.load_state_dict(saved["scaler"])
+        self.state = LoopState(**saved["loop"])
+        if self.process.is_main:
+            log(f"going on at epoch {self.state.epoch}, update {self.state.step} of it")
+
+    def _run_epoch(self) -> None:
+        state, train = self.state, self.config.train
+        plan = self._plan(state.epoch)
+        local = [self._local_parts(update) for update in plan]
+        dataset = BatchDataset(
+            [[part or update[0][:1] for part in parts] for parts, update in zip(local, plan, strict=True)],
+            self.data.train_pipeline, self.bundle.tokenizer, train.seed, state.epoch,
+        )  # fmt: skip
+        started = time.monotonic()
+        batches = iterate(dataset, train.num_workers, state.step)
+        with progress_bar(f"epoch {state.epoch}/{train.num_epochs}", len(plan), state.step, self.process.is_main) as bar:
+            for step in range(state.step, len(plan)):
+                waited = time.monotonic()
+                loaded = self._checked(next(batches, LoaderError("the loader ended early")))
+                self._add("wait_s", time.monotonic() - waited)
+                lr = self._learning_rate(state.epoch, step / len(plan))
+                self._update(loaded, [bool(part) for part in local[step]], plan[step], lr)
+                state.step, state.updates = step + 1, state.updates + 1
+                if self.hooks.after_step:
+                    self.hooks.after_step(self.model, state.updates)
+                bar.advance(self._status(lr))
+                self._stop_if_asked()
+                if state.step % train.checkpoint_every_steps == 0 and state.step < len(plan):
+                    self._save(CheckpointName(state.epoch, False, state.step))
+        self._add("train_s", time.monotonic() - started)
+        self._finish_epoch(len(plan))
+
+    def _update(self, batches: list[Batch], real: list[bool], update: Update, lr: float) -> None:
+        """One optimizer step over this process's parts of an update."""
+        state = self.state
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        # Dropout is a function of where training is, so that a resumed run repeats it.
+        where = (self.config.train.seed, state.epoch, state.step, self.process.rank)
+        torch.manual_seed(seeded_generator("dropout", *where).initial_seed())
+        utterances = sum(map(len, update))
+        self.model.train()
+        for i, (batch, is_real) in enumerate(zip(batches, real, strict=True)):
+            last = i == len(batches) - 1
+            sync = contextlib.nullcontext() if last or self.process.world_size == 1 else self.ddp.no_sync()  # type: ignore[operator]
+            with sync:
+                losses = self._losses(batch.to(self.process.device))
+                # DDP takes the mean over processes; the update is the mean over all its utterances.
+                scale = self.process.world_size / utterances if is_real else 0.0
+                self.scaler.scale(losses.total * scale).backward()
+            if is_real:
+                self._count(batch, losses)
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.max_grad_norm)
+        if not self.scaler.is_enabled() and not torch.isfinite(norm):
+            raise UserError(f"the gradient is not finite at {self._where(batches)}; lower the learning rate or check the data")
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.metrics and state.updates % 10 == 0:
+            loss = self.state.sums["loss"] / self.state.sums["utterances"]
+            self.metrics.step({"loss": loss, "lr": lr, "grad_norm": norm.item()}, state.updates)
+
+    def _losses(self, batch: Batch) -> Losses:
+        """The losses of a batch, once more without autocast where they are not finite.
+
+        Raises:
+            UserError: not finite without autocast either, in any process.
+        """
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.config.train.autocast)
+        with torch.autocast(self.process.device.type, dtype=dtype, enabled=dtype is not None):
+            losses = self.objective(self.ddp, batch)
+        if not self.process.any(not bool(torch.isfinite(losses.total))):
+            return losses
+        if dtype is not None:
+            log(f"the loss is not finite under {self.config.train.autocast}; trying {self._where([batch])} without")
+            losses = self.objective(self.ddp, batch)
+        if self.process.any(not bool(torch.isfinite(losses.total))):
+            raise UserError(f"the loss is not finite at {self._where([batch])}; check these utterances or lower the learning rate")
+        return losses
+
+    def _finish_epoch(self, num_updates: int) -> None:
+        state, train = self.state, self.config.train
+        wer = None
+        if state.epoch % train.dev_wer_every_epochs == 0 or state.epoch == train.num_epochs:
+            wer = self._dev_wer()
+            state.measurements_since_best += 1
+            if wer < state.best_wer:
+                state.best_wer, state.best_epoch, state.measurements_since_best = wer, state.epoch, 0
+        names = sorted(state.sums)
+        sums = dict(zip(names, self.process.sum([state.sums[n] for n in names]), strict=True))
+        hits = Counter[str]()
+        for counts in self.process.gather(state.augmented):
+            hits.update(counts)
+        if self.metrics:
+            self._report(num_updates, wer, sums, hits)
+        finished = CheckpointName(state.epoch, True)
+        state.epoch, state.step, state.sums, state.augmented = state.epoch + 1, 0, {}, {}
+        self._save(finished)
+        self._stop_if_asked(saved=True)
+
+    def _report(self, num_updates: int, wer: float | None, sums: dict[str, float], hits: Counter[str]) -> None:
+        assert self.metrics
+        world, number = self.process.world_size, sums["utterances"]
+        seconds = sums["train_s"] / world
+        line = {
+            "epoch": self.state.epoch,
+            "updates": num_updates,
+            "lr": self._learning_rate(self.state.epoch, 0.0),
+            "loss": {name: sums[name] / number for name in ("loss", "transducer", "ctc") if name in sums},
+            "dev_wer": wer,
+            "seconds": round(seconds, 3),
+            "speech_s": round(sums["speech_s"], 2),
+            "wait_share": round(sums["wait_s"] / world / seconds, 4),
+            "augmented": {name: hits[name] for name in self.data.train_pipeline.augmentations},
+            "utterances": int(number),
+        }
+        self.metrics.epoch(line)
+        shares = ", ".join(f"{name} {hits[name]}/{int(number)}" for name in self.data.train_pipeline.augmentations)
+        log(
+            f"epoch {self.state.epoch}: loss {sums['loss'] / number:.3f}, "
+            f"dev WER {'-' if wer is None else f'{wer:.2f} %'}, lr {line['lr']:.2e}, "
+            f"{sums['speech_s'] / seconds:.0f} s of speech a second, waited {100 * sums['wait_s'] / world / seconds:.1f} %, "
+            f"augmented: {shares or 'nothing'}"
+        )
+
+    def _dev_wer(self) -> float:
+        self.model.eval()
+        cuts = self.data.dev[self.process.rank :: self.process.world_size]
+
+        def search(model: Any, encoder_out: torch.Tensor, encoder_lens: torch.Tensor, shift_s: float) -> Any:
+            return [[h] for h in greedy_search(model, encoder_out, encoder_lens, frame_shift_s=shift_s)]
+
+        decoded = decode_cuts(
+            self.model, self.data.dev_pipeline, cuts, search,
+            batch_seconds=self.config.decode.batch_seconds, device=self.process.device,
+        )  # fmt: skip
+        pairs = [(transcript(cut), self.bundle.tokenizer.decode(nbest[0].tokens)) for cut, nbest in decoded]
+        return word_error_rate([pair for part in self.process.gather(pairs) for pair in part])
+
+    def _plan(self, epoch: int) -> list[Update]:
+        train = self.config.train
+        cuts = self.hooks.select(self.data.train, epoch) if self.hooks.select else self.data.train
+        budget = BatchBudget(
+            train.batch_seconds, train.lattice_budget, self.process.world_size * train.accumulation_steps,
+            self.bundle.tokenizer.vocab_size, self.model.encoder.subsampling,
+        )  # fmt: skip
+        return plan_epoch(cuts, self.num_tokens, budget, seed=train.seed, epoch=epoch, num_buckets=train.num_buckets)
+
+    def _local_parts(self, update: Update) -> Update:
+        number = self.config.train.accumulation_steps
+        return update[self.process.rank * number : (self.process.rank + 1) * number]
+
+    def _learning_rate(self, epoch: int, fraction: float) -> float:
+        return learning_rate(self.config.train.schedule, epoch, fraction, self.config.train.num_epochs)
+
+    def _checked(self, loaded: list[Batch] | LoaderError) -> list[Batch]:
+        """The batches, or the loader's error of any process, raised in every one."""
+        message = loaded.message if isinstance(loaded, LoaderError) else ""
+        if self.process.any(bool(message)):
+            raise UserError(next(m for m in self.process.gather(message) if m))
+        assert not isinstance(loaded, LoaderError)
+        return loaded
+
+    def _save(self, name: CheckpointName) -> None:
+        if self.process.is_main:
+            state = {
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "loop": dict(vars(self.state)),
+            }
+            self.checkpoints.save(name, self.bundle, state, self.state.best_epoch)
+
+    def _average(self) -> None:
+        paths = self.checkpoints.last_epochs(self.config.train.average_epochs)
+        average_weights(paths, self.bundle)
+        save_model(self.exp_dir / "averaged.safetensors", self.bundle)
+        log(f"averaged the last {len(paths)} epochs into {self.exp_dir / 'averaged.safetensors'}")
+
+    def _early_stop(self) -> bool:
+        patience = self.config.train.early_stop_epochs
+        return bool(patience) and self.state.measurements_since_best >= patience
+
+    @contextlib.contextmanager
+    def _catch_signals(self) -> Iterator[None]:
+        def note(number: int, frame: FrameType | None) -> None:
+            self.signal_number = number
+
+        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _stop_if_asked(self, saved: bool = False) -> None:
+        if not self.process.any(bool(self.signal_number)):
+            return
+        if not saved:
+            self._save(CheckpointName(self.state.epoch, False, self.state.step))
+        raise Stopped(self.signal_number or signal.SIGTERM)
+
+    def _count(self, batch: Batch, losses: Losses) -> None:
+        self._add("loss", losses.total.item())
+        for name, value in losses.parts.items():
+            self._add(name, value)
+        self._add("utterances", len(batch.token_lens))
+        self._add("speech_s", sum(cut.duration for cut in batch.cuts))
+        for name, hits in batch.augmented.items():
+            self.state.augmented[name] = self.state.augmented.get(name, 0) + hits
+
+    def _add(self, name: str, value: float) -> None:
+        self.state.sums[name] = self.state.sums.get(name, 0.0) + value
+
+    def _status(self, lr: float) -> str:
+        sums = self.state.sums
+        return f"loss {sums['loss'] / max(1.0, sums['utterances']):.3f} lr {lr:.1e}" if "loss" in sums else ""
+
+    def _where(self, batches: list[Batch]) -> str:
+        ids = " ".join(id for batch in batches for id in batch.utterance_ids)
+        return f"epoch {self.state.epoch}, update {self.state.step} (utterances {ids})"
+
+
+def learning_rate(schedule: ScheduleConfig, epoch: int, fraction: float, num_epochs: int) -> float:
+    """The rate within ``epoch`` (from 1), of which ``fraction`` is done."""
+    if schedule.type == "one_cycle":
+        return one_cycle(
+            epoch - 1 + fraction, initial_lr=schedule.initial_lr, peak_lr=schedule.peak_lr,
+            warmup_epochs=schedule.warmup_epochs, num_epochs=num_epochs,
+        )  # fmt: skip
+    return warmup_hold_anneal(
+        epoch, initial_lr=schedule.initial_lr, peak_lr=schedule.peak_lr,
+        warmup_epochs=schedule.warmup_epochs, hold_epochs=schedule.hold_epochs,
+    )  # fmt: skip

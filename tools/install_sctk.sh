@@ -1,0 +1,10 @@
+#!/usr/bin/env bash
+# Installs NIST sclite (Debian's package sctk), the reference that asrkit's scoring is compared with.
+set -euo pipefail
+if command -v sclite >/dev/null || command -v sctk >/dev/null; then
+  exit 0
+fi
+sudo=""
+[ "$(id -u)" = 0 ] || sudo=sudo
+$sudo apt-get update -qq
+$sudo apt-get install -y -qq sctk

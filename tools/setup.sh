@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Makes .venv at the top of the project, if there is none, and installs asrkit with its development tools.
+# Safe to run again: where pyproject.toml has not changed since, it returns at once.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+stamp=.venv/.asrkit-installed
+if [ -f "$stamp" ] && cmp -s pyproject.toml "$stamp"; then
+  exit 0
+fi
+python=${PYTHON:-python3}
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || {
+  echo "setup: asrkit needs Python 3.10 or newer; $python is $("$python" --version 2>&1). Set PYTHON=<newer python>." >&2
+  exit 2
+}
+[ -x .venv/bin/python ] || "$python" -m venv .venv
+echo "setup: installing asrkit into $PWD/.venv (once, a few minutes)" >&2
+.venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+cp pyproject.toml "$stamp"
+echo "setup: done" >&2
