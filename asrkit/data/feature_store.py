@@ -56,8 +56,8 @@ def make_features(
         cuts = speed_replicas(cuts, speed_factors)
     if store:
         extractor = KaldiFbank(KaldiFbankConfig(sampling_rate_hz, num_mel_bins))
-        folder = data_dir / "features" / f"{split}_numpy"
-        cuts = cuts.compute_and_store_features(extractor, folder, storage_type=NumpyFilesWriter, num_jobs=1)
+        folder = data_dir.resolve() / "features" / f"{split}_numpy"
+        cuts = cuts.compute_and_store_features(extractor, folder, storage_type=NumpyFilesWriter, progress_bar=False)
     with atomic_path(features_path(data_dir, split)) as temporary:
         cuts.to_file(temporary)
     return cuts

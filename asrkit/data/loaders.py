@@ -110,4 +110,4 @@ def _prepare_worker(worker: int) -> None:
     """Leaves the cores to the model, and signals to the loop, which ends the workers itself."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

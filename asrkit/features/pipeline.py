@@ -52,8 +52,19 @@ class FeaturePipeline:
             UserError: audio that cannot be read, or is not as long as its manifest says.
         """
         if cut.has_features:
-            return torch.from_numpy(cut.load_features())
+            return self._stored(cut)
         return fbank(load_audio(cut, self.sampling_rate_hz), self.sampling_rate_hz, self.num_mel_bins)
+
+    def _stored(self, cut: Cut) -> torch.Tensor:
+        if cut.num_features != self.num_mel_bins:
+            raise UserError(
+                f"the stored features of {cut.id} have {cut.num_features} bins but features.num_mel_bins is "
+                f"{self.num_mel_bins}; run asrkit features --force"
+            )
+        try:
+            return torch.from_numpy(cut.load_features())
+        except (OSError, ValueError) as error:
+            raise UserError(f"cannot read the stored features of {cut.id}; run asrkit features --force") from error
 
     def normalize(self, features: torch.Tensor, speaker: str | None) -> torch.Tensor:
         """(T, F) to (T, F). A speaker without statistics is normalized by the utterance's own."""
