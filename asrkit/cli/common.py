@@ -9,7 +9,6 @@ from typing import Any
 import click
 
 from asrkit.config import Config, load_config
-from asrkit.errors import UserError
 from asrkit.training.progress import log
 
 PATH = click.Path(path_type=Path)
@@ -32,9 +31,3 @@ def done_before(paths: list[Path], force: bool) -> bool:
         return False
     log(f"done before: {', '.join(map(str, paths))} (--force makes it again)")
     return True
-
-
-def require_file(path: Path, made_by: str) -> None:
-    """Raises UserError where ``path`` is missing, naming the command that makes it."""
-    if not path.is_file():
-        raise UserError(f"{path} is missing; run {made_by} first")

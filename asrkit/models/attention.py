@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from asrkit.models.dropout import Dropout
 
 
 class RelativeSelfAttention(nn.Module):
@@ -15,7 +14,7 @@ class RelativeSelfAttention(nn.Module):
     by the heads; distances beyond ``max_distance`` share its ends.
     """
 
-    def __init__(self, d_model: int, num_heads: int, dropout: float, max_distance: int) -> None:
+    def __init__(self, d_model: int, num_heads: int, max_distance: int) -> None:
         super().__init__()
         if d_model % num_heads:
             raise ValueError(f"d_model {d_model} is not a multiple of num_heads {num_heads}")
@@ -25,7 +24,6 @@ class RelativeSelfAttention(nn.Module):
         self.qkv = nn.Linear(d_model, 3 * d_model)
         self.relative = nn.Parameter(torch.randn(2 * max_distance + 1, self.head_dim) * self.head_dim**-0.5)
         self.out = nn.Linear(d_model, d_model)
-        self.dropout = Dropout(dropout)
 
     def forward(self, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         """Attends over a batch.
@@ -42,7 +40,7 @@ class RelativeSelfAttention(nn.Module):
         q, k, v = qkv.unbind(0)  # each (B, H, T, d)
         q = q * self.head_dim**-0.5
         scores = q @ k.transpose(-1, -2) + self._relative_scores(q)  # (B, H, T, T)
-        weights = self.dropout(torch.softmax(scores + bias.to(scores.dtype), dim=-1))
+        weights = torch.softmax(scores + bias.to(scores.dtype), dim=-1)
         attended = (weights @ v).transpose(1, 2).reshape(batch, time, width)
         return self.out(attended)
 

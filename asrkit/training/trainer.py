@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import torch
 from lhotse.cut import Cut
@@ -25,7 +24,7 @@ from asrkit.config import Config, ScheduleConfig
 from asrkit.data.batching import Batch, BatchBudget, Update, plan_epoch
 from asrkit.data.loaders import BatchDataset, LoaderError, iterate, transcript
 from asrkit.decoding.decode import decode_cuts
-from asrkit.decoding.greedy import greedy_search
+from asrkit.decoding.search import make_search
 from asrkit.errors import UserError
 from asrkit.features.pipeline import FeaturePipeline, seeded_generator
 from asrkit.scoring.wer import word_error_rate
@@ -262,11 +261,8 @@ class Trainer:
         self.model.eval()
         cuts = self.data.dev[self.process.rank :: self.process.world_size]
 
-        def search(model: Any, encoder_out: torch.Tensor, encoder_lens: torch.Tensor, shift_s: float) -> Any:
-            return [[h] for h in greedy_search(model, encoder_out, encoder_lens, frame_shift_s=shift_s)]
-
         decoded = decode_cuts(
-            self.model, self.data.dev_pipeline, cuts, search,
+            self.model, self.data.dev_pipeline, cuts, make_search("greedy"),
             batch_seconds=self.config.decode.batch_seconds, device=self.process.device,
         )  # fmt: skip
         pairs = [(transcript(cut), self.bundle.tokenizer.decode(nbest[0].tokens)) for cut, nbest in decoded]

@@ -1,0 +1,100 @@
+"""A model that ships: one file, and five lines of Python to use it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import soundfile
+import torch
+import torchaudio.functional
+
+from asrkit.decoding.decode import Search
+from asrkit.decoding.hypothesis import Hypothesis
+from asrkit.decoding.search import make_search
+from asrkit.errors import UserError
+from asrkit.features.fbank import FRAME_SHIFT_S, fbank
+from asrkit.features.pipeline import FeaturePipeline
+from asrkit.training.build import build_pipeline
+from asrkit.training.checkpoint import ModelBundle, load_model, save_model
+
+
+def export_model(source: Path, target: Path) -> int:
+    """Reads a model file, checks that it loads, and writes it for shipping.
+
+    Returns:
+        Bytes written.
+
+    Raises:
+        UserError: the source is not an asrkit model, or the target cannot be written.
+    """
+    save_model(target, load_model(source))
+    return target.stat().st_size
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """The text of one audio file."""
+
+    path: str
+    text: str
+    duration_s: float
+    details: dict[str, Any]
+    """Score, tokens and words with times."""
+
+
+class Recognizer:
+    """Transcribes audio with a model file, from that file alone.
+
+    Args:
+        path: what ``asrkit export`` wrote.
+        method: ``greedy`` or ``beam``.
+        beam: hypotheses kept.
+    """
+
+    def __init__(self, path: str | Path, method: str = "greedy", beam: int = 8) -> None:
+        self.bundle: ModelBundle = load_model(Path(path))
+        self.pipeline: FeaturePipeline = build_pipeline(self.bundle.config.features, self.bundle.statistics)
+        self.search: Search = make_search(method, beam=beam)
+
+    def transcribe(self, path: str | Path) -> Transcript:
+        """The text of a file that soundfile reads; channels are mixed, other sampling rates resampled.
+
+        Raises:
+            UserError: the file is missing, unreadable or empty.
+        """
+        waveform = read_audio(Path(path), self.pipeline.sampling_rate_hz)
+        best = self.recognize(waveform)
+        duration_s = waveform.numel() / self.pipeline.sampling_rate_hz
+        details = best.to_dict(self.bundle.tokenizer)
+        return Transcript(str(path), details.pop("text"), round(duration_s, 3), details)
+
+    def recognize(self, waveform: torch.Tensor) -> Hypothesis:
+        """The best hypothesis of (N,) samples in [-1, 1] at the model's sampling rate."""
+        pipeline, model = self.pipeline, self.bundle.model
+        features = fbank(waveform, pipeline.sampling_rate_hz, pipeline.num_mel_bins)
+        x = pipeline.normalize(features, speaker=None).unsqueeze(0)  # (1, T, F)
+        with torch.inference_mode():
+            encoder_out, encoder_lens = model.encoder(x, torch.tensor([x.shape[1]]))
+            return self.search(model, encoder_out, encoder_lens, FRAME_SHIFT_S * model.encoder.subsampling)[0][0]
+
+
+def read_audio(path: Path, sampling_rate_hz: int) -> torch.Tensor:
+    """(N,) float32 samples of a file, at the wanted rate.
+
+    Raises:
+        UserError: the file is missing, unreadable or shorter than a frame.
+    """
+    if not path.is_file():
+        raise UserError(f"no audio file at {path}")
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}; convert it to WAV or FLAC") from error
+    waveform = torch.from_numpy(samples).mean(dim=1)
+    if rate != sampling_rate_hz:
+        waveform = torchaudio.functional.resample(waveform, rate, sampling_rate_hz)
+    if waveform.numel() < FRAME_SHIFT_S * sampling_rate_hz:
+        raise UserError(f"{path} holds {waveform.numel()} samples, less than one frame; there is nothing to transcribe")
+    return waveform

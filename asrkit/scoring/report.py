@@ -1,0 +1,90 @@
+"""Error rates as JSON, as text tables, and as a row of a recipe's results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from asrkit.errors import UserError
+from asrkit.scoring.significance import bootstrap_interval
+from asrkit.scoring.wer import Errors, Score, ScoredUtterance, score_utterance
+
+MOST_CONFUSIONS = 20
+
+
+def score_trn(reference: dict[str, tuple[str, str]], hypothesis: dict[str, tuple[str, str]]) -> Score:
+    """Scores what :func:`asrkit.scoring.nist.read_trn` read.
+
+    Raises:
+        UserError: the two hold different utterances.
+    """
+    missing = sorted(reference.keys() - hypothesis.keys())
+    extra = sorted(hypothesis.keys() - reference.keys())
+    if missing or extra:
+        side, ids = ("hypothesis", missing) if missing else ("reference", extra)
+        raise UserError(f"{len(ids)} utterances have no {side}, such as {ids[0]}; score files of the same set")
+    return Score([score_utterance(id, who, ref, hypothesis[id][1]) for id, (who, ref) in sorted(reference.items())])
+
+
+def summary(score: Score) -> dict[str, Any]:
+    """A scored set as plain values."""
+    low, high = bootstrap_interval([u.words for u in score.utterances])
+    return {
+        "wer": score.words.to_dict() | {"interval_95": [round(low, 4), round(high, 4)]},
+        "cer": score.characters.to_dict(),
+        "sentence_error_rate": round(score.sentence_error_rate, 4),
+        "utterances": len(score.utterances),
+        "speakers": {name: errors.to_dict() for name, errors in score.by_speaker().items()},
+        "confusions": [
+            {"reference": ref, "hypothesis": hyp, "count": count}
+            for (ref, hyp), count in score.confusions(MOST_CONFUSIONS)
+        ],
+    }
+
+
+def headline(values: dict[str, Any]) -> str:
+    """One line: WER with its interval and split, CER, sentences."""
+    wer, cer = values["wer"], values["cer"]
+    low, high = wer["interval_95"]
+    return (
+        f"WER {wer['rate']:.2f} % [{low:.2f}, {high:.2f}] ({wer['errors']} / {wer['reference']}: "
+        f"{wer['substitutions']} sub, {wer['deletions']} del, {wer['insertions']} ins), CER {cer['rate']:.2f} %, "
+        f"sentences wrong {values['sentence_error_rate']:.1f} %"
+    )
+
+
+def text_report(score: Score, values: dict[str, Any]) -> str:
+    """The whole report: headline, speakers, confusions, aligned errors."""
+    blocks = [
+        headline(values),
+        "The interval is a 95 % bootstrap over utterances; S, D and I are split as NIST sclite splits them.\n",
+        _speaker_table(score),
+        _confusion_table(score),
+        "Utterances with errors (^ marks the wrong words)",
+        *[_aligned(u) for u in score.utterances if u.words.total],
+    ]
+    return "\n".join(blocks) + "\n"
+
+
+def _speaker_table(score: Score) -> str:
+    rows = [f"{'speaker':<16}{'words':>7}{'sub':>6}{'del':>6}{'ins':>6}{'WER %':>9}"]
+    for name, e in [*score.by_speaker().items(), ("all", score.words)]:
+        rows.append(_row(name, e))
+    return "\n".join(rows) + "\n"
+
+
+def _row(name: str, e: Errors) -> str:
+    return f"{name:<16}{e.reference:>7}{e.substitutions:>6}{e.deletions:>6}{e.insertions:>6}{e.rate:>9.2f}"
+
+
+def _confusion_table(score: Score) -> str:
+    rows = ["Most frequent errors (count: reference -> hypothesis, *** is a gap)"]
+    rows += [f"{count:>5}: {ref} -> {hyp}" for (ref, hyp), count in score.confusions(MOST_CONFUSIONS)]
+    return "\n".join(rows) + "\n"
+
+
+def _aligned(u: ScoredUtterance) -> str:
+    widths = [max(len(ref), len(hyp)) for ref, hyp in u.pairs]
+    ref = " ".join(pair[0].ljust(w) for pair, w in zip(u.pairs, widths, strict=True))
+    hyp = " ".join(pair[1].ljust(w) for pair, w in zip(u.pairs, widths, strict=True))
+    marks = " ".join((" " if a == b else "^").ljust(w) for (a, b), w in zip(u.pairs, widths, strict=True))
+    return f"\n{u.id} ({u.speaker})\n  ref: {ref.rstrip()}\n  hyp: {hyp.rstrip()}\n       {marks.rstrip()}"
