@@ -107,6 +107,8 @@ class LossConfig:
 
     implementation: str = "torchaudio"
     ctc_weight: float = 0.1
+    ctc_only_epochs: int = 0
+    """First epochs with the CTC loss alone, so that the encoder starts from a CTC model."""
 
 
 @dataclass

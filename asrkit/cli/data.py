@@ -18,7 +18,7 @@ from asrkit.data.feature_store import (
 )
 from asrkit.data.loaders import transcript
 from asrkit.errors import UserError
-from asrkit.features.normalization import GLOBAL
+from asrkit.features.normalization import GLOBAL, MeanStd
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.files import write_json
 from asrkit.text.tokenizer import train_tokenizer
@@ -71,7 +71,7 @@ def features(data_dir: Path, force: bool, config_path: Path | None, overrides: t
     if done_before(outputs, force):
         return
     pipeline = FeaturePipeline(settings.sampling_rate_hz, settings.num_mel_bins, normalization="none")
-    statistics = {}
+    statistics: dict[str, MeanStd] = {}
     for split in SPLITS:
         cuts = read_cuts(cuts_path(data_dir, split))
         found = compute_statistics(cuts, pipeline)

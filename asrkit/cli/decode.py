@@ -32,7 +32,13 @@ from asrkit.training.progress import log, progress_bar
 @click.option("--force", is_flag=True, help="Decode again where it is done.")
 @config_options
 def decode(
-    model_path: Path, data_dir: Path, split: str, out_dir: Path, force: bool, config_path: Path | None, overrides: tuple[str, ...]
+    model_path: Path,
+    data_dir: Path,
+    split: str,
+    out_dir: Path,
+    force: bool,
+    config_path: Path | None,
+    overrides: tuple[str, ...],
 ) -> None:
     """Decode a split; only the decode.* settings of the configuration are used, all else is in the model."""
     outputs = [out_dir / name for name in ("hypotheses.jsonl.gz", "hyp.trn", "ref.trn")]
@@ -59,7 +65,9 @@ def decode(
     with atomic_path(outputs[0]) as temporary:
         attach_hypotheses([c for c, _ in decoded], [n for _, n in decoded], bundle.tokenizer).to_file(temporary)
     speaker = {cut.id: cut.supervisions[0].speaker or cut.id for cut in cuts}
-    write_trn(outputs[1], [(bundle.tokenizer.decode(n[0].tokens) if n else "", speaker[c.id], c.id) for c, n in decoded])
+    write_trn(
+        outputs[1], [(bundle.tokenizer.decode(n[0].tokens) if n else "", speaker[c.id], c.id) for c, n in decoded]
+    )
     write_trn(outputs[2], [(transcript(cut), speaker[cut.id], cut.id) for cut in cuts])
     audio_s = sum(cut.duration for cut in cuts)
     write_json(out_dir / "decode.json", {"model": str(model_path), "method": settings.method, "beam": settings.beam,

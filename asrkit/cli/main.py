@@ -8,6 +8,10 @@ import click
 
 from asrkit import __version__
 from asrkit.cli.data import check, features, prepare, tokenizer
+from asrkit.cli.decode import decode, score
+from asrkit.cli.doctor import doctor
+from asrkit.cli.export import export, transcribe
+from asrkit.cli.report import report
 from asrkit.cli.train import train
 from asrkit.errors import UserError
 
@@ -18,7 +22,7 @@ def cli() -> None:
     """Speech recognition with transducers: one subcommand a stage."""
 
 
-for command in (prepare, check, features, tokenizer, train):
+for command in (doctor, prepare, check, features, tokenizer, train, decode, score, export, transcribe, report):
     cli.add_command(command)
 
 

@@ -39,7 +39,9 @@ def read_an4(corpus_dir: Path, data_dir: Path) -> list[Utterance]:
             if not path.is_file():
                 raise UserError(f"{path} is missing; --corpus-dir must be AN4's folder with etc/ and wav/ in it")
         texts = _read_transcriptions(text_file)
-        listed = {line.strip().split("/")[-1]: line.strip() for line in ids_file.read_text().splitlines() if line.strip()}
+        listed = {
+            line.strip().split("/")[-1]: line.strip() for line in ids_file.read_text().splitlines() if line.strip()
+        }
         for id in [*listed, *(texts.keys() - listed.keys())]:
             speaker = id.split("-")[1] if id.count("-") >= 2 else "unknown"
             audio = _find_audio(corpus_dir / "wav" / listed[id], data_dir) if id in listed else None
@@ -76,7 +78,9 @@ def _raw_to_wav(path: Path, data_dir: Path) -> Path:
     target = data_dir / "wav" / f"{path.stem}.wav"
     if not target.is_file():
         data = path.read_bytes()
-        readings = [np.frombuffer(data[: len(data) // 2 * 2], dtype=order).astype(np.float64) for order in ("<i2", ">i2")]
+        readings = [
+            np.frombuffer(data[: len(data) // 2 * 2], dtype=order).astype(np.float64) for order in ("<i2", ">i2")
+        ]
         smoothest = min(readings, key=lambda x: float(np.abs(np.diff(x)).sum() / (np.abs(x).sum() + 1)))
         with atomic_path(target) as temporary:
             soundfile.write(temporary, smoothest.astype(np.int16), SAMPLING_RATE_HZ)

@@ -27,7 +27,9 @@ def read_folder(corpus_dir: Path, data_dir: Path) -> list[Utterance]:
         UserError: no ``text`` file, no audio, or fewer than three speakers and no ``split`` file.
     """
     if not (corpus_dir / "text").is_file():
-        raise UserError(f"{corpus_dir / 'text'} is missing; write one line an utterance: its audio file's name, then its words")
+        raise UserError(
+            f"{corpus_dir / 'text'} is missing; write one line an utterance: its audio file's name, then its words"
+        )
     texts = _read_pairs(corpus_dir / "text")
     audio = {path.stem: path for path in sorted(corpus_dir.rglob("*")) if path.suffix.lower() in AUDIO_SUFFIXES[:-1]}
     if not audio:
@@ -53,7 +55,7 @@ def _splits(path: Path, ids: list[str], speaker_of: dict[str, str]) -> dict[str,
     if len(order) < len(SPLITS):
         raise UserError(f"{len(order)} speakers cannot be split into train, dev and test; write a file {path}")
     held = max(1, round(HELD_OUT_SHARE * len(order)))
-    split_of = {s: "dev" for s in order[:held]} | {s: "test" for s in order[held : 2 * held]}
+    split_of = dict.fromkeys(order[:held], "dev") | dict.fromkeys(order[held : 2 * held], "test")
     return {id: split_of.get(speaker_of[id], "train") for id in ids}
 
 

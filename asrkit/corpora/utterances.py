@@ -150,9 +150,13 @@ def to_cut_sets(utterances: Iterable[Utterance], recordings: dict[str, Recording
         )  # fmt: skip
         by_split[utterance.split].append(
             MonoCut(
-                id=utterance.id, start=0.0, duration=recording.duration, channel=0,
-                recording=recording, supervisions=[segment],
-            )  # fmt: skip
+                id=utterance.id,
+                start=0.0,
+                duration=recording.duration,
+                channel=0,
+                recording=recording,
+                supervisions=[segment],
+            )
         )
     return {split: CutSet.from_cuts(cuts) for split, cuts in by_split.items()}
 

@@ -8,8 +8,9 @@ is found without running through the n - 1 before it.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from lhotse import CutSet
@@ -44,8 +45,13 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on ``device``."""
-        moved = [t.to(device, non_blocking=True) for t in (self.features, self.feature_lens, self.tokens, self.token_lens)]
-        return Batch(*moved, cuts=self.cuts, augmented=self.augmented)
+        return replace(
+            self,
+            features=self.features.to(device),
+            feature_lens=self.feature_lens.to(device),
+            tokens=self.tokens.to(device),
+            token_lens=self.token_lens.to(device),
+        )
 
     @property
     def utterance_ids(self) -> list[str]:
@@ -100,7 +106,9 @@ class UpdateConstraint(SamplingConstraint):
     def __init__(self, budget: BatchBudget, num_tokens: Mapping[str, int]) -> None:
         self.budget = budget
         self.num_tokens = num_tokens
-        self.reset()
+        self.number = 0
+        self.longest_s = 0.0
+        self.most_tokens = 0
 
     def add(self, example: Cut) -> None:
         """Counts one more utterance."""
@@ -154,24 +162,26 @@ def plan_epoch(
         raise UserError("no utterances to train on")
     for cut in cuts:
         budget.require_fit(cut, num_tokens[cut.id])
-    sampler = DynamicBucketingSampler(
-        CutSet.from_cuts(cuts),
-        constraint=UpdateConstraint(budget, num_tokens),
-        num_buckets=max(1, min(num_buckets, len(cuts) // 2)),
-        shuffle=True,
-        seed=seed,
-        world_size=1,
-        rank=0,
-    )
+    with warnings.catch_warnings():
+        # An epoch's plan is made at once, so its cuts are in memory, against which the sampler warns.
+        warnings.filterwarnings("ignore", message="You are using DynamicBucketingSampler with an eagerly")
+        sampler = DynamicBucketingSampler(
+            CutSet.from_cuts(cuts),
+            constraint=UpdateConstraint(budget, num_tokens),
+            num_buckets=max(1, min(num_buckets, len(cuts) // 2)),
+            shuffle=True,
+            seed=seed,
+            world_size=1,
+            rank=0,
+        )
     sampler.set_epoch(epoch)
     return [_deal(list(batch), budget.parts) for batch in sampler]
 
 
 def _deal(cuts: list[Cut], parts: int) -> Update:
-    """Deals an update's utterances to ``parts`` neighbours in length, so that each part pads little."""
+    """Deals an update's utterances to ``parts`` like cards, in order of length, so that none has more to do."""
     ordered = sorted(cuts, key=lambda cut: (cut.duration, cut.id))
-    share = -(-len(ordered) // parts)
-    return [ordered[i * share : (i + 1) * share] for i in range(parts)]
+    return [ordered[i::parts] for i in range(parts)]
 
 
 def inference_batches(cuts: Sequence[Cut], batch_seconds: float) -> list[Part]:

@@ -36,7 +36,14 @@ def features_path(data_dir: Path, split: str) -> Path:
 
 
 def make_features(
-    cuts: CutSet, split: str, data_dir: Path, *, sampling_rate_hz: int, num_mel_bins: int, speed_factors: list[float], store: bool
+    cuts: CutSet,
+    split: str,
+    data_dir: Path,
+    *,
+    sampling_rate_hz: int,
+    num_mel_bins: int,
+    speed_factors: list[float],
+    store: bool,
 ) -> CutSet:
     """Writes the CutSet that training and decoding read.
 

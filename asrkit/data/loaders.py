@@ -31,7 +31,9 @@ def transcript(cut: Cut) -> str:
     return text
 
 
-def collate(features: Sequence[torch.Tensor], tokens: Sequence[Sequence[int]], cuts: Part, augmented: Counter[str]) -> Batch:
+def collate(
+    features: Sequence[torch.Tensor], tokens: Sequence[Sequence[int]], cuts: Part, augmented: Counter[str]
+) -> Batch:
     """Pads utterances of (T, F) features and U labels to one batch."""
     return Batch(
         features=pad_sequence(list(features), batch_first=True),

@@ -77,13 +77,11 @@ def beam_search(
         kept, in log probability.
     """
     encoder_proj = model.joiner.encoder_proj(encoder_out)
-    return [
-        _search_utterance(
-            model, encoder_proj[b, : int(encoder_lens[b])], beam, nbest, math.ceil(max_labels_per_frame * int(encoder_lens[b])),
-            frame_shift_s,
-        )
-        for b in range(len(encoder_lens))
-    ]  # fmt: skip
+    found = []
+    for b, time in enumerate(encoder_lens.tolist()):
+        max_labels = math.ceil(max_labels_per_frame * time)
+        found.append(_search_utterance(model, encoder_proj[b, :time], beam, nbest, max_labels, frame_shift_s))
+    return found
 
 
 def _search_utterance(
@@ -92,13 +90,15 @@ def _search_utterance(
     """The search over (T', J) projected frames."""
     time = encoder_proj.shape[0]
     entries = [Entry((), 0.0, (), (), 0.0)]
-    histories = {(): _first_history(model, encoder_proj)}
+    histories: dict[Labels, History] = {(): _first_history(model, encoder_proj)}
     finished: dict[Labels, Entry] = {}
     for i in range(time + max_labels):
         frames = torch.tensor([i - len(entry.labels) for entry in entries], device=encoder_proj.device)
         projections = torch.stack([histories[entry.labels].projection for entry in entries])
         logits = model.joiner.combine(encoder_proj[frames], projections)
-        candidates = _expand(entries, torch.log_softmax(logits.to(_at_least_float32(logits)), dim=-1), i, beam, max_labels)
+        candidates = _expand(
+            entries, torch.log_softmax(logits.to(_at_least_float32(logits)), dim=-1), i, beam, max_labels
+        )
         live: dict[Labels, Entry] = {}
         for entry in candidates:
             at_end = i + 1 - len(entry.labels) >= time  # the last frame has been left by blank
@@ -131,9 +131,12 @@ def _expand(entries: list[Entry], log_probs: torch.Tensor, i: int, beam: int, ma
         for score, token in zip(scores, tokens, strict=True):
             candidates.append(
                 Entry(
-                    (*entry.labels, token + BLANK_ID + 1), entry.score + score, (*entry.frames, frame),
-                    (*entry.label_scores, score), entry.best + score,
-                )  # fmt: skip
+                    (*entry.labels, token + BLANK_ID + 1),
+                    entry.score + score,
+                    (*entry.frames, frame),
+                    (*entry.label_scores, score),
+                    entry.best + score,
+                )
             )
     return candidates
 

@@ -42,9 +42,7 @@ class Hypothesis:
         }
 
 
-def attach_hypotheses(
-    cuts: Sequence[Cut], nbest: Sequence[Sequence[Hypothesis]], tokenizer: Tokenizer
-) -> CutSet:
+def attach_hypotheses(cuts: Sequence[Cut], nbest: Sequence[Sequence[Hypothesis]], tokenizer: Tokenizer) -> CutSet:
     """The cuts with their n-best lists in the custom field ``hypotheses``, best first."""
     decoded = []
     for cut, hypotheses in zip(cuts, nbest, strict=True):

@@ -50,6 +50,4 @@ def ctc_loss(
         (B,); 0 for an utterance with more labels than frames can carry.
     """
     log_probs = torch.log_softmax(ctc_logits.float(), dim=-1).transpose(0, 1)
-    return F.ctc_loss(
-        log_probs, tokens, encoder_lens, token_lens, blank=BLANK_ID, reduction="none", zero_infinity=True
-    )
+    return F.ctc_loss(log_probs, tokens, encoder_lens, token_lens, blank=BLANK_ID, reduction="none", zero_infinity=True)

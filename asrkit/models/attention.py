@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 
-
 class RelativeSelfAttention(nn.Module):
     """Self-attention whose scores add q·r(j - i), r a learned table over relative positions.
 

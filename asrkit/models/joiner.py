@@ -12,7 +12,9 @@ class Joiner(nn.Module):
     The product is that of Saon et al. 2021 (arXiv 2103.09935), eq. 4.
     """
 
-    def __init__(self, encoder_dim: int, predictor_dim: int, joiner_dim: int, vocab_size: int, combination: str) -> None:
+    def __init__(
+        self, encoder_dim: int, predictor_dim: int, joiner_dim: int, vocab_size: int, combination: str
+    ) -> None:
         super().__init__()
         if combination not in ("add", "multiply"):
             raise ValueError(f"combination must be add or multiply, got {combination}")

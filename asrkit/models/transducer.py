@@ -41,20 +41,20 @@ class Transducer(nn.Module):
         return self.joiner.out.out_features
 
     def forward(
-        self, x: torch.Tensor, x_lens: torch.Tensor, tokens: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        self, x: torch.Tensor, x_lens: torch.Tensor, tokens: torch.Tensor | None
+    ) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
         """What the losses need.
 
         Args:
             x: (B, T, F) features.
             x_lens: (B,).
-            tokens: (B, U) labels.
+            tokens: (B, U) labels; None runs the encoder and its CTC head alone.
 
         Returns:
-            logits (B, T', U + 1, V), CTC logits (B, T', V), encoder_lens (B,).
+            logits (B, T', U + 1, V) (None without tokens), CTC logits (B, T', V), encoder_lens (B,).
         """
         encoder_out, encoder_lens = self.encoder(x, x_lens)
-        logits = self.joiner(encoder_out, self.predictor(tokens))
+        logits = None if tokens is None else self.joiner(encoder_out, self.predictor(tokens))
         return logits, self.ctc_head(encoder_out), encoder_lens
 
 

@@ -185,9 +185,7 @@ def tokenizer_from_dict(values: dict[str, Any]) -> Tokenizer:
     return SentencePieceTokenizer(base64.b64decode(values["model"]), values["type"])
 
 
-def words_with_times(
-    tokenizer: Tokenizer, tokens: Sequence[int], times_s: Sequence[float]
-) -> list[tuple[str, float]]:
+def words_with_times(tokenizer: Tokenizer, tokens: Sequence[int], times_s: Sequence[float]) -> list[tuple[str, float]]:
     """Words of a hypothesis with the time of their first symbol, in seconds."""
     words: list[tuple[list[int], float]] = []
     open_word = False

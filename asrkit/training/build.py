@@ -20,9 +20,7 @@ def build_model(config: Config, vocab_size: int) -> Transducer:
     """The transducer of an experiment, with random weights from torch's global generator."""
     encoder = Conformer(config.features.num_mel_bins, **asdict(config.model.encoder))
     predictor = LstmPredictor(vocab_size, **asdict(config.model.predictor))
-    joiner = Joiner(
-        encoder.output_dim, predictor.output_dim, vocab_size=vocab_size, **asdict(config.model.joiner)
-    )
+    joiner = Joiner(encoder.output_dim, predictor.output_dim, vocab_size=vocab_size, **asdict(config.model.joiner))
     return Transducer(encoder, predictor, joiner, nn.Linear(encoder.output_dim, vocab_size))
 
 

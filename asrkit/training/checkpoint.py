@@ -45,7 +45,9 @@ def save_model(path: Path, bundle: ModelBundle) -> None:
     Raises:
         UserError: it cannot be written; an earlier file of that name stays as it was.
     """
-    tensors = {f"model.{name}": tensor.detach().cpu().contiguous() for name, tensor in bundle.model.state_dict().items()}
+    tensors = {
+        f"model.{name}": tensor.detach().cpu().contiguous() for name, tensor in bundle.model.state_dict().items()
+    }
     if GLOBAL in bundle.statistics:
         tensors["statistics.mean"] = bundle.statistics[GLOBAL].mean
         tensors["statistics.std"] = bundle.statistics[GLOBAL].std

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 
 
-def warmup_hold_anneal(epoch: int, *, initial_lr: float, peak_lr: float, warmup_epochs: float, hold_epochs: float) -> float:
+def warmup_hold_anneal(
+    epoch: int, *, initial_lr: float, peak_lr: float, warmup_epochs: float, hold_epochs: float
+) -> float:
     """Linear warm-up, hold, then 1/sqrt(2) an epoch (Cui et al. 2022, arXiv 2203.15176, section 4).
 
     With 1e-4, 1e-3, 9 and 7 (the paper's): 1e-4 in epoch 1, 1e-3 in epochs 10 to 16, 7.07e-4 in epoch 17.
@@ -23,7 +25,9 @@ def warmup_hold_anneal(epoch: int, *, initial_lr: float, peak_lr: float, warmup_
     return peak_lr * math.sqrt(0.5) ** annealed
 
 
-def one_cycle(epochs_done: float, *, initial_lr: float, peak_lr: float, warmup_epochs: float, num_epochs: float) -> float:
+def one_cycle(
+    epochs_done: float, *, initial_lr: float, peak_lr: float, warmup_epochs: float, num_epochs: float
+) -> float:
     """Linear rise to the peak, then linear fall to 0 (Saon et al. 2023, arXiv 2302.14120, section 3).
 
     Args:

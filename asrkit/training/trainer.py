@@ -95,7 +95,9 @@ class Trainer:
         self.model = bundle.model.to(process.device)
         if self.hooks.rewrite:
             self.hooks.rewrite(self.model)
-        self.objective = self.hooks.objective or transducer_objective(self.config.loss.ctc_weight)
+        self.objective = self.hooks.objective or transducer_objective(
+            self.config.loss.ctc_weight, self.config.loss.ctc_only_epochs
+        )
         train = self.config.train
         self.optimizer = torch.optim.AdamW(self.model.parameters(), weight_decay=train.weight_decay, fused=True)
         self.scaler = torch.amp.GradScaler(process.device.type, enabled=train.autocast == "fp16")
@@ -116,7 +118,7 @@ class Trainer:
         self._resume()
         self.ddp: nn.Module = self.model
         if self.process.world_size > 1:
-            self.ddp = DistributedDataParallel(self.model)
+            self.ddp = DistributedDataParallel(self.model, find_unused_parameters=self.config.loss.ctc_only_epochs > 0)
         self.metrics = MetricsFile(self.exp_dir) if self.process.is_main else None
         if self.metrics:
             self.metrics.rewind(self.state.epoch)
@@ -146,7 +148,9 @@ class Trainer:
         )  # fmt: skip
         started = time.monotonic()
         batches = iterate(dataset, train.num_workers, state.step)
-        with progress_bar(f"epoch {state.epoch}/{train.num_epochs}", len(plan), state.step, self.process.is_main) as bar:
+        with progress_bar(
+            f"epoch {state.epoch}/{train.num_epochs}", len(plan), state.step, self.process.is_main
+        ) as bar:
             for step in range(state.step, len(plan)):
                 waited = time.monotonic()
                 loaded = self._checked(next(batches, LoaderError("the loader ended early")))
@@ -186,7 +190,9 @@ class Trainer:
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.config.train.max_grad_norm)
         if not self.scaler.is_enabled() and not torch.isfinite(norm):
-            raise UserError(f"the gradient is not finite at {self._where(batches)}; lower the learning rate or check the data")
+            raise UserError(
+                f"the gradient is not finite at {self._where(batches)}; lower the learning rate or check the data"
+            )
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
@@ -202,20 +208,23 @@ class Trainer:
         """
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.config.train.autocast)
         with torch.autocast(self.process.device.type, dtype=dtype, enabled=dtype is not None):
-            losses = self.objective(self.ddp, batch)
+            losses = self.objective(self.ddp, batch, self.state.epoch)
         if not self.process.any(not bool(torch.isfinite(losses.total))):
             return losses
         if dtype is not None:
             log(f"the loss is not finite under {self.config.train.autocast}; trying {self._where([batch])} without")
-            losses = self.objective(self.ddp, batch)
+            losses = self.objective(self.ddp, batch, self.state.epoch)
         if self.process.any(not bool(torch.isfinite(losses.total))):
-            raise UserError(f"the loss is not finite at {self._where([batch])}; check these utterances or lower the learning rate")
+            raise UserError(
+                f"the loss is not finite at {self._where([batch])}; check these utterances or lower the learning rate"
+            )
         return losses
 
     def _finish_epoch(self, num_updates: int) -> None:
         state, train = self.state, self.config.train
         wer = None
-        if state.epoch % train.dev_wer_every_epochs == 0 or state.epoch == train.num_epochs:
+        measured = state.epoch % train.dev_wer_every_epochs == 0 or state.epoch == train.num_epochs
+        if measured and state.epoch > self.config.loss.ctc_only_epochs:
             wer = self._dev_wer()
             state.measurements_since_best += 1
             if wer < state.best_wer:
@@ -236,6 +245,7 @@ class Trainer:
         assert self.metrics
         world, number = self.process.world_size, sums["utterances"]
         seconds = sums["train_s"] / world
+        wait_share = sums["wait_s"] / world / seconds
         line = {
             "epoch": self.state.epoch,
             "updates": num_updates,
@@ -244,17 +254,17 @@ class Trainer:
             "dev_wer": wer,
             "seconds": round(seconds, 3),
             "speech_s": round(sums["speech_s"], 2),
-            "wait_share": round(sums["wait_s"] / world / seconds, 4),
+            "wait_share": round(wait_share, 4),
             "augmented": {name: hits[name] for name in self.data.train_pipeline.augmentations},
             "utterances": int(number),
         }
         self.metrics.epoch(line)
-        shares = ", ".join(f"{name} {hits[name]}/{int(number)}" for name in self.data.train_pipeline.augmentations)
+        shares = [f"{name} {hits[name]}/{int(number)}" for name in self.data.train_pipeline.augmentations]
+        measured = "-" if wer is None else f"{wer:.2f} %"
         log(
-            f"epoch {self.state.epoch}: loss {sums['loss'] / number:.3f}, "
-            f"dev WER {'-' if wer is None else f'{wer:.2f} %'}, lr {line['lr']:.2e}, "
-            f"{sums['speech_s'] / seconds:.0f} s of speech a second, waited {100 * sums['wait_s'] / world / seconds:.1f} %, "
-            f"augmented: {shares or 'nothing'}"
+            f"epoch {self.state.epoch}: loss {sums['loss'] / number:.3f}, dev WER {measured}, lr {line['lr']:.2e}, "
+            f"{sums['speech_s'] / seconds:.0f} s of speech a second, waited {100 * wait_share:.1f} %, "
+            f"augmented: {', '.join(shares) or 'nothing'}"
         )
 
     def _dev_wer(self) -> float:

@@ -1,0 +1,42 @@
+"""``asrkit export | transcribe``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from asrkit.cli.common import PATH, done_before
+from asrkit.export.model_file import Recognizer, export_model
+from asrkit.training.progress import log
+
+
+@click.command()
+@click.option("--model", "model_path", type=PATH, required=True, help="A checkpoint.")
+@click.option("--output", type=PATH, required=True, help="The .safetensors file to write.")
+@click.option("--force", is_flag=True, help="Export again where it is done.")
+def export(model_path: Path, output: Path, force: bool) -> None:
+    """Write one file with weights, feature statistics, tokenizer and configuration."""
+    if done_before([output], force):
+        return
+    size = export_model(model_path, output)
+    log(f"exported {output} ({size / 1e6:.1f} MB)")
+
+
+@click.command()
+@click.argument("model", type=PATH)
+@click.argument("audio", nargs=-1, required=True, type=PATH)
+@click.option("--method", type=click.Choice(["greedy", "beam"]), default="greedy", show_default=True)
+@click.option("--beam", default=8, show_default=True, help="Hypotheses kept.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with times and scores.")
+def transcribe(model: Path, audio: tuple[Path, ...], method: str, beam: int, as_json: bool) -> None:
+    """Transcribe audio files with an exported model."""
+    recognizer = Recognizer(model, method, beam)
+    for path in audio:
+        transcript = recognizer.transcribe(path)
+        if as_json:
+            values = {"path": transcript.path, "text": transcript.text, "duration": transcript.duration_s}
+            click.echo(json.dumps(values | transcript.details, ensure_ascii=False))
+        else:
+            click.echo(f"{transcript.path}: {transcript.text}" if len(audio) > 1 else transcript.text)

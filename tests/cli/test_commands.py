@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from asrkit.cli.main import cli
+from tests.conftest import run_cli
+
+COMMANDS = [
+    "doctor",
+    "prepare",
+    "check",
+    "features",
+    "tokenizer",
+    "train",
+    "decode",
+    "score",
+    "export",
+    "transcribe",
+    "report",
+]
+
+
+def test_every_command_explains_itself() -> None:
+    assert sorted(cli.commands) == sorted(COMMANDS)
+    for command in COMMANDS:
+        result = CliRunner().invoke(cli, [command, "--help"])
+        assert result.exit_code == 0 and "Usage:" in result.output
+        assert cli.commands[command].help
+
+
+def test_doctor_says_what_is_there() -> None:
+    result = CliRunner().invoke(cli, ["doctor"])
+    assert result.exit_code == 0
+    for words in ("torch", "CUDA devices", "k2", "instruction sets", "sclite"):
+        assert words in result.output
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["train", "train.num_epoch=3"], "did you mean 'train.num_epochs'"),
+        (["train", "train.num_epochs=x"], "train.num_epochs"),
+        (["train"], "run asrkit tokenizer first"),
+        (["tokenizer"], "run the stage that makes it first"),
+        (["decode", "--model", "none", "--out-dir", "out"], "no model file at none"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_2(args: list[str], message: str, tmp_path: Path) -> None:
+    if args[0] == "train":
+        args = [*args, "--exp-dir", str(tmp_path / "exp")]
+    result = run_cli(*args, "--data-dir", tmp_path / "data")
+    assert result.returncode == 2
+    assert message in result.stderr and len(result.stderr.splitlines()) == 1

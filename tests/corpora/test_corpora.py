@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from asrkit.corpora.an4 import read_an4
+from asrkit.corpora.containers import truncation
+from asrkit.corpora.folder import read_folder
+from asrkit.corpora.utterances import Utterance, check
+from asrkit.errors import UserError
+from tests.conftest import AN4, run_cli
+
+
+def test_an4_has_the_published_sizes_and_the_agreed_splits(an4_utterances: list[Utterance]) -> None:
+    sizes = Counter(u.split for u in an4_utterances)
+    assert sizes["train"] + sizes["dev"] == 948 and sizes["test"] == 130
+    speakers = {split: {u.speaker for u in an4_utterances if u.split == split} for split in sizes}
+    assert len(speakers["dev"]) == 8 and len(speakers["test"]) == 10
+    assert len(speakers["train"] | speakers["dev"]) == 74
+    assert max(speakers["train"]) < min(speakers["dev"])
+    assert not speakers["test"] & (speakers["train"] | speakers["dev"])
+    words = {word for u in an4_utterances for word in (u.text or "").split()}
+    assert len(words) == 101 and not any("<" in word or "(" in word for word in words)
+
+
+@pytest.mark.parametrize("form", ["sph", "wav", "little.raw", "big.raw"])
+def test_the_original_releases_read_the_same(form: str, tmp_path: Path, an4_utterances: list[Utterance]) -> None:
+    shutil.copytree(AN4 / "etc", tmp_path / "etc")
+    some = [u for u in an4_utterances if u.split == "test"][:3]
+    signals = {}
+    for u in some:
+        assert u.audio is not None
+        samples, rate = soundfile.read(u.audio, dtype="int16")
+        signals[u.id] = samples
+        target = (tmp_path / "wav" / u.audio.relative_to(AN4 / "wav")).with_suffix("." + form.split(".")[-1])
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if form.endswith("raw"):
+            target.write_bytes(samples.astype(">i2" if form.startswith("big") else "<i2").tobytes())
+        else:
+            soundfile.write(target, samples, rate, format={"sph": "NIST", "wav": "WAV"}[form], subtype="PCM_16")
+    read = {u.id: u for u in read_an4(tmp_path, tmp_path / "data")}
+    same = [read[u.id] for u in some]
+    problems, recordings = check(same)
+    assert not problems
+    for u in same:
+        assert np.array_equal(np.round(recordings[u.id].load_audio()[0] * 32768).astype(np.int16), signals[u.id])
+
+
+def test_check_reports_every_problem_at_once(folder_corpus: Path, tmp_path: Path) -> None:
+    audio = sorted((folder_corpus / "audio").glob("*.ogg"))
+    names = [path.stem for path in audio]
+    audio[0].write_bytes(audio[0].read_bytes()[:-3000])
+    soundfile.write(audio[1].with_suffix(".wav"), np.zeros(16000), 16000)
+    audio[1].unlink()
+    shutil.copy(audio[2], audio[3])
+    audio[4].unlink()
+    lines = dict(line.split(" ", 1) for line in (folder_corpus / "text").read_text().splitlines())
+    lines[names[5]] = "A " * 2000
+    del lines[names[6]]
+    lines[names[7]] = " "
+    audio[8].write_bytes(b"no audio at all")
+    (folder_corpus / "text").write_text("".join(f"{id} {text}\n" for id, text in lines.items()))
+    problems, recordings = check(read_folder(folder_corpus, tmp_path), num_jobs=2)
+    reasons = {p.id: p.reason for p in problems}
+    expected = {
+        names[0]: "truncated", names[1]: "silent", names[3]: f"its audio is that of {names[2]}",
+        names[4]: "transcript but no audio", names[5]: "too many labels for the frames",
+        names[6]: "audio but no transcript", names[7]: "the transcript is empty", names[8]: "cannot be decoded",
+    }  # fmt: skip
+    assert reasons.keys() == expected.keys()
+    for id, words in expected.items():
+        assert words in reasons[id], reasons[id]
+    assert len(recordings) == 16 - 8
+
+    refused = run_cli("prepare", "folder", "--corpus-dir", folder_corpus, "--data-dir", tmp_path / "data")
+    assert refused.returncode == 2 and "Traceback" not in refused.stderr
+    assert all(id in refused.stderr for id in expected) and not (tmp_path / "data" / "train.jsonl.gz").exists()
+    skipped = run_cli("prepare", "folder", "--corpus-dir", folder_corpus, "--data-dir", tmp_path / "data", "--skip-bad")
+    assert skipped.returncode == 0, skipped.stderr
+    assert len((tmp_path / "data" / "bad.jsonl").read_text().splitlines()) == 8
+
+
+@pytest.mark.parametrize("form", ["WAV", "NIST", "OGG"])
+def test_truncation_of_each_container(form: str, tmp_path: Path) -> None:
+    path = tmp_path / f"x.{form.lower()}"
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, 48000)
+    soundfile.write(path, noise, 16000, format=form)
+    assert truncation(path) == ""
+    path.write_bytes(path.read_bytes()[:-500])
+    assert "missing" in truncation(path)
+
+
+def test_folders_that_cannot_be_read_say_why(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="write one line an utterance"):
+        read_folder(tmp_path, tmp_path)
+    (tmp_path / "text").write_text("a ONE\nb TWO\n")
+    with pytest.raises(UserError, match="no audio under"):
+        read_folder(tmp_path, tmp_path)
+    for name in "ab":
+        soundfile.write(tmp_path / f"{name}.wav", np.ones(1600), 16000)
+    with pytest.raises(UserError, match="2 speakers cannot be split"):
+        read_folder(tmp_path, tmp_path)
+    (tmp_path / "split").write_text("a train\nb validation\n")
+    with pytest.raises(UserError, match="'b' is in 'validation'"):
+        read_folder(tmp_path, tmp_path)
+    with pytest.raises(UserError, match=r"an4_train\.fileids is missing"):
+        read_an4(tmp_path, tmp_path)

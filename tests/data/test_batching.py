@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import pytest
+from lhotse import CutSet, MonoCut
+from lhotse.testing.dummies import dummy_recording
+
+from asrkit.data.batching import BatchBudget, inference_batches, plan_epoch
+from asrkit.errors import UserError
+
+CUTS = [
+    MonoCut(
+        id=f"u{i:03d}",
+        start=0,
+        duration=1.0 + (i * 37 % 100) / 20,
+        channel=0,
+        recording=dummy_recording(i, duration=10.0),
+    )
+    for i in range(100)
+]
+NUM_TOKENS = {cut.id: 1 + int(cut.duration * 3) for cut in CUTS}
+
+
+def budget(parts: int = 1, batch_seconds: float = 30.0, lattice_budget: int = 10**9) -> BatchBudget:
+    return BatchBudget(batch_seconds, lattice_budget, parts, vocab_size=50, subsampling=4)
+
+
+def ids(plan: list[list[list[MonoCut]]]) -> list[list[list[str]]]:
+    return [[[cut.id for cut in part] for part in update] for update in plan]
+
+
+def test_every_utterance_comes_once_and_updates_keep_the_budget() -> None:
+    plan = plan_epoch(CUTS, NUM_TOKENS, budget(), seed=1, epoch=1)
+    assert sorted(id for update in ids(plan) for part in update for id in part) == sorted(NUM_TOKENS)
+    for (part,) in plan:
+        assert len(part) * max(cut.duration for cut in part) <= 30.0
+
+
+def test_the_plan_is_a_function_of_seed_and_epoch() -> None:
+    first = ids(plan_epoch(CUTS, NUM_TOKENS, budget(), seed=1, epoch=1))
+    assert first == ids(plan_epoch(CUTS, NUM_TOKENS, budget(), seed=1, epoch=1))
+    assert first != ids(plan_epoch(CUTS, NUM_TOKENS, budget(), seed=1, epoch=2))
+    assert first != ids(plan_epoch(CUTS, NUM_TOKENS, budget(), seed=2, epoch=1))
+
+
+def test_parts_share_the_updates_that_one_process_makes() -> None:
+    whole = plan_epoch(CUTS, NUM_TOKENS, budget(1), seed=1, epoch=1)
+    split = plan_epoch(CUTS, NUM_TOKENS, budget(3), seed=1, epoch=1)
+    assert len(whole) == len(split)
+    for (everything,), parts in zip(ids(whole), ids(split), strict=True):
+        assert len(parts) == 3
+        assert sorted(everything) == sorted(id for part in parts for id in part)
+
+
+def test_the_lattice_budget_bounds_each_part() -> None:
+    limit = budget(2, batch_seconds=1000, lattice_budget=200_000)
+    plan = plan_epoch(CUTS, NUM_TOKENS, limit, seed=1, epoch=1)
+    for update in plan:
+        for part in update:
+            if part:
+                longest, most = max(c.duration for c in part), max(NUM_TOKENS[c.id] for c in part)
+                assert limit.lattice(len(part), longest, most) <= 200_000
+
+
+@pytest.mark.parametrize(
+    ("limit", "setting"),
+    [(budget(batch_seconds=2.0), "train.batch_seconds=2"), (budget(lattice_budget=1000), "train.lattice_budget=1000")],
+)
+def test_an_utterance_that_fits_no_batch_names_the_setting(limit: BatchBudget, setting: str) -> None:
+    with pytest.raises(UserError, match=setting):
+        plan_epoch(CUTS, NUM_TOKENS, limit, seed=1, epoch=1)
+
+
+def test_inference_batches_hold_everything_once() -> None:
+    batches = inference_batches(list(CutSet.from_cuts(CUTS)), 20.0)
+    assert sorted(c.id for b in batches for c in b) == sorted(NUM_TOKENS)
+    assert all(len(b) * max(c.duration for c in b) <= 20.0 for b in batches)

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from lhotse import CutSet
+
+from asrkit.data.loaders import BatchDataset, LoaderError, iterate, transcript
+from asrkit.errors import UserError
+from asrkit.features.pipeline import FeaturePipeline
+from asrkit.text.tokenizer import train_tokenizer
+
+PIPELINE = FeaturePipeline(num_mel_bins=16, normalization="none")
+
+
+def test_a_batch_is_its_utterances_padded(an4_cuts: CutSet) -> None:
+    cuts = list(an4_cuts.subset(first=3))
+    tokenizer = train_tokenizer([transcript(cut) for cut in cuts], "char", 0)
+    batch = BatchDataset([[cuts]], PIPELINE, tokenizer).load(cuts)
+    assert batch.features.shape == (3, int(batch.feature_lens.max()), 16)
+    for b, cut in enumerate(cuts):
+        features = PIPELINE.raw(cut)
+        assert torch.equal(batch.features[b, : features.shape[0]], features)
+        assert batch.features[b, features.shape[0] :].abs().sum() == 0
+        assert tokenizer.decode(batch.tokens[b, : batch.token_lens[b]].tolist()) == transcript(cut)
+
+
+def test_workers_and_a_later_start_give_the_same_batches(an4_cuts: CutSet) -> None:
+    dataset = BatchDataset([[[cut]] for cut in an4_cuts.subset(first=6)], PIPELINE)
+    alone, with_workers, late = (list(iterate(dataset, n, start)) for n, start in ((0, 0), (2, 0), (2, 4)))
+    assert len(alone) == len(with_workers) == 6 and len(late) == 2
+    for a, b in [*zip(alone, with_workers, strict=True), *zip(alone[4:], late, strict=True)]:
+        assert isinstance(a, list) and isinstance(b, list)
+        assert torch.equal(a[0].features, b[0].features) and a[0].utterance_ids == b[0].utterance_ids
+
+
+def test_truncated_audio_is_reported_with_the_utterance(an4_cuts: CutSet, tmp_path: Path) -> None:
+    cut = next(iter(an4_cuts))
+    source = Path(cut.recording.sources[0].source)
+    broken = tmp_path / source.name
+    broken.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
+    cut.recording.sources[0].source = str(broken)
+    try:
+        (result,) = iterate(BatchDataset([[[cut]]], PIPELINE), 1)
+    finally:
+        cut.recording.sources[0].source = str(source)
+    assert isinstance(result, LoaderError)
+    assert cut.id in result.message and "asrkit check" in result.message
+
+
+def test_empty_and_unspellable_transcripts_name_the_utterance(an4_cuts: CutSet) -> None:
+    cut = next(iter(an4_cuts))
+    empty = cut.map_supervisions(lambda s: s.transform_text(lambda _: " "))
+    with pytest.raises(UserError, match=f"{cut.id} has an empty transcript"):
+        transcript(empty)
+    tokenizer = train_tokenizer(["AB"], "char", 0)
+    with pytest.raises(UserError, match=f"{cut.id}: .* not among the 2 characters"):
+        BatchDataset([[[cut]]], PIPELINE, tokenizer).load([cut])

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from asrkit.decoding.beam_search import beam_search
+from asrkit.decoding.greedy import greedy_search
+from asrkit.decoding.hypothesis import Hypothesis
+from asrkit.decoding.search import make_search
+from asrkit.models.transducer import Transducer
+from tests.conftest import tiny_model
+
+
+def encoded(batch: int, time: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    torch.manual_seed(seed)
+    return torch.randn(batch, time, 16, dtype=dtype) * 2
+
+
+def talkative(model: Transducer) -> Transducer:
+    """The model with sharper and less blank decisions, so that searches have something to find."""
+    with torch.no_grad():
+        model.joiner.out.weight.mul_(6)
+        model.joiner.out.bias[0] += 1.0
+    return model
+
+
+def forward_log_prob(model: Transducer, encoder_out: torch.Tensor, labels: list[int]) -> float:
+    """log P(labels | x) by the forward recursion over the lattice, in the model's precision."""
+    tokens = torch.tensor([labels], dtype=torch.int64)
+    log_probs = torch.log_softmax(model.joiner(encoder_out, model.predictor(tokens)), -1)[0]
+    alpha: dict[tuple[int, int], float] = {(0, 0): 0.0}
+    time = log_probs.shape[0]
+    for t in range(time):
+        for u in range(len(labels) + 1):
+            terms = []
+            if t:
+                terms.append(alpha[t - 1, u] + log_probs[t - 1, u, 0].item())
+            if u:
+                terms.append(alpha[t, u - 1] + log_probs[t, u - 1, labels[u - 1]].item())
+            if terms:
+                alpha[t, u] = float(torch.logsumexp(torch.tensor(terms, dtype=torch.float64), 0))
+    return alpha[time - 1, len(labels)] + log_probs[time - 1, len(labels), 0].item()
+
+
+def test_an_infinite_beam_sums_all_alignments() -> None:
+    model = tiny_model(vocab_size=3, dtype=torch.float64)
+    x = encoded(1, 4, dtype=torch.float64)
+    # Labels 1 and 2, at most 4 of them: 31 sequences, far fewer than the beam.
+    found = beam_search(model, x, torch.tensor([4]), frame_shift_s=0.04, beam=10_000, nbest=10_000)[0]
+    assert len(found) == sum(2**u for u in range(5))
+    for hypothesis in found:
+        assert abs(hypothesis.score - forward_log_prob(model, x, hypothesis.tokens)) < 1e-9
+
+
+def test_the_probabilities_of_all_sequences_sum_to_1() -> None:
+    model = tiny_model(vocab_size=2, dtype=torch.float64)
+    with torch.no_grad():
+        model.joiner.out.bias[0] += 6.0  # long sequences are rare, so the sum over the short ones is nearly all
+    found = beam_search(model, encoded(1, 3, dtype=torch.float64), torch.tensor([3]), frame_shift_s=0.04,
+                        beam=10_000, nbest=10_000, max_labels_per_frame=4.0)[0]  # fmt: skip
+    assert abs(sum(math.exp(h.score) for h in found) - 1) < 1e-9
+
+
+def greedy_by_hand(model: Transducer, x: torch.Tensor, max_symbols: int) -> tuple[list[int], list[int]]:
+    """The textbook loop over one utterance."""
+    labels: list[int] = []
+    frames: list[int] = []
+    for t in range(x.shape[1]):
+        for _ in range(max_symbols):
+            history = model.predictor(torch.tensor([labels], dtype=torch.int64))[:, -1:]
+            token = int(model.joiner(x[:, t : t + 1], history).argmax())
+            if token == 0:
+                break
+            labels.append(token)
+            frames.append(t)
+    return labels, frames
+
+
+@pytest.mark.parametrize("max_symbols", [1, 3])
+def test_greedy_is_the_textbook_loop(max_symbols: int) -> None:
+    model = talkative(tiny_model())
+    x = encoded(3, 20)
+    found = greedy_search(model, x, torch.tensor([20, 20, 20]), frame_shift_s=0.04, max_symbols=max_symbols)
+    assert any(h.tokens for h in found)
+    for b, hypothesis in enumerate(found):
+        labels, frames = greedy_by_hand(model, x[b : b + 1], max_symbols)
+        assert hypothesis.tokens == labels
+        assert hypothesis.token_times == pytest.approx([0.04 * t for t in frames])
+
+
+@pytest.mark.parametrize("method", ["greedy", "beam"])
+def test_batch_and_order_change_nothing(method: str) -> None:
+    model = talkative(tiny_model())
+    search = make_search(method, beam=4, nbest=4)
+    features = torch.randn(4, 120, 16, generator=torch.Generator().manual_seed(1)) * 3
+    lens = torch.tensor([120, 64, 17, 90])
+
+    def decode(x: torch.Tensor, x_lens: torch.Tensor) -> list[list[Hypothesis]]:
+        return search(model, *model.encoder(x, x_lens), 0.04)
+
+    together = decode(features, lens)
+    order = torch.tensor([2, 0, 3, 1])
+    permuted = decode(features[order], lens[order])
+    assert any(nbest[0].tokens for nbest in together)
+    for b in range(4):
+        alone = decode(features[b : b + 1, : lens[b]], lens[b : b + 1])[0]
+        moved = permuted[order.tolist().index(b)]
+        for others in (alone, moved):
+            assert [h.tokens for h in others] == [h.tokens for h in together[b]]
+            assert [h.score for h in others] == pytest.approx([h.score for h in together[b]], abs=1e-4)
+
+
+def test_beam_finds_a_sequence_at_least_as_probable_as_greedy() -> None:
+    model = talkative(tiny_model())
+    x = encoded(20, 12, seed=5)
+    lens = torch.full((20,), 12)
+    greedy = greedy_search(model, x, lens, frame_shift_s=0.04)
+    wide = beam_search(model, x, lens, frame_shift_s=0.04, beam=16, max_labels_per_frame=5.0)
+    better = [
+        forward_log_prob(model, x[b : b + 1], wide[b][0].tokens)
+        >= forward_log_prob(model, x[b : b + 1], greedy[b].tokens) - 1e-5
+        for b in range(20)
+    ]
+    assert sum(better) >= 19
+
+
+def test_nbest_is_sorted_and_without_repeats() -> None:
+    model = talkative(tiny_model())
+    nbest = beam_search(model, encoded(1, 15), torch.tensor([15]), frame_shift_s=0.04, beam=8, nbest=5)[0]
+    assert len(nbest) == 5
+    assert [h.score for h in nbest] == sorted((h.score for h in nbest), reverse=True)
+    assert len({tuple(h.tokens) for h in nbest}) == 5
+    for h in nbest:
+        assert len(h.tokens) == len(h.token_times) == len(h.token_scores)
+        assert h.token_times == sorted(h.token_times) and all(0 <= t < 15 * 0.04 for t in h.token_times)
+
+
+def test_searches_end_on_a_model_that_never_says_blank() -> None:
+    model = tiny_model()
+    with torch.no_grad():
+        model.joiner.out.bias[0] -= 50.0
+    x, lens = encoded(1, 10), torch.tensor([10])
+    assert len(greedy_search(model, x, lens, frame_shift_s=0.04, max_symbols=5)[0].tokens) == 50
+    assert all(len(h.tokens) <= 10 for h in beam_search(model, x, lens, frame_shift_s=0.04, beam=4, nbest=4)[0])

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from lhotse import CutSet
+
+from asrkit.errors import UserError
+from asrkit.features.normalization import GLOBAL, accumulate_statistics
+from asrkit.features.pipeline import FeaturePipeline, load_audio, seeded_generator, speaker_of
+from asrkit.features.spec_augment import SpecAugment
+
+MASKS = SpecAugment(1.0, 2, 5, 2, 10, 0.5)
+
+
+def test_statistics_normalize_to_mean_0_and_deviation_1() -> None:
+    torch.manual_seed(0)
+    groups = [("a", torch.randn(50, 4) * 3 + 2), ("b", torch.randn(70, 4) - 5), ("a", torch.randn(30, 4))]
+    statistics = accumulate_statistics(groups)
+    everything = torch.cat([x for _, x in groups])
+    of_a = torch.cat([x for name, x in groups if name == "a"])
+    for name, x in ((GLOBAL, everything), ("speaker:a", of_a)):
+        normal = statistics[name].apply(x)
+        assert normal.mean(0).abs().max() < 1e-5
+        assert (normal.std(0, unbiased=False) - 1).abs().max() < 1e-5
+
+
+def test_speaker_normalization_falls_back_to_the_utterance(an4_cuts: CutSet) -> None:
+    cuts = list(an4_cuts.subset(first=4))
+    raw = FeaturePipeline(num_mel_bins=16, normalization="none")
+    statistics = accumulate_statistics((speaker_of(cut) or "", raw.raw(cut)) for cut in cuts)
+    pipeline = FeaturePipeline(num_mel_bins=16, normalization="speaker", statistics=statistics)
+    known = pipeline.normalize(raw.raw(cuts[0]), speaker_of(cuts[0]))
+    unknown = pipeline.normalize(raw.raw(cuts[0]), "somebody else")
+    assert torch.equal(known, statistics[f"speaker:{speaker_of(cuts[0])}"].apply(raw.raw(cuts[0])))
+    assert unknown.mean(0).abs().max() < 1e-4 and not torch.allclose(known, unknown)
+
+
+def test_spec_augment_masks_whole_bands_and_frames_and_nothing_else() -> None:
+    x = torch.rand(100, 16) + 1
+    masked, hit = MASKS(x, torch.Generator().manual_seed(3))
+    assert hit
+    zero = masked == 0
+    rows, columns = zero.all(1), zero.all(0)
+    assert torch.equal(zero, rows[:, None] | columns[None, :])
+    assert 0 < columns.sum() <= 10 and 0 < rows.sum() <= 20
+    assert torch.equal(masked[~zero], x[~zero])
+
+
+def test_spec_augment_hits_as_often_as_asked() -> None:
+    augment = SpecAugment(0.3, 1, 5, 1, 10, 0.5)
+    generator = torch.Generator().manual_seed(0)
+    hits = sum(augment(torch.ones(20, 8), generator)[1] for _ in range(2000))
+    assert abs(hits / 2000 - 0.3) < 0.03
+
+
+def test_augmentation_is_a_function_of_seed_epoch_and_utterance(an4_cuts: CutSet) -> None:
+    cut = next(iter(an4_cuts))
+    pipeline = FeaturePipeline(num_mel_bins=16, normalization="none", augmentations={"spec_augment": MASKS})
+    first, applied = pipeline(cut, seed=1, epoch=1)
+    assert applied == ["spec_augment"]
+    assert torch.equal(first, pipeline(cut, seed=1, epoch=1)[0])
+    assert not torch.equal(first, pipeline(cut, seed=1, epoch=2)[0])
+    clean, applied = pipeline(cut, seed=1)
+    assert applied == [] and torch.equal(clean, pipeline.raw(cut))
+
+
+def test_generators_differ_by_every_part() -> None:
+    seeds = {seeded_generator(*parts).initial_seed() for parts in [(1, 2, "a"), (1, 2, "b"), (2, 1, "a"), (12, "a")]}
+    assert len(seeds) == 4
+
+
+def test_another_sampling_rate_is_an_error_that_names_the_setting(an4_cuts: CutSet) -> None:
+    with pytest.raises(UserError, match=r"16000 Hz but features\.sampling_rate_hz is 8000"):
+        load_audio(next(iter(an4_cuts)), 8000)

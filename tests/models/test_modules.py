@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from asrkit.models.attention import RelativeSelfAttention
+from asrkit.models.conformer import Conformer
+from asrkit.models.convolution import DepthwiseConv
+from asrkit.models.dropout import Dropout
+from asrkit.models.joiner import Joiner
+from asrkit.models.predictor import LstmPredictor
+from asrkit.models.subsampling import ConvSubsampling
+from tests.conftest import tiny_model
+
+
+def test_relative_attention_is_shaws_formula() -> None:
+    torch.manual_seed(0)
+    time, max_distance = 9, 3
+    layer = RelativeSelfAttention(8, 2, max_distance).double()
+    x = torch.randn(1, time, 8, dtype=torch.float64)
+    q, k, v = layer.qkv(x)[0].view(time, 3, 2, 4).unbind(1)  # each (T, H, d)
+    expected = torch.zeros(time, 8, dtype=torch.float64)
+    for head in range(2):
+        scores = torch.zeros(time, time, dtype=torch.float64)
+        for i in range(time):
+            for j in range(time):
+                r = layer.relative[max(-max_distance, min(max_distance, j - i)) + max_distance]
+                scores[i, j] = q[i, head] @ (k[j, head] + r) / 4**0.5
+        expected[:, 4 * head : 4 * head + 4] = torch.softmax(scores, -1) @ v[:, head]
+    out = layer(x, torch.zeros(1, 1, 1, time, dtype=torch.float64))
+    assert torch.allclose(out[0], layer.out(expected), atol=1e-12)
+
+
+def test_relative_attention_gradients() -> None:
+    torch.manual_seed(0)
+    layer = RelativeSelfAttention(4, 2, 2).double()
+    x = torch.randn(2, 5, 4, dtype=torch.float64, requires_grad=True)
+    bias = torch.zeros(2, 1, 1, 5, dtype=torch.float64)
+    bias[1, ..., 3:] = float("-inf")
+    assert torch.autograd.gradcheck(
+        lambda x, r: torch.func.functional_call(layer, {"relative": r}, (x, bias)), (x, layer.relative)
+    )
+
+
+def test_depthwise_is_conv1d() -> None:
+    torch.manual_seed(0)
+    layer, x = DepthwiseConv(6, 5), torch.randn(2, 11, 6)
+    expected = F.conv1d(x.transpose(1, 2), layer.conv.weight.squeeze(-1), layer.conv.bias, padding=2, groups=6)
+    assert torch.allclose(layer(x), expected.transpose(1, 2), atol=1e-6)
+
+
+def test_subsampling_length() -> None:
+    layer = ConvSubsampling(16, 4, 8, 0.0)
+    for frames in (1, 2, 4, 5, 100, 103):
+        out, lens = layer(torch.randn(1, frames, 16), torch.tensor([frames]))
+        assert out.shape == (1, int(lens[0]), 8) and lens[0] == -(-frames // 4)
+
+
+def test_encoder_ignores_padding() -> None:
+    torch.manual_seed(0)
+    encoder = Conformer(16, num_layers=2, d_model=16, num_heads=2, conv_kernel=5, max_relative_distance=8).eval()
+    lens = torch.tensor([61, 37, 20, 1])
+    batch = torch.randn(4, 61, 16) * 3
+    together, out_lens = encoder(batch, lens)
+    for b, length in enumerate(lens.tolist()):
+        alone, alone_lens = encoder(batch[b : b + 1, :length], lens[b : b + 1])
+        assert alone_lens[0] == out_lens[b]
+        assert (alone[0] - together[b, : out_lens[b]]).abs().max() < 1e-5
+        assert together[b, out_lens[b] :].abs().sum() == 0
+
+
+def test_encoder_has_gradients_everywhere() -> None:
+    encoder = Conformer(16, num_layers=1, d_model=16, num_heads=2)
+    encoder(torch.randn(2, 30, 16), torch.tensor([30, 20]))[0].square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.parameters() if p.ndim > 1)
+
+
+def test_predictor_step_repeats_forward() -> None:
+    torch.manual_seed(0)
+    predictor = LstmPredictor(7, 4, 5, 2, 0.3).eval()
+    tokens = torch.tensor([[3, 1, 6], [2, 2, 5]])
+    out = predictor(tokens)
+    state = predictor.initial_state(2)
+    for u, column in enumerate([torch.zeros(2, dtype=torch.int64), *tokens.unbind(1)]):
+        step, state = predictor.step(column, state)
+        assert torch.allclose(step, out[:, u], atol=1e-6)
+
+
+def test_predictor_sees_no_later_label() -> None:
+    predictor = LstmPredictor(7, 4, 5, 1, 0.0).eval()
+    a, b = predictor(torch.tensor([[3, 1, 6]])), predictor(torch.tensor([[3, 1, 2]]))
+    assert torch.equal(a[:, :3], b[:, :3]) and not torch.allclose(a[:, 3], b[:, 3])
+
+
+@pytest.mark.parametrize("combination", ["add", "multiply"])
+def test_joiner_is_the_formula(combination: str) -> None:
+    torch.manual_seed(0)
+    joiner = Joiner(4, 3, 5, 6, combination)
+    h, g = torch.randn(1, 2, 4), torch.randn(1, 3, 3)
+    e, p = joiner.encoder_proj(h[0, 1]), joiner.predictor_proj(g[0, 2])
+    expected = joiner.out(torch.tanh(e + p if combination == "add" else e * p))
+    logits = joiner(h, g)
+    assert logits.shape == (1, 2, 3, 6)
+    assert torch.allclose(logits[0, 1, 2], expected, atol=1e-6)
+
+
+def test_dropout_keeps_the_mean_and_the_share() -> None:
+    torch.manual_seed(0)
+    dropout = Dropout(0.2)
+    out = dropout(torch.ones(1_000_003))
+    assert abs((out == 0).float().mean() - 51 / 256) < 2e-3
+    assert abs(out.mean() - 1) < 2e-3
+    assert torch.equal(dropout.eval()(torch.ones(5)), torch.ones(5))
+
+
+def test_dropout_gradient_has_the_mask_of_the_output() -> None:
+    torch.manual_seed(0)
+    x = torch.ones(1000, requires_grad=True)
+    out = Dropout(0.5)(x)
+    out.sum().backward()
+    assert x.grad is not None and torch.equal(x.grad, out.detach())
+
+
+def test_transducer_shapes() -> None:
+    model = tiny_model(vocab_size=6)
+    logits, ctc, lens = model(torch.randn(2, 30, 16), torch.tensor([30, 21]), torch.tensor([[1, 2, 3], [4, 5, 0]]))
+    assert logits.shape == (2, 8, 4, 6) and ctc.shape == (2, 8, 6) and lens.tolist() == [8, 6]
+
+
+def test_bf16_autocast_stays_close() -> None:
+    model = tiny_model()
+    x, lens = torch.randn(1, 40, 16), torch.tensor([40])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low, _ = model.encoder(x, lens)
+    full, _ = model.encoder(x, lens)
+    assert (low.float() - full).abs().max() < 0.15

@@ -1,0 +1,127 @@
+from __future__ import annotations
+
+import random
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import jiwer
+import numpy as np
+import pytest
+
+from asrkit.errors import UserError
+from asrkit.scoring.nist import read_trn, write_trn
+from asrkit.scoring.report import headline, score_trn, summary, text_report
+from asrkit.scoring.significance import bootstrap_interval
+from asrkit.scoring.wer import Errors, Score, align, score_utterance, word_error_rate
+
+SCLITE = ["sclite"] if shutil.which("sclite") else ["sctk", "sclite"] if shutil.which("sctk") else None
+
+
+def noisy_pairs(number: int, seed: int) -> list[tuple[str, str]]:
+    """Random references and hypotheses with substitutions, deletions and insertions."""
+    rng = random.Random(seed)
+    words = ["ONE", "TWO", "THREE", "FOUR", "FIVE", "A", "B", "C"]
+    pairs = []
+    for _ in range(number):
+        ref = [rng.choice(words) for _ in range(rng.randint(1, 12))]
+        hyp = []
+        for word in ref:
+            draw = rng.random()
+            if draw < 0.7:
+                hyp.append(word)
+            elif draw < 0.85:
+                hyp.append(rng.choice(words))
+            if rng.random() < 0.15:
+                hyp.append(rng.choice(words))
+        pairs.append((" ".join(ref), " ".join(hyp)))
+    return pairs
+
+
+def test_counts_of_a_known_alignment() -> None:
+    u = score_utterance("u", "s", "A B C D", "A X C D E")
+    assert u.pairs == [("A", "A"), ("B", "X"), ("C", "C"), ("D", "D"), ("***", "E")]
+    assert (u.words.substitutions, u.words.deletions, u.words.insertions) == (1, 0, 1)
+    assert u.words.rate == 50.0
+
+
+def test_the_gap_mark_as_a_word_is_a_word() -> None:
+    assert align(["***", "A"], ["A"]) == [("***", "***"), ("A", "A")]  # a deletion of the word ***
+    assert score_utterance("u", "s", "A", "").words == Errors(1, 0, 1, 0)
+    assert score_utterance("u", "s", "", "A").words == Errors(0, 0, 0, 1)
+
+
+def test_wer_and_cer_are_jiwers_where_costs_cannot_differ() -> None:
+    pairs = [("A B C", "A C"), ("D E", "D E F"), ("G H I J", "G X I J")]
+    refs, hyps = [p[0] for p in pairs], [p[1] for p in pairs]
+    assert word_error_rate(pairs) == pytest.approx(100 * jiwer.wer(refs, hyps))
+    scored = Score([score_utterance(str(i), "s", *p) for i, p in enumerate(pairs)])
+    joined = [r.replace(" ", "") for r in refs], [h.replace(" ", "") for h in hyps]
+    assert scored.characters.rate == pytest.approx(100 * jiwer.cer(*joined))
+
+
+@pytest.mark.skipif(SCLITE is None, reason="NIST sclite is not installed (tools/install_sctk.sh)")
+def test_every_total_is_sclites(tmp_path: Path) -> None:
+    assert SCLITE is not None
+    pairs = noisy_pairs(300, seed=1)
+    ids = [(f"s{i % 7}", f"utt{i:04d}") for i in range(len(pairs))]
+    write_trn(tmp_path / "ref.trn", [(p[0], *id) for p, id in zip(pairs, ids, strict=True)])
+    write_trn(tmp_path / "hyp.trn", [(p[1], *id) for p, id in zip(pairs, ids, strict=True)])
+    command = [*SCLITE, "-r", "ref.trn", "trn", "-h", "hyp.trn", "trn", "-i", "rm", "-o", "rsum", "stdout"]
+    printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    rows = {
+        row[1]: [int(x) for x in re.findall(r"\d+", row[2] + row[3])]
+        for row in re.findall(r"(\|\s*(\w+)\s*\|([\d\s]+)\|([\d\s]+)\|)", printed)
+    }
+    score = score_trn(read_trn(tmp_path / "ref.trn"), read_trn(tmp_path / "hyp.trn"))
+    tables = {**score.by_speaker(), "Sum": score.words}
+    wrong = {name: sum(u.words.total > 0 for u in score.utterances if u.speaker == name) for name in score.by_speaker()}
+    wrong["Sum"] = sum(wrong.values())
+    assert len(rows.keys() & tables.keys()) == 8
+    for name, e in tables.items():
+        sentences, words, correct, sub, deletions, insertions, errors, sentence_errors = rows[name]
+        assert (words, sub, deletions, insertions, errors) == (
+            e.reference, e.substitutions, e.deletions, e.insertions, e.total,
+        )  # fmt: skip
+        assert correct == e.reference - e.substitutions - e.deletions
+        assert sentence_errors == wrong[name] and sentences >= sentence_errors
+
+
+def test_bootstrap_covers_the_rate_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(0)
+    covered = 0
+    for trial in range(100):
+        errors = [Errors(10, int(n), 0, 0) for n in generator.binomial(10, 0.2, size=80)]
+        low, high = bootstrap_interval(errors, replications=500, seed=trial)
+        covered += low <= 20.0 <= high
+    assert 88 <= covered <= 100
+
+
+def test_bootstrap_is_the_normal_interval_of_many_equal_utterances() -> None:
+    errors = [Errors(1, i % 2, 0, 0) for i in range(400)]
+    low, high = bootstrap_interval(errors)
+    assert low == pytest.approx(50 - 196 * 0.5 / 20, abs=0.7) and high == pytest.approx(50 + 196 * 0.5 / 20, abs=0.7)
+
+
+def test_trn_round_trip_and_its_errors(tmp_path: Path) -> None:
+    lines = [("A B", "sp_1", "u-1"), ("", "sp_1", "u-2")]
+    write_trn(tmp_path / "x.trn", lines)
+    assert read_trn(tmp_path / "x.trn") == {"u-1": ("sp.1", "A B"), "u-2": ("sp.1", "")}
+    (tmp_path / "bad.trn").write_text("A (s-1)\nB s-2\n")
+    with pytest.raises(UserError, match=r"bad\.trn:2"):
+        read_trn(tmp_path / "bad.trn")
+    with pytest.raises(UserError, match="1 utterances have no hypothesis, such as u-2"):
+        score_trn(read_trn(tmp_path / "x.trn"), {"u-1": ("s", "A")})
+
+
+def test_the_report_holds_speakers_confusions_and_alignments() -> None:
+    reference = {"u1": ("s1", "A B C"), "u2": ("s2", "A A")}
+    hypothesis = {"u1": ("s1", "A X C"), "u2": ("s2", "A A")}
+    score = score_trn(reference, hypothesis)
+    values = summary(score)
+    assert values["wer"]["rate"] == 20.0 and values["sentence_error_rate"] == 50.0
+    assert values["confusions"] == [{"reference": "B", "hypothesis": "X", "count": 1}]
+    assert values["speakers"]["s1"]["errors"] == 1 and values["speakers"]["s2"]["errors"] == 0
+    text = text_report(score, values)
+    assert headline(values) in text and "  ref: A B C\n  hyp: A X C\n         ^" in text

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from asrkit.config import config_from_dict, config_to_dict, config_to_yaml, load_config
+from asrkit.errors import UserError
+from tests.conftest import ROOT
+
+
+def test_includes_merge_below_and_overrides_above(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text("train: {seed: 5, num_epochs: 7}\n")
+    (tmp_path / "top.yaml").write_text("include: [base.yaml, model/conformer_3m.yaml]\ntrain: {num_epochs: 8}\n")
+    config = load_config(tmp_path / "top.yaml", ["train.batch_seconds=12", "features.speed_factors=[0.9, 1.0]"])
+    assert (config.train.seed, config.train.num_epochs, config.train.batch_seconds) == (5, 8, 12.0)
+    assert config.model.encoder.d_model == 144 and config.features.speed_factors == [0.9, 1.0]
+
+
+def test_yaml_round_trip(tmp_path: Path) -> None:
+    config = load_config(ROOT / "egs/an4/conf/conformer.yaml")
+    (tmp_path / "again.yaml").write_text(config_to_yaml(config))
+    assert load_config(tmp_path / "again.yaml") == config
+    assert config_from_dict(config_to_dict(config), "dict") == config
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.num_epoch=3", r"unknown key 'train\.num_epoch'; did you mean 'train\.num_epochs'"),
+        ("modle.encoder.d_model=3", "unknown key 'modle'; did you mean 'model'"),
+        ("train.num_epochs=many", r"key 'train\.num_epochs': .*many"),
+        ("train=3", "'train' must be a mapping"),
+        ("train.autocast=fp8", r"train\.autocast is 'fp8'; choose one of none, bf16, fp16"),
+        ("num_epochs", "not of the form key=value"),
+    ],
+)
+def test_mistakes_are_one_line(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        load_config(None, [override])
+    assert "\n" not in str(caught.value)
+
+
+def test_files_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text("train:\n  seed: [1\n")
+    (tmp_path / "lost.yaml").write_text("include: [nowhere.yaml]\n")
+    (tmp_path / "loop.yaml").write_text("include: [loop.yaml]\n")
+    for name, message in [
+        ("broken.yaml", "line 3: not valid YAML"), ("lost.yaml", "'nowhere.yaml' is neither at"),
+        ("loop.yaml", "includes itself"), ("none.yaml", "cannot read the configuration"),
+    ]:  # fmt: skip
+        with pytest.raises(UserError, match=message) as caught:
+            load_config(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+def test_every_recipe_configuration_is_valid() -> None:
+    paths = sorted((ROOT / "egs").glob("*/conf/*.yaml"))
+    assert paths
+    for path in paths:
+        assert load_config(path).train.num_epochs > 0

@@ -1,0 +1,99 @@
+"""From audio to text: the model learns twenty utterances by heart and says them back."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lhotse import CutSet
+
+from asrkit.config import config_from_dict
+from asrkit.data.feature_store import compute_statistics, make_features, read_cuts, save_statistics
+from asrkit.data.loaders import transcript
+from asrkit.decoding.decode import decode_cuts
+from asrkit.decoding.search import make_search
+from asrkit.features.pipeline import FeaturePipeline
+from asrkit.files import write_json
+from asrkit.scoring.wer import word_error_rate
+from asrkit.text.tokenizer import train_tokenizer
+from asrkit.training.build import build_pipeline
+from asrkit.training.checkpoint import load_model
+from asrkit.training.run import run_training, tokenizer_path
+from tests.conftest import ROOT, TINY, run_cli
+
+CONFIG: dict[str, Any] = {
+    "features": {"num_mel_bins": 40},
+    "spec_augment": {"probability": 0.0},
+    "model": {
+        "encoder": {
+            "num_layers": 2, "d_model": 64, "num_heads": 4, "conv_kernel": 7, "dropout": 0.0,
+            "subsampling_channels": 16,
+        },
+        "predictor": {"embedding_dim": 32, "hidden_dim": 64, "dropout": 0.0},
+        "joiner": {"joiner_dim": 64},
+    },
+    "loss": {"ctc_weight": 0.5},
+    "train": {
+        "num_epochs": 100, "batch_seconds": 20, "num_buckets": 2, "num_workers": 0, "dev_wer_every_epochs": 100,
+        "average_epochs": 1, "weight_decay": 0.0,
+        "schedule": {"type": "one_cycle", "initial_lr": 5e-4, "peak_lr": 3e-3, "warmup_epochs": 10},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["greedy", "beam"])
+def test_twenty_utterances_by_heart(learned: tuple[Path, Path], method: str) -> None:
+    data_dir, model_path = learned
+    bundle = load_model(model_path)
+    pipeline = build_pipeline(bundle.config.features, bundle.statistics)
+    cuts = list(read_cuts(data_dir / "features" / "train.jsonl.gz"))
+    decoded = list(decode_cuts(bundle.model, pipeline, cuts, make_search(method, beam=4)))
+    assert len(decoded) == 20
+    assert word_error_rate((transcript(cut), bundle.tokenizer.decode(nbest[0].tokens)) for cut, nbest in decoded) < 5.0
+
+
+@pytest.fixture(scope="module")
+def learned(an4_cuts: CutSet, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("by_heart")
+    cuts = an4_cuts.subset(first=20)
+    for split in ("train", "dev"):
+        make_features(cuts, split, folder, sampling_rate_hz=16000, num_mel_bins=40, speed_factors=[1.0], store=True)
+    save_statistics(folder, compute_statistics(cuts, FeaturePipeline(num_mel_bins=40, normalization="none")))
+    write_json(tokenizer_path(folder), train_tokenizer(map(transcript, cuts), "char", 0).to_dict())
+    run_training(config_from_dict(CONFIG, "tests"), folder, folder / "exp")
+    return folder, folder / "exp" / "averaged.safetensors"
+
+
+def test_a_users_folder_to_wer_in_one_command(folder_corpus: Path, tmp_path: Path) -> None:
+    """The README's "your own corpus": run.sh on a folder, twice, then a part of it again."""
+    overrides = [
+        "features.num_mel_bins=16",
+        "train.num_epochs=1",
+        "train.num_workers=0",
+        "train.schedule.warmup_epochs=0.5",
+    ]
+    encoder = TINY["model"]["encoder"]
+    overrides += [f"model.encoder.{key}={value}" for key, value in encoder.items()]
+    command = [ROOT / "egs/own_corpus/run.sh", "--corpus-dir", folder_corpus, "--data-dir", tmp_path / "data",
+               "--exp-dir", tmp_path / "exp"]  # fmt: skip
+
+    def run(*more: str) -> str:
+        done = subprocess.run([*map(str, command), *more, *overrides], capture_output=True, text=True, env=os.environ)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    first = run()
+    assert first.count("WER") >= 4 and (tmp_path / "exp" / "model.safetensors").is_file()
+    files = {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+    second = run()
+    assert second.count("done before") >= 12
+    assert {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*")) if path.is_file()} == files
+    run("--stage", "4", "--stop-stage", "5")
+    for path, before in files.items():
+        again = "decode_" in str(path)
+        assert (path.stat().st_mtime_ns > before) == again, path
+    audio = sorted((folder_corpus / "audio").iterdir())[0]
+    assert run_cli("transcribe", tmp_path / "exp" / "model.safetensors", audio).returncode == 0

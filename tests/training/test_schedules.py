@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+import pytest
+
+from asrkit.training.schedules import one_cycle, warmup_hold_anneal
+
+
+@pytest.mark.parametrize(
+    ("epoch", "expected"),
+    [(1, 1e-4), (10, 1e-3), (16, 1e-3), (17, 7.0711e-4), (18, 5e-4), (24, 6.25e-5), (30, 7.8125e-6)],
+)
+def test_warmup_hold_anneal_is_the_papers(epoch: int, expected: float) -> None:
+    lr = warmup_hold_anneal(epoch, initial_lr=1e-4, peak_lr=1e-3, warmup_epochs=9, hold_epochs=7)
+    assert lr == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(("epochs_done", "expected"), [(0, 5e-5), (4, 2.75e-4), (8, 5e-4), (16, 2.5e-4), (24, 0.0)])
+def test_one_cycle_is_the_papers(epochs_done: float, expected: float) -> None:
+    lr = one_cycle(epochs_done, initial_lr=5e-5, peak_lr=5e-4, warmup_epochs=8, num_epochs=24)
+    assert lr == pytest.approx(expected, abs=1e-12)

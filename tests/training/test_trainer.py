@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from lhotse.cut import Cut
+from torch import nn
+
+from asrkit.data.batching import Batch
+from asrkit.errors import UserError
+from asrkit.training.objective import Losses, transducer_objective
+from asrkit.training.progress import read_metrics
+from asrkit.training.run import run_training
+from asrkit.training.trainer import Hooks
+from tests.training.conftest import Workshop
+
+
+@pytest.fixture(scope="module")
+def unbroken(workshop: Workshop) -> dict[str, torch.Tensor]:
+    """Weights of a run that nothing interrupted."""
+    workshop.finish("unbroken")
+    return workshop.weights("unbroken")
+
+
+def wait_for_checkpoints(folder: Path, number: int) -> None:
+    deadline = time.monotonic() + 120
+    while len(list(folder.glob("checkpoints/epoch-*.state.pt"))) < number:
+        assert time.monotonic() < deadline, "no checkpoint appeared"
+        time.sleep(0.01)
+
+
+def test_a_killed_run_goes_on_to_the_same_weights(workshop: Workshop, unbroken: dict[str, torch.Tensor]) -> None:
+    process = workshop.start("killed")
+    wait_for_checkpoints(workshop.folder / "killed", 2)
+    time.sleep(random.random() * 0.3)
+    process.kill()
+    process.wait()
+    assert not (workshop.folder / "killed" / "averaged.safetensors").exists()
+    assert "going on at epoch" in workshop.finish("killed")
+    resumed = workshop.weights("killed")
+    assert resumed.keys() == unbroken.keys()
+    assert all(torch.equal(resumed[name], unbroken[name]) for name in unbroken)
+    epochs = [line["epoch"] for line in read_metrics(workshop.folder / "killed" / "metrics.jsonl")]
+    assert epochs == [1, 2, 3]
+
+
+def test_sigterm_saves_and_the_run_goes_on(workshop: Workshop, unbroken: dict[str, torch.Tensor]) -> None:
+    process = workshop.start("stopped", "train.checkpoint_every_steps=1000", "train.num_workers=1")
+    deadline = time.monotonic() + 120
+    while not (workshop.folder / "stopped" / "metrics.jsonl").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, printed
+    assert "stopped by SIGTERM; everything is saved" in printed and "Traceback" not in printed
+    workshop.finish("stopped", "train.checkpoint_every_steps=1000", "train.num_workers=1")
+    resumed = workshop.weights("stopped")
+    assert all(torch.equal(resumed[name], unbroken[name]) for name in unbroken)
+
+
+def test_two_processes_equal_one_with_all_of_the_batch(workshop: Workshop) -> None:
+    still = ["model.encoder.dropout=0", "model.predictor.dropout=0", "train.num_epochs=2"]
+    workshop.finish("one", *still)
+    workshop.finish("two", *still, processes=2)
+    workshop.finish("accumulated", *still, "train.accumulation_steps=3")
+    one = workshop.weights("one")
+    for other in ("two", "accumulated"):
+        weights = workshop.weights(other)
+        assert max((weights[name] - one[name]).abs().max().item() for name in one) < 1e-5
+    lines = [read_metrics(workshop.folder / exp / "metrics.jsonl")[-1] for exp in ("one", "two")]
+    assert lines[0]["utterances"] == lines[1]["utterances"] == 24
+    assert lines[0]["loss"]["loss"] == pytest.approx(lines[1]["loss"]["loss"], rel=1e-4)
+
+
+def test_an_error_of_one_process_ends_all(workshop: Workshop, tmp_path: Path) -> None:
+    dataset = workshop.data_dir / "features" / "train.jsonl.gz"
+    before = dataset.read_bytes()
+    stored = sorted((workshop.data_dir / "features" / "train_numpy").rglob("*.npy"))[0]
+    content = stored.read_bytes()
+    stored.unlink()
+    try:
+        process = workshop.start("broken", processes=2)
+        printed, _ = process.communicate(timeout=120)
+    finally:
+        stored.write_bytes(content)
+    assert dataset.read_bytes() == before
+    assert process.returncode != 0
+    assert printed.count("cannot read the stored features of") == 2  # both ranks say so and end
+
+
+def test_hooks_are_called_where_they_say(workshop: Workshop) -> None:
+    seen: dict[str, list[int]] = {"select": [], "objective": [], "after_step": [], "rewrite": []}
+    plain = transducer_objective(0.1)
+
+    def select(cuts: Sequence[Cut], epoch: int) -> Sequence[Cut]:
+        seen["select"].append(epoch)
+        return cuts[:6]
+
+    def objective(model: nn.Module, batch: Batch, epoch: int) -> Losses:
+        seen["objective"].append(len(batch.cuts))
+        return plain(model, batch, epoch)
+
+    hooks = Hooks(
+        select=select,
+        objective=objective,
+        after_step=lambda model, update: seen["after_step"].append(update),
+        rewrite=lambda model: seen["rewrite"].append(sum(1 for _ in model.modules())),
+    )
+    run_training(workshop.config(num_epochs=2), workshop.data_dir, workshop.folder / "hooks", hooks)
+    assert seen["select"] == [1, 2]
+    assert sum(seen["objective"]) == 12
+    assert seen["after_step"] == list(range(1, len(seen["objective"]) + 1))
+    assert len(seen["rewrite"]) == 1
+
+
+def test_a_loss_that_is_not_finite_names_the_utterances(workshop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
+    calls: list[bool] = []
+    plain = transducer_objective(0.1)
+
+    def objective(model: nn.Module, batch: Batch, epoch: int) -> Losses:
+        calls.append(torch.is_autocast_enabled("cpu"))
+        losses = plain(model, batch, epoch)
+        return replace(losses, total=losses.total * float("nan"))
+
+    with pytest.raises(UserError, match=r"the loss is not finite at epoch 1, update 0 \(utterances \S+"):
+        run_training(
+            workshop.config(autocast="bf16"), workshop.data_dir, workshop.folder / "nan", Hooks(objective=objective)
+        )
+    assert calls == [True, False]  # once more without autocast, then the end
+
+
+def test_a_loss_finite_without_autocast_goes_on(workshop: Workshop) -> None:
+    plain = transducer_objective(0.1)
+
+    def objective(model: nn.Module, batch: Batch, epoch: int) -> Losses:
+        losses = plain(model, batch, epoch)
+        return replace(losses, total=losses.total * float("inf")) if torch.is_autocast_enabled("cpu") else losses
+
+    run_training(
+        workshop.config(autocast="bf16", num_epochs=1),
+        workshop.data_dir,
+        workshop.folder / "retry",
+        Hooks(objective=objective),
+    )
+    assert (workshop.folder / "retry" / "averaged.safetensors").exists()
+
+
+def test_early_stop_and_metrics(workshop: Workshop) -> None:
+    exp = workshop.folder / "early"
+    # A rate this low changes no hypothesis, so the first measurement stays the best.
+    config = workshop.config(num_epochs=9, early_stop_epochs=2)
+    config.train.schedule.initial_lr = config.train.schedule.peak_lr = 1e-9
+    run_training(config, workshop.data_dir, exp)
+    lines = read_metrics(exp / "metrics.jsonl")
+    assert [line["epoch"] for line in lines] == [1, 2, 3]
+    assert lines[0]["augmented"]["spec_augment"] > 0 and lines[0]["dev_wer"] is not None
+    assert json.loads((exp / "metrics.jsonl").read_text().splitlines()[0]) == lines[0]
+    assert any((exp / "tensorboard").iterdir())
+
+
+def test_another_configuration_needs_another_folder(workshop: Workshop) -> None:
+    run_training(workshop.config(num_epochs=1), workshop.data_dir, workshop.folder / "fixed")
+    with pytest.raises(UserError, match=r"train\.seed=1, now it is 2"):
+        run_training(workshop.config(num_epochs=1, seed=2), workshop.data_dir, workshop.folder / "fixed")
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_trains_on_cuda(workshop: Workshop) -> None:
+    run_training(workshop.config(device="cuda", num_epochs=1), workshop.data_dir, workshop.folder / "cuda")
+    assert all(torch.isfinite(t).all() for t in workshop.weights("cuda").values())

@@ -1,0 +1,97 @@
+# The stages of a speech recognition recipe, read by egs/<corpus>/run.sh, which sets:
+#   corpus       what asrkit prepare calls it
+#   recipe_dir   the recipe's folder
+#   corpus_dir   the release (empty: --corpus-dir must be given)
+#   config       the experiment's YAML
+#   processes    training processes on this machine
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+stage=1
+stop_stage=6
+again=()
+data_dir=$recipe_dir/data
+exp_dir=
+overrides=()
+
+usage() {
+  cat <<EOF
+Usage: $0 [options] [key=value ...]
+
+Stages: 1 prepare and check the corpus   2 features and tokenizer   3 train
+        4 decode dev and test            5 score                    6 export
+Each stage skips what is done.
+
+  --stage N         first stage (1); given, decoding, scoring and export are done again
+  --stop-stage N    last stage (6)
+  --corpus-dir DIR  the corpus' release (${corpus_dir:-required})
+  --data-dir DIR    prepared data ($data_dir)
+  --exp-dir DIR     the experiment ($recipe_dir/exp/<name of the configuration>)
+  --config FILE     the experiment's YAML ($config)
+  --processes N     training processes on this machine ($processes)
+  --skip-bad        set bad utterances aside instead of stopping
+  key=value         overrides of the configuration, such as train.num_epochs=10
+EOF
+}
+
+skip_bad=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    -h|--help) usage; exit 0 ;;
+    --skip-bad) skip_bad=(--skip-bad); shift; continue ;;
+    --stage|--stop-stage|--corpus-dir|--data-dir|--exp-dir|--config|--processes)
+      [ $# -ge 2 ] || { echo "$0: $1 needs a value" >&2; exit 2; } ;;&
+    --stage) stage=$2; again=(--force); shift 2 ;;
+    --stop-stage) stop_stage=$2; shift 2 ;;
+    --corpus-dir) corpus_dir=$2; shift 2 ;;
+    --data-dir) data_dir=$2; shift 2 ;;
+    --exp-dir) exp_dir=$2; shift 2 ;;
+    --config) config=$2; shift 2 ;;
+    --processes) processes=$2; shift 2 ;;
+    *=*) overrides+=("$1"); shift ;;
+    *) echo "$0: unknown option '$1'" >&2; usage >&2; exit 2 ;;
+  esac
+done
+[ -n "$exp_dir" ] || exp_dir=$recipe_dir/exp/$(basename "$config" .yaml)
+[ -n "$corpus_dir" ] || { echo "$0: --corpus-dir is needed" >&2; exit 2; }
+
+"$root/tools/setup.sh"
+asrkit=$root/.venv/bin/asrkit
+settings=(--config "$config" ${overrides[@]+"${overrides[@]}"})
+
+runs() { [ "$stage" -le "$1" ] && [ "$1" -le "$stop_stage" ]; }
+
+train() {
+  if [ -e "$exp_dir/averaged.safetensors" ] || [ "$processes" = 1 ]; then
+    "$asrkit" train --data-dir "$data_dir" --exp-dir "$exp_dir" "${settings[@]}"
+  else
+    OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "$root/.venv/bin/torchrun" --standalone --nproc-per-node "$processes" \
+      -m asrkit train --data-dir "$data_dir" --exp-dir "$exp_dir" "${settings[@]}"
+  fi
+}
+
+if runs 1; then
+  "$asrkit" prepare "$corpus" --corpus-dir "$corpus_dir" --data-dir "$data_dir" ${skip_bad[@]+"${skip_bad[@]}"}
+fi
+if runs 2; then
+  "$asrkit" tokenizer --data-dir "$data_dir" "${settings[@]}"
+  "$asrkit" features --data-dir "$data_dir" "${settings[@]}"
+fi
+if runs 3; then
+  train
+fi
+for split in dev test; do
+  for method in greedy beam; do
+    out=$exp_dir/decode_${split}_$method
+    if runs 4; then
+      "$asrkit" decode --model "$exp_dir/averaged.safetensors" --data-dir "$data_dir" --split "$split" \
+        --out-dir "$out" ${again[@]+"${again[@]}"} "${settings[@]}" decode.method=$method
+    fi
+    if runs 5; then
+      "$asrkit" score --ref "$out/ref.trn" --hyp "$out/hyp.trn" ${again[@]+"${again[@]}"}
+    fi
+  done
+done
+if runs 6; then
+  "$asrkit" export --model "$exp_dir/averaged.safetensors" --output "$exp_dir/model.safetensors" ${again[@]+"${again[@]}"}
+  "$asrkit" report "$exp_dir"
+fi
