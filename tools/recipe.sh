@@ -60,15 +60,6 @@ settings=(--config "$config" ${overrides[@]+"${overrides[@]}"})
 
 runs() { [ "$stage" -le "$1" ] && [ "$1" -le "$stop_stage" ]; }
 
-train() {
-  if [ -e "$exp_dir/averaged.safetensors" ] || [ "$processes" = 1 ]; then
-    "$asrkit" train --data-dir "$data_dir" --exp-dir "$exp_dir" "${settings[@]}"
-  else
-    OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} "$root/.venv/bin/torchrun" --standalone --nproc-per-node "$processes" \
-      -m asrkit train --data-dir "$data_dir" --exp-dir "$exp_dir" "${settings[@]}"
-  fi
-}
-
 if runs 1; then
   "$asrkit" prepare "$corpus" --corpus-dir "$corpus_dir" --data-dir "$data_dir" ${skip_bad[@]+"${skip_bad[@]}"}
 fi
@@ -77,7 +68,7 @@ if runs 2; then
   "$asrkit" features --data-dir "$data_dir" "${settings[@]}"
 fi
 if runs 3; then
-  train
+  "$asrkit" train --data-dir "$data_dir" --exp-dir "$exp_dir" --processes "$processes" "${settings[@]}"
 fi
 for split in dev test; do
   for method in greedy beam; do

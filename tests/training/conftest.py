@@ -40,11 +40,8 @@ class Workshop:
 
     def start(self, exp: str, *overrides: str, processes: int = 1) -> subprocess.Popen[str]:
         """Starts ``asrkit train`` in processes of its own."""
-        launcher = [sys.executable, "-m"]
-        if processes > 1:
-            launcher += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(processes), "-m"]
-        command = [*launcher, "asrkit", "train", "--data-dir", self.data_dir, "--exp-dir", self.folder / exp,
-                   "--config", self.config_path, *overrides]  # fmt: skip
+        command = [sys.executable, "-m", "asrkit", "train", "--processes", processes, "--data-dir", self.data_dir,
+                   "--exp-dir", self.folder / exp, "--config", self.config_path, *overrides]  # fmt: skip
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         return subprocess.Popen(
             [str(word) for word in command],

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -80,9 +83,7 @@ def test_two_processes_equal_one_with_all_of_the_batch(workshop: Workshop) -> No
     assert lines[0]["loss"]["loss"] == pytest.approx(lines[1]["loss"]["loss"], rel=1e-4)
 
 
-def test_an_error_of_one_process_ends_all(workshop: Workshop, tmp_path: Path) -> None:
-    dataset = workshop.data_dir / "features" / "train.jsonl.gz"
-    before = dataset.read_bytes()
+def test_a_loader_error_ends_all_processes_in_one_line(workshop: Workshop) -> None:
     stored = sorted((workshop.data_dir / "features" / "train_numpy").rglob("*.npy"))[0]
     content = stored.read_bytes()
     stored.unlink()
@@ -91,9 +92,29 @@ def test_an_error_of_one_process_ends_all(workshop: Workshop, tmp_path: Path) ->
         printed, _ = process.communicate(timeout=120)
     finally:
         stored.write_bytes(content)
-    assert dataset.read_bytes() == before
-    assert process.returncode != 0
-    assert printed.count("cannot read the stored features of") == 2  # both ranks say so and end
+    assert process.returncode == 2, printed
+    assert "Traceback" not in printed
+    (line,) = [line for line in printed.splitlines() if line.startswith("asrkit: ")]
+    assert "cannot read the stored features of" in line
+    assert line in (workshop.folder / "broken" / "log" / "rank-1.log").read_text()  # the other process ends so too
+
+
+def test_torchrun_starts_the_same_training(workshop: Workshop) -> None:
+    workshop.finish("launched", processes=2)
+    command = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "asrkit", "train"]
+    paths = [
+        "--data-dir",
+        workshop.data_dir,
+        "--exp-dir",
+        workshop.folder / "torchrun",
+        "--config",
+        workshop.config_path,
+    ]
+    subprocess.run(
+        [sys.executable, "-m", *command, *map(str, paths)], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    launched, other = workshop.weights("launched"), workshop.weights("torchrun")
+    assert all(torch.equal(launched[name], other[name]) for name in launched)
 
 
 def test_hooks_are_called_where_they_say(workshop: Workshop) -> None:
