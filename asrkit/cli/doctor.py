@@ -22,7 +22,6 @@ REQUIRED = (
     "soundfile",
     "safetensors",
     "omegaconf",
-    "kaldialign",
 )
 OPTIONAL = {
     "kaldi-native-fbank": "the test that compares features with it",

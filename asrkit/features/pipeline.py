@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from lhotse.audio.backend import LibsndfileBackend, audio_backend
 from lhotse.cut import Cut
 
 from asrkit.errors import UserError
@@ -114,7 +115,9 @@ def load_audio(cut: Cut, sampling_rate_hz: int) -> torch.Tensor:
             "set it to the corpus' rate or resample the audio"
         )
     try:
-        samples = cut.load_audio()
+        # By soundfile whatever the suffix; Lhotse's choice by suffix would need sph2pipe for Sphere files.
+        with audio_backend(LibsndfileBackend()):
+            samples = cut.load_audio()
     except Exception as error:  # lhotse raises a different class for each of its audio backends
         source = cut.recording.sources[0].source if cut.has_recording else "?"
         raise UserError(

@@ -20,7 +20,9 @@ class RelativeSelfAttention(nn.Module):
         self.num_heads = num_heads
         self.head_dim = d_model // num_heads
         self.max_distance = max_distance
-        self.qkv = nn.Linear(d_model, 3 * d_model)
+        self.query_value = nn.Linear(d_model, 2 * d_model)
+        # A bias on the keys adds the same to all scores of a query: its gradient is rounding noise.
+        self.key = nn.Linear(d_model, d_model, bias=False)
         self.relative = nn.Parameter(torch.randn(2 * max_distance + 1, self.head_dim) * self.head_dim**-0.5)
         self.out = nn.Linear(d_model, d_model)
 
@@ -35,8 +37,9 @@ class RelativeSelfAttention(nn.Module):
             (B, T, D).
         """
         batch, time, width = x.shape
-        qkv = self.qkv(x).view(batch, time, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
-        q, k, v = qkv.unbind(0)  # each (B, H, T, d)
+        qv = self.query_value(x).view(batch, time, 2, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        q, v = qv.unbind(0)  # each (B, H, T, d)
+        k = self.key(x).view(batch, time, self.num_heads, self.head_dim).transpose(1, 2)  # (B, H, T, d)
         q = q * self.head_dim**-0.5
         scores = q @ k.transpose(-1, -2) + self._relative_scores(q)  # (B, H, T, T)
         weights = torch.softmax(scores + bias.to(scores.dtype), dim=-1)

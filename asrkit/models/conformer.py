@@ -88,13 +88,15 @@ class Conformer(nn.Module):
         """Starts with a signal that varies over time.
 
         With torch's defaults, biases and the means of the activations add up from branch to branch to a
-        constant: of six blocks' output 92 % is the same in every frame, and learning to align takes
-        thousands of updates. Biases of zero and branches scaled by (4 L)^-1/2 keep that share near one half.
+        constant: of six blocks' output 92 % is the same in every frame, and learning to align is slow.
+        Biases of zero and branches scaled by (4 L)^-1/2 bring that share near one half. The first bias stays
+        away from zero: a frame that SpecAugment masked would otherwise be the zero vector, where each
+        LayerNorm multiplies gradients by 1 / sqrt(eps).
         """
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
-                assert module.bias is not None
-                nn.init.zeros_(module.bias)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
             if name.endswith(("ff1.down", "ff2.down", "attention.out", "conv.pointwise_out")):
@@ -102,6 +104,7 @@ class Conformer(nn.Module):
                     module.weight.mul_((4 * num_layers) ** -0.5)
         for conv in (self.subsample.conv1, self.subsample.conv2):
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        nn.init.uniform_(self.subsample.proj.bias, -0.5, 0.5)
 
     def forward(self, x: torch.Tensor, x_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Encodes a batch.

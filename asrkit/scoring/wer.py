@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-import kaldialign
-
-GAP = "***"
-"""Stands for the missing word of an insertion or deletion."""
-Pair = tuple[str, str]
+from asrkit.scoring.alignment import GAP, Pair, align
 
 
 @dataclass(frozen=True)
@@ -51,30 +47,15 @@ class Errors:
         }  # fmt: skip
 
 
-def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Pair]:
-    """Aligned pairs at sclite's costs (substitution 4, insertion and deletion 3), ``***`` for a gap.
-
-    Error totals and their split into S, D and I are those of this alignment. jiwer, at equal costs, may
-    split otherwise.
-    """
-    # Words are aligned by number, so that no word can be taken for the gap.
-    numbers: dict[str, int] = {}
-    ref = [numbers.setdefault(word, len(numbers)) for word in reference]
-    hyp = [numbers.setdefault(word, len(numbers)) for word in hypothesis]
-    words = dict(enumerate(numbers)) | {-1: GAP}
-    pairs = kaldialign.align(ref, hyp, -1, sclite_mode=True)
-    return [(words[r], words[h]) for r, h in pairs]
-
-
 def count_errors(pairs: Iterable[Pair], reference_length: int) -> Errors:
     """Counts of one alignment."""
     substitutions = deletions = insertions = 0
     for ref, hyp in pairs:
         if ref == hyp:
             continue
-        if hyp == GAP:
+        if hyp is GAP:  # the mark itself, not a word spelled like it
             deletions += 1
-        elif ref == GAP:
+        elif ref is GAP:
             insertions += 1
         else:
             substitutions += 1

@@ -19,7 +19,8 @@ def test_relative_attention_is_shaws_formula() -> None:
     time, max_distance = 9, 3
     layer = RelativeSelfAttention(8, 2, max_distance).double()
     x = torch.randn(1, time, 8, dtype=torch.float64)
-    q, k, v = layer.qkv(x)[0].view(time, 3, 2, 4).unbind(1)  # each (T, H, d)
+    q, v = layer.query_value(x)[0].view(time, 2, 2, 4).unbind(1)  # each (T, H, d)
+    k = layer.key(x)[0].view(time, 2, 4)
     expected = torch.zeros(time, 8, dtype=torch.float64)
     for head in range(2):
         scores = torch.zeros(time, time, dtype=torch.float64)
@@ -74,6 +75,27 @@ def test_encoder_has_gradients_everywhere() -> None:
     encoder = Conformer(16, num_layers=1, d_model=16, num_heads=2)
     encoder(torch.randn(2, 30, 16), torch.tensor([30, 20]))[0].square().sum().backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.parameters() if p.ndim > 1)
+
+
+def test_masked_frames_do_not_blow_up_gradients() -> None:
+    torch.manual_seed(0)
+    encoder = Conformer(16, num_layers=6, d_model=16, num_heads=2)
+    x = torch.randn(2, 200, 16)
+    norms = []
+    for masked in (0, 100):
+        x[:, 50 : 50 + masked] = 0.0  # as SpecAugment does
+        encoder.zero_grad()
+        encoder(x, torch.tensor([200, 200]))[0].square().mean().backward()
+        norms.append(torch.stack([p.grad.norm() for p in encoder.parameters() if p.grad is not None]).norm().item())
+    assert norms[1] < 10 * norms[0]
+
+
+def test_frames_differ_at_the_start() -> None:
+    torch.manual_seed(0)
+    encoder = Conformer(80, num_layers=6, d_model=144, num_heads=4).eval()
+    out, _ = encoder(torch.randn(4, 400, 80), torch.tensor([400] * 4))
+    frames = out.flatten(0, 1)
+    assert frames.var(0, unbiased=False).sum() > 0.3 * frames.square().mean(0).sum()
 
 
 def test_predictor_step_repeats_forward() -> None:

@@ -14,7 +14,7 @@ from asrkit.errors import UserError
 from asrkit.scoring.nist import read_trn, write_trn
 from asrkit.scoring.report import headline, score_trn, summary, text_report
 from asrkit.scoring.significance import bootstrap_interval
-from asrkit.scoring.wer import Errors, Score, align, score_utterance, word_error_rate
+from asrkit.scoring.wer import Errors, Score, score_utterance, word_error_rate
 
 SCLITE = ["sclite"] if shutil.which("sclite") else ["sctk", "sclite"] if shutil.which("sctk") else None
 
@@ -46,10 +46,15 @@ def test_counts_of_a_known_alignment() -> None:
     assert u.words.rate == 50.0
 
 
-def test_the_gap_mark_as_a_word_is_a_word() -> None:
-    assert align(["***", "A"], ["A"]) == [("***", "***"), ("A", "A")]  # a deletion of the word ***
+def test_empty_sides() -> None:
     assert score_utterance("u", "s", "A", "").words == Errors(1, 0, 1, 0)
     assert score_utterance("u", "s", "", "A").words == Errors(0, 0, 0, 1)
+    assert score_utterance("u", "s", "", "").words == Errors(0, 0, 0, 0)
+
+
+def test_ties_in_cost_have_the_fewest_errors() -> None:
+    # Three substitutions and two insertions with two deletions both cost 12.
+    assert score_utterance("u", "s", "A B C", "X Y A").words == Errors(3, 3, 0, 0)
 
 
 def test_wer_and_cer_are_jiwers_where_costs_cannot_differ() -> None:

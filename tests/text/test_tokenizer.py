@@ -13,7 +13,7 @@ TEXTS = ["ONE TWO THREE", "THREE TWO ONE", "TWENTY ONE", "THIRTY TWO HUNDRED", "
 
 @pytest.fixture(params=["char", "unigram", "bpe"])
 def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
-    return train_tokenizer(TEXTS, request.param, 30)
+    return train_tokenizer(TEXTS, request.param, 22)
 
 
 def test_round_trip(tokenizer: Tokenizer) -> None:

@@ -1,0 +1,59 @@
+"""Aligning two word sequences as NIST sclite does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+GAP = "***"
+"""Stands for the missing word of an insertion or deletion."""
+Pair = tuple[str, str]
+
+# Among alignments of equal cost sclite takes one with the fewest errors: cost first, then one per error.
+_UNIT = 1 << 24
+_SUBSTITUTION = 4 * _UNIT + 1
+_GAP_COST = 3 * _UNIT + 1
+
+
+def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Pair]:
+    """Aligned pairs at sclite's costs (substitution 4, insertion and deletion 3), ``***`` for a gap.
+
+    Cost and number of errors together fix how many substitutions, deletions and insertions there are, so
+    these totals are sclite's whichever of the equally good alignments is shown. jiwer and kaldialign break
+    the ties otherwise: their splits, and at these costs the totals, may differ.
+    """
+    cost = _costs(reference, hypothesis)
+    pairs: list[Pair] = []
+    i, j = len(reference), len(hypothesis)
+    while i or j:
+        here = cost[i, j]
+        if i and j:
+            same = reference[i - 1] == hypothesis[j - 1]
+            if here == cost[i - 1, j - 1] + (0 if same else _SUBSTITUTION):
+                i, j = i - 1, j - 1
+                pairs.append((reference[i], hypothesis[j]))
+                continue
+        if i and here == cost[i - 1, j] + _GAP_COST:
+            i -= 1
+            pairs.append((reference[i], GAP))
+        else:
+            j -= 1
+            pairs.append((GAP, hypothesis[j]))
+    return pairs[::-1]
+
+
+def _costs(reference: Sequence[str], hypothesis: Sequence[str]) -> np.ndarray:
+    """(R + 1, H + 1) int64: the least cost of aligning each pair of prefixes."""
+    numbers: dict[str, int] = {}
+    ref = np.array([numbers.setdefault(word, len(numbers)) for word in reference], dtype=np.int64)
+    hyp = np.array([numbers.setdefault(word, len(numbers)) for word in hypothesis], dtype=np.int64)
+    ramp = np.arange(len(hyp) + 1, dtype=np.int64) * _GAP_COST
+    cost = np.empty((len(ref) + 1, len(hyp) + 1), dtype=np.int64)
+    cost[0] = ramp
+    for i, word in enumerate(ref):
+        row = cost[i] + _GAP_COST  # deletion of this word
+        row[1:] = np.minimum(row[1:], cost[i, :-1] + np.where(hyp == word, 0, _SUBSTITUTION))
+        # Insertions run along the row: the least over j' <= j of row[j'] + (j - j')·gap.
+        cost[i + 1] = np.minimum.accumulate(row - ramp) + ramp
+    return cost
