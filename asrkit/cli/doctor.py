@@ -25,11 +25,12 @@ REQUIRED = (
 )
 OPTIONAL = {
     "kaldi-native-fbank": "the test that compares features with it",
-    "k2": "the k2 losses and search",
-    "onnxruntime": "running exported ONNX models",
-    "onnx": "ONNX export",
-    "faiss-cpu": "indexed passage retrieval",
-    "sentence-transformers": "dense passage retrieval",
+    "jiwer": "the test that compares error rates with it",
+    "k2": "nothing yet (extra k2: losses and search to come)",
+    "onnx": "nothing yet (extra onnx: ONNX export to come)",
+    "onnxruntime": "nothing yet (extra onnx)",
+    "faiss-cpu": "nothing yet (extra retrieval: passage retrieval to come)",
+    "sentence-transformers": "nothing yet (extra retrieval)",
 }
 """Packages that may be missing, and what each missing one switches off."""
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")

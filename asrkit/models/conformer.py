@@ -94,9 +94,8 @@ class Conformer(nn.Module):
         LayerNorm multiplies gradients by 1 / sqrt(eps).
         """
         for name, module in self.named_modules():
-            if isinstance(module, nn.Linear | nn.Conv2d):
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+            if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
+                nn.init.zeros_(module.bias)
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
             if name.endswith(("ff1.down", "ff2.down", "attention.out", "conv.pointwise_out")):
