@@ -15,13 +15,11 @@ from asrkit.cli.report import report
 from asrkit.cli.train import train
 from asrkit.errors import UserError
 
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__)
-def cli() -> None:
-    """Speech recognition with transducers: one subcommand a stage."""
-
-
+cli = click.Group(
+    help="Speech recognition with transducers: one subcommand a stage.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+click.version_option(__version__)(cli)
 for command in (doctor, prepare, check, features, tokenizer, train, decode, score, export, transcribe, report):
     cli.add_command(command)
 

@@ -31,6 +31,19 @@ def transcript(cut: Cut) -> str:
     return text
 
 
+def encode_transcript(tokenizer: Tokenizer, cut: Cut) -> list[int]:
+    """The labels of a cut.
+
+    Raises:
+        UserError: an empty transcript, or one that the symbols cannot spell, with the utterance's id.
+    """
+    text = transcript(cut)
+    try:
+        return tokenizer.encode(text)
+    except UserError as error:
+        raise UserError(f"{cut.id}: {error}") from error
+
+
 def collate(
     features: Sequence[torch.Tensor], tokens: Sequence[Sequence[int]], cuts: Part, augmented: Counter[str]
 ) -> Batch:
@@ -84,15 +97,8 @@ class BatchDataset(Dataset):
             x, applied = self.pipeline(cut, self.seed, self.epoch)
             features.append(x)
             augmented.update(applied)
-            tokens.append(self._encode(cut) if self.tokenizer else [])
+            tokens.append(encode_transcript(self.tokenizer, cut) if self.tokenizer else [])
         return collate(features, tokens, part, augmented)
-
-    def _encode(self, cut: Cut) -> list[int]:
-        assert self.tokenizer is not None
-        try:
-            return self.tokenizer.encode(transcript(cut))
-        except UserError as error:
-            raise UserError(f"{cut.id}: {error}") from error
 
 
 def iterate(dataset: BatchDataset, num_workers: int, start_step: int = 0) -> Iterator[list[Batch] | LoaderError]:

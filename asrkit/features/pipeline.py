@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -15,13 +15,8 @@ from asrkit.errors import UserError
 from asrkit.features.fbank import fbank
 from asrkit.features.normalization import GLOBAL, MeanStd, mean_std
 
-
-class Augmentation(Protocol):
-    """Changes one utterance's features at random and says whether it did."""
-
-    def __call__(self, features: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, bool]:
-        """(T, F) to (T2, F), and whether this utterance was chosen."""
-        ...
+Augmentation = Callable[[torch.Tensor, torch.Generator], tuple[torch.Tensor, bool]]
+"""Changes (T, F) features at random and says whether this utterance was chosen."""
 
 
 def seeded_generator(*parts: int | str) -> torch.Generator:

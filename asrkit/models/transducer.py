@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import nn
 
+from asrkit.models.conformer import Conformer
 from asrkit.models.joiner import Joiner
 from asrkit.models.predictor import LstmPredictor
-
-
-class Encoder(Protocol):
-    """Any module from features to encoder frames."""
-
-    feature_dim: int
-    output_dim: int
-    subsampling: int
-
-    def __call__(self, x: torch.Tensor, x_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, T, F) and (B,) to encoder_out (B, T', D) and encoder_lens (B,)."""
-        ...
 
 
 class Transducer(nn.Module):
     """RNN transducer (Graves 2012, arXiv 1211.3711) with an auxiliary CTC head on the encoder."""
 
-    encoder: Encoder
-
-    def __init__(self, encoder: nn.Module, predictor: LstmPredictor, joiner: Joiner, ctc_head: nn.Linear) -> None:
+    def __init__(self, encoder: Conformer, predictor: LstmPredictor, joiner: Joiner, ctc_head: nn.Linear) -> None:
         super().__init__()
-        self.encoder = encoder  # type: ignore[assignment]  # a module, seen as what it does
+        self.encoder = encoder
         self.predictor = predictor
         self.joiner = joiner
         self.ctc_head = ctc_head

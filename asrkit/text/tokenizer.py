@@ -9,7 +9,7 @@ import base64
 import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import sentencepiece
 
@@ -18,31 +18,6 @@ from asrkit.errors import UserError
 BLANK_ID = 0
 BLANK = "<blank>"
 SPACE = "▁"
-
-
-class Tokenizer(Protocol):
-    """What the rest of the toolkit needs of symbols."""
-
-    @property
-    def vocab_size(self) -> int:
-        """Symbols, blank included."""
-        ...
-
-    def encode(self, text: str) -> list[int]:
-        """Symbol numbers of ``text``. Raises UserError for what the symbols cannot spell."""
-        ...
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """The text that ``tokens`` spell."""
-        ...
-
-    def symbol(self, token: int) -> str:
-        """The name of one symbol; ``▁`` marks the beginning of a word (characters: the space)."""
-        ...
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values from which :func:`tokenizer_from_dict` makes the same tokenizer."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -133,6 +108,10 @@ class SentencePieceTokenizer:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for :func:`tokenizer_from_dict`."""
         return {"type": self.type, "model": base64.b64encode(self.model).decode("ascii")}
+
+
+Tokenizer = CharTokenizer | SentencePieceTokenizer
+"""What the rest of the toolkit takes symbols from."""
 
 
 def train_tokenizer(texts: Iterable[str], type: str, vocab_size: int) -> Tokenizer:

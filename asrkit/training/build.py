@@ -8,7 +8,7 @@ from torch import nn
 
 from asrkit.config import Config, FeatureConfig, SpecAugmentConfig
 from asrkit.features.normalization import MeanStd
-from asrkit.features.pipeline import FeaturePipeline
+from asrkit.features.pipeline import Augmentation, FeaturePipeline
 from asrkit.features.spec_augment import SpecAugment
 from asrkit.models.conformer import Conformer
 from asrkit.models.joiner import Joiner
@@ -28,7 +28,7 @@ def build_pipeline(
     features: FeatureConfig, statistics: dict[str, MeanStd], spec_augment: SpecAugmentConfig | None = None
 ) -> FeaturePipeline:
     """The feature pipeline of an experiment; augmentation only where its settings are given."""
-    augment = {}
+    augment: dict[str, Augmentation] = {}
     if spec_augment is not None and spec_augment.probability > 0:
         augment["spec_augment"] = SpecAugment(**asdict(spec_augment))
     return FeaturePipeline(
@@ -36,5 +36,5 @@ def build_pipeline(
         num_mel_bins=features.num_mel_bins,
         normalization=features.normalization,
         statistics=statistics,
-        augmentations=augment,  # type: ignore[arg-type]  # a dict of one concrete kind
+        augmentations=augment,
     )

@@ -7,6 +7,7 @@ happens after an optimizer step, and how modules are rewritten before training.
 from __future__ import annotations
 
 import contextlib
+import gc
 import signal
 import time
 from collections import Counter
@@ -22,7 +23,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from asrkit.config import Config, ScheduleConfig
 from asrkit.data.batching import Batch, BatchBudget, Update, plan_epoch
-from asrkit.data.loaders import BatchDataset, LoaderError, iterate, transcript
+from asrkit.data.loaders import BatchDataset, LoaderError, encode_transcript, iterate, transcript
 from asrkit.decoding.decode import decode_cuts
 from asrkit.decoding.search import make_search
 from asrkit.errors import UserError
@@ -105,7 +106,7 @@ class Trainer:
             self.exp_dir / "checkpoints", max(2, train.average_epochs), train.keep_every_epochs
         )
         self.state = LoopState()
-        self.num_tokens = {cut.id: len(bundle.tokenizer.encode(transcript(cut))) for cut in data.train}
+        self.num_tokens = {cut.id: len(encode_transcript(bundle.tokenizer, cut)) for cut in data.train}
         self.signal_number = 0
 
     def run(self) -> None:
@@ -116,9 +117,7 @@ class Trainer:
             Stopped: on Ctrl-C or SIGTERM, with a checkpoint saved.
         """
         self._resume()
-        self.ddp: nn.Module = self.model
-        if self.process.world_size > 1:
-            self.ddp = DistributedDataParallel(self.model, find_unused_parameters=self.config.loss.ctc_only_epochs > 0)
+        self.ddp: nn.Module = self._wrapped()
         self.metrics = MetricsFile(self.exp_dir) if self.process.is_main else None
         if self.metrics:
             self.metrics.rewind(self.state.epoch)
@@ -138,8 +137,20 @@ class Trainer:
         if self.process.is_main:
             log(f"going on at epoch {self.state.epoch}, update {self.state.step} of it")
 
+    def _wrapped(self) -> nn.Module:
+        """The model as DDP, where there are several processes."""
+        if self.process.world_size == 1:
+            return self.model
+        # The predictor and the joiner have no gradient as long as CTC is alone.
+        ctc_only = self.state.epoch <= self.config.loss.ctc_only_epochs
+        return DistributedDataParallel(self.model, find_unused_parameters=ctc_only)
+
     def _run_epoch(self) -> None:
         state, train = self.state, self.config.train
+        if 0 < self.config.loss.ctc_only_epochs == state.epoch - 1 and state.step == 0:
+            self.ddp = self.model  # lets go of the wrapper of the CTC epochs, whose hooks must not stay
+            gc.collect()
+            self.ddp = self._wrapped()
         plan = self._plan(state.epoch)
         local = [self._local_parts(update) for update in plan]
         dataset = BatchDataset(

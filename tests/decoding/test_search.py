@@ -98,7 +98,8 @@ def test_batch_and_order_change_nothing(method: str) -> None:
     lens = torch.tensor([120, 64, 17, 90])
 
     def decode(x: torch.Tensor, x_lens: torch.Tensor) -> list[list[Hypothesis]]:
-        return search(model, *model.encoder(x, x_lens), 0.04)
+        encoder_out, encoder_lens = model.encoder(x, x_lens)
+        return search(model, encoder_out, encoder_lens, 0.04)
 
     together = decode(features, lens)
     order = torch.tensor([2, 0, 3, 1])
