@@ -15,6 +15,8 @@ from asrkit.errors import UserError
 from asrkit.features.fbank import fbank
 from asrkit.features.normalization import GLOBAL, MeanStd, mean_std
 
+SPEED = "speed"
+
 Augmentation = Callable[[torch.Tensor, torch.Generator], tuple[torch.Tensor, bool]]
 """Changes (T, F) features at random and says whether this utterance was chosen."""
 
@@ -37,9 +39,9 @@ class FeaturePipeline:
     """Applied in this order, in training only."""
 
     @property
-    def feature_dim(self) -> int:
-        """F."""
-        return self.num_mel_bins
+    def augmentation_names(self) -> tuple[str, ...]:
+        """Everything that training counts the hits of."""
+        return (SPEED, *self.augmentations)
 
     def raw(self, cut: Cut) -> torch.Tensor:
         """(T, F) log-Mel energies of a cut: the stored ones where there are any, computed ones elsewhere.
@@ -84,6 +86,8 @@ class FeaturePipeline:
         """
         features = self.normalize(self.raw(cut), speaker_of(cut))
         applied = []
+        if epoch is not None and cut.has_recording and cut.recording.transforms:
+            applied.append(SPEED)  # a replica that the feature stage made
         if epoch is not None:
             generator = seeded_generator(seed, epoch, cut.id)
             for name, augmentation in self.augmentations.items():

@@ -71,8 +71,7 @@ def run_training(config: Config, data_dir: Path, exp_dir: Path, hooks: Hooks | N
             log(
                 f"{num_parameters(bundle.model):,} parameters, {tokenizer.vocab_size} symbols, {len(data.train)} "
                 f"utterances ({hours:.2f} h), {process.world_size} process(es) on {process.device.type}, "
-                f"augmentations: {', '.join(data.train_pipeline.augmentations) or 'none'}, "
-                f"speeds {config.features.speed_factors}"
+                f"augmentations: {', '.join(data.train_pipeline.augmentation_names)} {config.features.speed_factors}"
             )
         Trainer(bundle, data, exp_dir, process, hooks).run()
 

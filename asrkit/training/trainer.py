@@ -157,7 +157,7 @@ class Trainer:
             [[part or update[0][:1] for part in parts] for parts, update in zip(local, plan, strict=True)],
             self.data.train_pipeline, self.bundle.tokenizer, train.seed, state.epoch,
         )  # fmt: skip
-        started = time.monotonic()
+        started, speech_before_s = time.monotonic(), state.sums.get("speech_s", 0.0)
         batches = iterate(dataset, train.num_workers, state.step)
         with progress_bar(
             f"epoch {state.epoch}/{train.num_epochs}", len(plan), state.step, self.process.is_main
@@ -171,7 +171,7 @@ class Trainer:
                 state.step, state.updates = step + 1, state.updates + 1
                 if self.hooks.after_step:
                     self.hooks.after_step(self.model, state.updates)
-                bar.advance(self._status(lr))
+                bar.advance(self._status(lr, started, speech_before_s))
                 self._stop_if_asked()
                 if state.step % train.checkpoint_every_steps == 0 and state.step < len(plan):
                     self._save(CheckpointName(state.epoch, False, state.step))
@@ -254,6 +254,7 @@ class Trainer:
 
     def _report(self, num_updates: int, wer: float | None, sums: dict[str, float], hits: Counter[str]) -> None:
         assert self.metrics
+        names = self.data.train_pipeline.augmentation_names
         world, number = self.process.world_size, sums["utterances"]
         seconds = sums["train_s"] / world
         wait_share = sums["wait_s"] / world / seconds
@@ -266,11 +267,11 @@ class Trainer:
             "seconds": round(seconds, 3),
             "speech_s": round(sums["speech_s"], 2),
             "wait_share": round(wait_share, 4),
-            "augmented": {name: hits[name] for name in self.data.train_pipeline.augmentations},
+            "augmented": {name: hits[name] for name in names},
             "utterances": int(number),
         }
         self.metrics.epoch(line)
-        shares = [f"{name} {hits[name]}/{int(number)}" for name in self.data.train_pipeline.augmentations]
+        shares = [f"{name} {hits[name]}/{int(number)}" for name in names]
         measured = "-" if wer is None else f"{wer:.2f} %"
         log(
             f"epoch {self.state.epoch}: loss {sums['loss'] / number:.3f}, dev WER {measured}, lr {line['lr']:.2e}, "
@@ -363,9 +364,12 @@ class Trainer:
     def _add(self, name: str, value: float) -> None:
         self.state.sums[name] = self.state.sums.get(name, 0.0) + value
 
-    def _status(self, lr: float) -> str:
+    def _status(self, lr: float, started: float, speech_before_s: float) -> str:
         sums = self.state.sums
-        return f"loss {sums['loss'] / max(1.0, sums['utterances']):.3f} lr {lr:.1e}" if "loss" in sums else ""
+        speech_s = (sums.get("speech_s", 0.0) - speech_before_s) * self.process.world_size
+        hours_a_second = speech_s / (time.monotonic() - started) / 3600
+        loss = sums.get("loss", 0.0) / max(1.0, sums.get("utterances", 0.0))
+        return f"loss {loss:.3f}, lr {lr:.1e}, {hours_a_second:.3f} h of speech/s"
 
     def _where(self, batches: list[Batch]) -> str:
         ids = " ".join(id for batch in batches for id in batch.utterance_ids)
