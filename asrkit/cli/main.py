@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -26,8 +27,16 @@ for command in (doctor, prepare, check, features, tokenizer, train, decode, scor
 
 def main() -> None:
     """Runs the command; what the user can mend is one line and exit code 2."""
+    code = 0
     try:
         cli()
     except UserError as error:
         print(f"asrkit: {error}", file=sys.stderr)
-        sys.exit(2)
+        code = 2
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if "RANK" in os.environ:
+        os._exit(code)  # threads of a process group that ended early would abort the interpreter's own exit
+    sys.exit(code)

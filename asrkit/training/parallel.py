@@ -65,7 +65,5 @@ def process_group(device: str) -> Iterator[Process]:
     if use_cuda:
         torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if use_cuda else "gloo")
-    try:
-        yield Process(dist.get_rank(), world_size, chosen)
-    finally:
-        dist.destroy_process_group()
+    yield Process(dist.get_rank(), world_size, chosen)
+    dist.destroy_process_group()  # after an error the others may be gone, and this would wait for them

@@ -73,6 +73,10 @@ class MetricsFile:
         self._scalars("epoch", values, values["epoch"])
         self.board.flush()
 
+    def close(self) -> None:
+        """Writes what TensorBoard has not written yet."""
+        self.board.close()
+
     def step(self, values: dict[str, float], step: int) -> None:
         """Scalars of one update, for TensorBoard alone."""
         self._scalars("step", values, step)

@@ -121,9 +121,13 @@ class Trainer:
         self.metrics = MetricsFile(self.exp_dir) if self.process.is_main else None
         if self.metrics:
             self.metrics.rewind(self.state.epoch)
-        with self._catch_signals():
-            while self.state.epoch <= self.config.train.num_epochs and not self._early_stop():
-                self._run_epoch()
+        try:
+            with self._catch_signals():
+                while self.state.epoch <= self.config.train.num_epochs and not self._early_stop():
+                    self._run_epoch()
+        finally:
+            if self.metrics:
+                self.metrics.close()
         if self.process.is_main:
             self._average()
 
