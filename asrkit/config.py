@@ -105,7 +105,8 @@ class ModelConfig:
 class LossConfig:
     """What is minimised: the transducer loss plus ``ctc_weight`` times the CTC loss of the encoder."""
 
-    implementation: str = "torchaudio"
+    implementation: str = "ours"
+    """Of the transducer loss: ``ours`` or ``torchaudio``."""
     ctc_weight: float = 0.1
     ctc_only_epochs: int = 0
     """First epochs with the CTC loss alone, so that the encoder starts from a CTC model."""
@@ -187,7 +188,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "features.normalization": ("none", "global", "speaker"),
     "tokenizer.type": ("char", "unigram", "bpe"),
     "model.joiner.combination": ("add", "multiply"),
-    "loss.implementation": ("torchaudio",),
+    "loss.implementation": ("ours", "torchaudio"),
     "train.autocast": ("none", "bf16", "fp16"),
     "train.device": ("auto", "cpu", "cuda"),
     "train.schedule.type": ("warmup_hold_anneal", "one_cycle"),

@@ -1,53 +1,185 @@
-"""The transducer loss over the full lattice, and the CTC loss that helps it."""
+"""The transducer loss over the full lattice (Graves 2012, arXiv 1211.3711).
+
+The gradient with respect to the logits is closed form (ibid., eq. 20): the posteriors of a node's arcs say how
+much probability leaves it and by which symbol. So the logits are read twice, block by block of frames that
+fit a core's cache, and one tensor of their size is made: their gradient.
+"""
 
 from __future__ import annotations
 
-import torch
-from torch.nn import functional as F
-from torchaudio.functional import rnnt_loss
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-BLANK_ID = 0
+import torch
+
+from asrkit.losses.lattice import ArcPosteriors, arc_posteriors, log_likelihood
+
+BLOCK_ELEMENTS = 1 << 17
+"""Logits in a block."""
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What the gradient depends on besides the tensors."""
+
+    blank_id: int
+    fastemit_lambda: float
+    clamp: float
 
 
 def transducer_loss(
-    logits: torch.Tensor, tokens: torch.Tensor, encoder_lens: torch.Tensor, token_lens: torch.Tensor
+    logits: torch.Tensor,
+    tokens: torch.Tensor,
+    encoder_lens: torch.Tensor,
+    token_lens: torch.Tensor,
+    *,
+    blank_id: int = 0,
+    reduction: str = "none",
+    fastemit_lambda: float = 0.0,
+    clamp: float = 0.0,
 ) -> torch.Tensor:
-    """-log P(tokens | x) of each utterance (Graves 2012, arXiv 1211.3711, eq. 18), in float32.
+    """-log P(tokens | x) of each utterance (Graves 2012, arXiv 1211.3711, eq. 18).
 
     Args:
-        logits: (B, T', U + 1, V).
+        logits: (B, T', U + 1, V) of any floating type, or packed (N, V): for each utterance its T'_b · (U_b + 1)
+            rows, frame after frame, and nothing for padding. Softmax is computed in float32 at least.
         tokens: (B, U).
-        encoder_lens: (B,).
+        encoder_lens: (B,), at least 1.
         token_lens: (B,).
+        blank_id: index of blank among the V symbols.
+        reduction: ``none``, ``sum`` or ``mean`` (over utterances).
+        fastemit_lambda: the gradient of label arcs is scaled by 1 + this (Yu et al. 2021, arXiv 2010.11148,
+            eq. 9); the value stays that of the plain loss.
+        clamp: bound on each element of the gradient; 0 for none.
 
     Returns:
-        (B,).
+        (B,), or a scalar; infinite (with gradient 0) where an utterance has no possible alignment.
+
+    Raises:
+        ValueError: shapes or lengths that do not fit each other.
     """
-    # The lattice must be exactly as wide as its longest members.
-    time, labels = int(encoder_lens.max()), int(token_lens.max())
-    return rnnt_loss(
-        logits[:, :time, : labels + 1].float().contiguous(),
-        tokens[:, :labels].int().contiguous(),
-        encoder_lens.int(),
-        token_lens.int(),
-        blank=BLANK_ID,
-        reduction="none",
-    )
+    _check(logits, tokens, encoder_lens, token_lens, blank_id)
+    settings = _Settings(blank_id, fastemit_lambda, clamp)
+    losses = _TransducerLoss.apply(logits, tokens, encoder_lens, token_lens, settings)
+    if reduction == "none":
+        return losses
+    if reduction not in ("sum", "mean"):
+        raise ValueError(f"reduction must be none, sum or mean, got {reduction}")
+    return losses.sum() if reduction == "sum" else losses.mean()
 
 
-def ctc_loss(
-    ctc_logits: torch.Tensor, tokens: torch.Tensor, encoder_lens: torch.Tensor, token_lens: torch.Tensor
+@torch.no_grad()
+def transducer_posteriors(
+    logits: torch.Tensor,
+    tokens: torch.Tensor,
+    encoder_lens: torch.Tensor,
+    token_lens: torch.Tensor,
+    *,
+    blank_id: int = 0,
+) -> ArcPosteriors:
+    """Posteriors of the blank and label arcs given the labels, for alignments: arguments as of the loss.
+
+    At each u, ``label[b, :, u]`` is a distribution over the frames at which label u is emitted.
+    """
+    _check(logits, tokens, encoder_lens, token_lens, blank_id)
+    blank, label = _arcs(logits, tokens, encoder_lens, token_lens, blank_id)
+    return arc_posteriors(blank, label, encoder_lens, token_lens)
+
+
+class _TransducerLoss(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, logits, tokens, encoder_lens, token_lens, settings):  # type: ignore[no-untyped-def]
+        blank, label = _arcs(logits, tokens, encoder_lens, token_lens, settings.blank_id)
+        if not ctx.needs_input_grad[0]:
+            return -log_likelihood(blank, label, encoder_lens, token_lens).to(blank.dtype)
+        found = arc_posteriors(blank, label, encoder_lens, token_lens)
+        ctx.save_for_backward(logits, tokens, encoder_lens, token_lens, found.blank, found.label)
+        ctx.settings = settings
+        return -found.log_likelihood.to(blank.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        logits, tokens, encoder_lens, token_lens, blank, label = ctx.saved_tensors
+        blank, label = blank.to(grad.dtype), label.to(grad.dtype) * (1 + ctx.settings.fastemit_lambda)
+        found = _gradient(logits, tokens, encoder_lens, token_lens, blank, label, grad, ctx.settings)
+        return found, None, None, None, None
+
+
+def _arcs(
+    logits: torch.Tensor, tokens: torch.Tensor, encoder_lens: torch.Tensor, token_lens: torch.Tensor, blank_id: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Log probabilities (B, T', U + 1) of the blank and of the label arcs, 0 in the padding."""
+    shape = (tokens.shape[0], int(encoder_lens.max()), int(token_lens.max()) + 1)
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    blank, label = (torch.zeros(shape, dtype=dtype, device=logits.device) for _ in range(2))
+    for b, t, block in _blocks(logits, encoder_lens, token_lens):
+        frames, rows = block.shape[0], block.shape[1]
+        log_probs = torch.log_softmax(block.to(dtype), dim=-1)
+        blank[b, t : t + frames, :rows] = log_probs[:, :, blank_id]
+        index = tokens[b, : rows - 1].expand(frames, -1).unsqueeze(-1)
+        label[b, t : t + frames, : rows - 1] = log_probs[:, :-1].gather(-1, index).squeeze(-1)
+    return blank, label
+
+
+def _gradient(
+    logits: torch.Tensor,
+    tokens: torch.Tensor,
+    encoder_lens: torch.Tensor,
+    token_lens: torch.Tensor,
+    blank: torch.Tensor,
+    label: torch.Tensor,
+    grad: torch.Tensor,
+    settings: _Settings,
 ) -> torch.Tensor:
-    """CTC loss of each utterance (Graves et al. 2006).
+    """d loss / d logits: (posterior of leaving the node) · softmax - (posterior of leaving it by each symbol)."""
+    out = torch.zeros_like(logits)
+    targets = _blocks(out, encoder_lens, token_lens)
+    for (b, t, block), (_, _, target) in zip(_blocks(logits, encoder_lens, token_lens), targets, strict=True):
+        frames, rows = block.shape[0], block.shape[1]
+        by_blank, by_label = blank[b, t : t + frames, :rows], label[b, t : t + frames, :rows]
+        part = torch.softmax(block.to(blank.dtype), dim=-1).mul_((by_blank + by_label).unsqueeze(-1))
+        part[:, :, settings.blank_id] -= by_blank
+        index = tokens[b, : rows - 1].expand(frames, -1).unsqueeze(-1)
+        part[:, :-1].scatter_add_(-1, index, -by_label[:, :-1].unsqueeze(-1))
+        if settings.clamp > 0:
+            part.clamp_(-settings.clamp, settings.clamp)
+        torch.mul(part, grad[b], out=target) if target.dtype == part.dtype else target.copy_(part.mul_(grad[b]))
+    return out
 
-    Args:
-        ctc_logits: (B, T', V).
-        tokens: (B, U).
-        encoder_lens: (B,).
-        token_lens: (B,).
 
-    Returns:
-        (B,); 0 for an utterance with more labels than frames can carry.
-    """
-    log_probs = torch.log_softmax(ctc_logits.float(), dim=-1).transpose(0, 1)
-    return F.ctc_loss(log_probs, tokens, encoder_lens, token_lens, blank=BLANK_ID, reduction="none", zero_infinity=True)
+def _blocks(
+    logits: torch.Tensor, encoder_lens: torch.Tensor, token_lens: torch.Tensor
+) -> Iterator[tuple[int, int, torch.Tensor]]:
+    """The real part of padded or packed logits, in (frames, U_b + 1, V) views: utterance, first frame, view."""
+    row = 0
+    for b, (frames, labels) in enumerate(zip(encoder_lens.tolist(), token_lens.tolist(), strict=True)):
+        rows = labels + 1
+        if logits.dim() == 4:
+            utterance = logits[b, :frames, :rows]
+        else:
+            utterance = logits[row : row + frames * rows].view(frames, rows, -1)
+            row += frames * rows
+        step = max(1, BLOCK_ELEMENTS // (rows * logits.shape[-1]))
+        for t in range(0, frames, step):
+            yield b, t, utterance[t : t + step]
+
+
+def _check(
+    logits: torch.Tensor, tokens: torch.Tensor, encoder_lens: torch.Tensor, token_lens: torch.Tensor, blank_id: int
+) -> None:
+    if not 0 <= blank_id < logits.shape[-1]:
+        raise ValueError(f"blank_id {blank_id} is not among the {logits.shape[-1]} symbols of the logits")
+    if int(encoder_lens.min()) < 1:
+        raise ValueError("an utterance has no encoder frame; each needs one at least")
+    if int(token_lens.max()) > tokens.shape[1]:
+        raise ValueError(f"token_lens has {int(token_lens.max())} but tokens only {tokens.shape[1]} columns")
+    wanted: tuple[int, ...]
+    if logits.dim() == 4:
+        wanted = (tokens.shape[0], int(encoder_lens.max()), int(token_lens.max()) + 1)
+        fits = logits.shape[0] == wanted[0] and logits.shape[1] >= wanted[1] and logits.shape[2] >= wanted[2]
+    else:
+        wanted = (int((encoder_lens * (token_lens + 1)).sum()),)
+        fits = logits.shape[0] == wanted[0]
+    if not fits:
+        raise ValueError(f"logits of shape {tuple(logits.shape)} do not hold the lattices {wanted} of the lengths")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from asrkit.masking import valid_mask
 from asrkit.models.attention import RelativeSelfAttention
 from asrkit.models.convolution import ConvolutionModule
 from asrkit.models.dropout import Dropout
-from asrkit.models.masking import valid_mask
+from asrkit.models.encoder import Encoder
 from asrkit.models.subsampling import ConvSubsampling
 
 
@@ -56,7 +57,7 @@ class ConformerBlock(nn.Module):
         return self.norm_out(x)
 
 
-class Conformer(nn.Module):
+class Conformer(Encoder):
     """Subsampling by 4 and a stack of conformer blocks."""
 
     subsampling = ConvSubsampling.subsampling

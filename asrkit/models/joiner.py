@@ -36,3 +36,69 @@ class Joiner(nn.Module):
         encoder_proj = self.encoder_proj(encoder_out).unsqueeze(2)
         predictor_proj = self.predictor_proj(predictor_out).unsqueeze(1)
         return self.combine(encoder_proj, predictor_proj)
+
+    def packed(
+        self,
+        encoder_out: torch.Tensor,
+        predictor_out: torch.Tensor,
+        encoder_lens: torch.Tensor,
+        token_lens: torch.Tensor,
+    ) -> torch.Tensor:
+        """The logits of :meth:`forward` without its padding.
+
+        Args:
+            encoder_out: (B, T', D).
+            predictor_out: (B, U + 1, P).
+            encoder_lens: (B,).
+            token_lens: (B,).
+
+        Returns:
+            (N, V): T'_b · (U_b + 1) rows an utterance, frame after frame.
+        """
+        joint = _PackedJoint.apply(
+            self.encoder_proj(encoder_out),
+            self.predictor_proj(predictor_out),
+            encoder_lens.tolist(),
+            [labels + 1 for labels in token_lens.tolist()],
+            self.combination == "multiply",
+        )
+        return self.out(joint)
+
+    def pruned(self, encoder_out: torch.Tensor, predictor_out: torch.Tensor) -> torch.Tensor:
+        """(B, T', 1, D) and the kept (B, T', S, P) to logits (B, T', S, V)."""
+        return self.combine(self.encoder_proj(encoder_out), self.predictor_proj(predictor_out))
+
+
+class _PackedJoint(torch.autograd.Function):
+    """tanh(h_t ∘ g_u) for the real t and u of each utterance, written into one tensor once."""
+
+    @staticmethod
+    def forward(ctx, encoder, predictor, frames, rows, multiply):  # type: ignore[no-untyped-def]
+        out = encoder.new_empty(sum(t * u for t, u in zip(frames, rows, strict=True)), encoder.shape[2])
+        combine = torch.mul if multiply else torch.add
+        for h, g, joint in _utterances(encoder, predictor, out, frames, rows):
+            combine(h, g, out=joint)
+        out.tanh_()
+        ctx.save_for_backward(encoder, predictor, out)
+        ctx.sizes = frames, rows, multiply
+        return out
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+        encoder, predictor, out = ctx.saved_tensors
+        frames, rows, multiply = ctx.sizes
+        grad = torch.ops.aten.tanh_backward(grad, out)
+        grads = torch.zeros_like(encoder), torch.zeros_like(predictor)
+        inputs = _utterances(encoder, predictor, grad, frames, rows)
+        for (h, g, joint), (dh, dg, _) in zip(inputs, _utterances(*grads, grad, frames, rows), strict=True):
+            dh.copy_((joint * g if multiply else joint).sum(1, keepdim=True))
+            dg.copy_((joint * h if multiply else joint).sum(0, keepdim=True))
+        return *grads, None, None, None
+
+
+def _utterances(encoder, predictor, packed, frames, rows):  # type: ignore[no-untyped-def]
+    """Views (T'_b, 1, J), (1, U_b + 1, J) and (T'_b, U_b + 1, J) of the real parts."""
+    parts = packed.split([t * u for t, u in zip(frames, rows, strict=True)])
+    for b, (t, u) in enumerate(zip(frames, rows, strict=True)):
+        yield encoder[b, :t, None], predictor[b, None, :u], parts[b].view(t, u, -1)

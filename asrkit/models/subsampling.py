@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from asrkit.masking import valid_mask
 from asrkit.models.dropout import Dropout
-from asrkit.models.masking import valid_mask
 
 
 class ConvSubsampling(nn.Module):

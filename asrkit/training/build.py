@@ -21,7 +21,10 @@ def build_model(config: Config, vocab_size: int) -> Transducer:
     encoder = Conformer(config.features.num_mel_bins, **asdict(config.model.encoder))
     predictor = LstmPredictor(vocab_size, **asdict(config.model.predictor))
     joiner = Joiner(encoder.output_dim, predictor.output_dim, vocab_size=vocab_size, **asdict(config.model.joiner))
-    return Transducer(encoder, predictor, joiner, nn.Linear(encoder.output_dim, vocab_size))
+    needs_ctc = config.loss.ctc_weight > 0 or config.loss.ctc_only_epochs > 0
+    return Transducer(
+        encoder, predictor, joiner, ctc_head=nn.Linear(encoder.output_dim, vocab_size) if needs_ctc else None
+    )
 
 
 def build_pipeline(

@@ -30,7 +30,7 @@ from asrkit.errors import UserError
 from asrkit.features.pipeline import FeaturePipeline, seeded_generator
 from asrkit.scoring.wer import word_error_rate
 from asrkit.training.checkpoint import CheckpointFolder, CheckpointName, ModelBundle, average_weights, save_model
-from asrkit.training.objective import Losses, Objective, transducer_objective
+from asrkit.training.objective import Losses, Objective, ObjectiveModule, transducer_objective
 from asrkit.training.parallel import Process
 from asrkit.training.progress import MetricsFile, log, progress_bar
 from asrkit.training.schedules import one_cycle, warmup_hold_anneal
@@ -96,9 +96,7 @@ class Trainer:
         self.model = bundle.model.to(process.device)
         if self.hooks.rewrite:
             self.hooks.rewrite(self.model)
-        self.objective = self.hooks.objective or transducer_objective(
-            self.config.loss.ctc_weight, self.config.loss.ctc_only_epochs
-        )
+        self.objective = self.hooks.objective or transducer_objective(self.config.loss)
         train = self.config.train
         self.optimizer = torch.optim.AdamW(self.model.parameters(), weight_decay=train.weight_decay, fused=True)
         self.scaler = torch.amp.GradScaler(process.device.type, enabled=train.autocast == "fp16")
@@ -142,17 +140,18 @@ class Trainer:
             log(f"going on at epoch {self.state.epoch}, update {self.state.step} of it")
 
     def _wrapped(self) -> nn.Module:
-        """The model as DDP, where there are several processes."""
+        """The model with its objective, as DDP where there are several processes."""
+        module = ObjectiveModule(self.model, self.objective)
         if self.process.world_size == 1:
-            return self.model
+            return module
         # The predictor and the joiner have no gradient as long as CTC is alone.
         ctc_only = self.state.epoch <= self.config.loss.ctc_only_epochs
-        return DistributedDataParallel(self.model, find_unused_parameters=ctc_only)
+        return DistributedDataParallel(module, find_unused_parameters=ctc_only)
 
     def _run_epoch(self) -> None:
         state, train = self.state, self.config.train
         if 0 < self.config.loss.ctc_only_epochs == state.epoch - 1 and state.step == 0:
-            self.ddp = self.model  # lets go of the wrapper of the CTC epochs, whose hooks must not stay
+            del self.ddp  # lets go of the wrapper of the CTC epochs, whose hooks must not stay
             gc.collect()
             self.ddp = self._wrapped()
         plan = self._plan(state.epoch)
@@ -223,12 +222,12 @@ class Trainer:
         """
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.config.train.autocast)
         with torch.autocast(self.process.device.type, dtype=dtype, enabled=dtype is not None):
-            losses = self.objective(self.ddp, batch, self.state.epoch)
+            losses = self.ddp(batch, self.state.epoch)
         if not self.process.any(not bool(torch.isfinite(losses.total))):
             return losses
         if dtype is not None:
             log(f"the loss is not finite under {self.config.train.autocast}; trying {self._where([batch])} without")
-            losses = self.objective(self.ddp, batch, self.state.epoch)
+            losses = self.ddp(batch, self.state.epoch)
         if self.process.any(not bool(torch.isfinite(losses.total))):
             raise UserError(
                 f"the loss is not finite at {self._where([batch])}; check these utterances or lower the learning rate"
@@ -359,7 +358,7 @@ class Trainer:
     def _count(self, batch: Batch, losses: Losses) -> None:
         self._add("loss", losses.total.item())
         for name, value in losses.parts.items():
-            self._add(name, value)
+            self._add(name, value.item())
         self._add("utterances", len(batch.token_lens))
         self._add("speech_s", sum(cut.duration for cut in batch.cuts))
         for name, hits in batch.augmented.items():

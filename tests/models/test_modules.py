@@ -144,10 +144,26 @@ def test_dropout_gradient_has_the_mask_of_the_output() -> None:
     assert x.grad is not None and torch.equal(x.grad, out.detach())
 
 
-def test_transducer_shapes() -> None:
-    model = tiny_model(vocab_size=6)
-    logits, ctc, lens = model(torch.randn(2, 30, 16), torch.tensor([30, 21]), torch.tensor([[1, 2, 3], [4, 5, 0]]))
-    assert logits.shape == (2, 8, 4, 6) and ctc.shape == (2, 8, 6) and lens.tolist() == [8, 6]
+@pytest.mark.parametrize("combination", ["add", "multiply"])
+def test_packed_joint_is_the_padded_one(combination: str) -> None:
+    torch.manual_seed(0)
+    joiner = Joiner(4, 3, 5, 6, combination)
+    frames, labels = torch.tensor([7, 3]), torch.tensor([2, 4])
+    grads = []
+    for packed in (False, True):
+        h, g = torch.linspace(-2, 2, 56).view(2, 7, 4), torch.linspace(-1, 3, 30).view(2, 5, 3)
+        h.requires_grad_()
+        g.requires_grad_()
+        if packed:
+            logits = joiner.packed(h, g, frames, labels)
+        else:
+            padded = joiner(h, g)
+            logits = torch.cat([padded[0, :7, :3].flatten(0, 1), padded[1, :3, :5].flatten(0, 1)])
+        joiner.zero_grad()
+        logits.sin().sum().backward()
+        grads.append([logits, h.grad, g.grad, *(p.grad for p in joiner.parameters())])
+    for a, b in zip(*grads, strict=True):
+        assert a is not None and b is not None and torch.allclose(a, b, atol=1e-5)
 
 
 def test_bf16_autocast_stays_close() -> None:

@@ -14,10 +14,11 @@ from pathlib import Path
 import pytest
 import torch
 from lhotse.cut import Cut
-from torch import nn
 
+from asrkit.config import LossConfig
 from asrkit.data.batching import Batch
 from asrkit.errors import UserError
+from asrkit.models.transducer import Transducer
 from asrkit.training.objective import Losses, transducer_objective
 from asrkit.training.progress import read_metrics
 from asrkit.training.run import run_training
@@ -119,13 +120,13 @@ def test_torchrun_starts_the_same_training(workshop: Workshop) -> None:
 
 def test_hooks_are_called_where_they_say(workshop: Workshop) -> None:
     seen: dict[str, list[int]] = {"select": [], "objective": [], "after_step": [], "rewrite": []}
-    plain = transducer_objective(0.1)
+    plain = transducer_objective(LossConfig())
 
     def select(cuts: Sequence[Cut], epoch: int) -> Sequence[Cut]:
         seen["select"].append(epoch)
         return cuts[:6]
 
-    def objective(model: nn.Module, batch: Batch, epoch: int) -> Losses:
+    def objective(model: Transducer, batch: Batch, epoch: int) -> Losses:
         seen["objective"].append(len(batch.cuts))
         return plain(model, batch, epoch)
 
@@ -144,9 +145,9 @@ def test_hooks_are_called_where_they_say(workshop: Workshop) -> None:
 
 def test_a_loss_that_is_not_finite_names_the_utterances(workshop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
     calls: list[bool] = []
-    plain = transducer_objective(0.1)
+    plain = transducer_objective(LossConfig())
 
-    def objective(model: nn.Module, batch: Batch, epoch: int) -> Losses:
+    def objective(model: Transducer, batch: Batch, epoch: int) -> Losses:
         calls.append(torch.is_autocast_enabled("cpu"))
         losses = plain(model, batch, epoch)
         return replace(losses, total=losses.total * float("nan"))
@@ -159,9 +160,9 @@ def test_a_loss_that_is_not_finite_names_the_utterances(workshop: Workshop, caps
 
 
 def test_a_loss_finite_without_autocast_goes_on(workshop: Workshop) -> None:
-    plain = transducer_objective(0.1)
+    plain = transducer_objective(LossConfig())
 
-    def objective(model: nn.Module, batch: Batch, epoch: int) -> Losses:
+    def objective(model: Transducer, batch: Batch, epoch: int) -> Losses:
         losses = plain(model, batch, epoch)
         return replace(losses, total=losses.total * float("inf")) if torch.is_autocast_enabled("cpu") else losses
 

@@ -1,0 +1,14 @@
+"""What every encoder is."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+class Encoder(nn.Module):
+    """Maps features (B, T, F) and lengths (B,) to encoder_out (B, T', D), zero in the padding, and lengths (B,)."""
+
+    output_dim: int
+    """D."""
+    subsampling: int
+    """Feature frames in an encoder frame."""
