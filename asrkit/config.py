@@ -27,9 +27,18 @@ class FeatureConfig:
     sampling_rate_hz: int = 16000
     num_mel_bins: int = 80
     normalization: str = "global"
-    """``none``, ``global`` (statistics of the training set) or ``speaker`` (each speaker's own)."""
+    """``none``, ``global`` (statistics of the training set), ``speaker`` or ``side`` (of a conversation)."""
+    deltas: bool = False
+    """Append first and second differences."""
+    stacking: int = 1
+    """Frames joined to one, before the encoder."""
+    speaker_vectors: str = ""
+    """A safetensors file with a vector for each speaker, such as an i-vector, appended to each frame."""
+    speaker_vector_dim: int = 0
     speed_factors: list[float] = field(default_factory=lambda: [1.0])
     """Replicas of the training set at these speeds."""
+    tempo_factors: list[float] = field(default_factory=list)
+    """More replicas, at these tempos: the pitch stays."""
     store: bool = False
     """Compute the features once and keep them on disk instead of computing them in the loader."""
 
@@ -49,6 +58,31 @@ class SpecAugmentConfig:
 
 
 @dataclass
+class LengthPerturbationConfig:
+    """Length perturbation of Cui et al. 2022 (arXiv 2203.15176): the paper's values are 0.7, 0.1, 7, 0.7, 0.1, 3."""
+
+    drop_probability: float = 0.0
+    """Share of the utterances that lose frames."""
+    drop_rate: float = 0.1
+    """Share of an utterance's frames at which a run of dropped frames starts."""
+    max_drop: int = 7
+    insert_probability: float = 0.0
+    """Share of the utterances that gain zero frames."""
+    insert_rate: float = 0.1
+    max_insert: int = 3
+    until_epoch: int = 0
+    """Last epoch with perturbation; 0 never ends it."""
+
+
+@dataclass
+class SequenceNoiseConfig:
+    """Another utterance's spectrum added (Saon et al. 2021, arXiv 2103.09935: probability 0.8, scale 0.4)."""
+
+    probability: float = 0.0
+    scale: float = 0.4
+
+
+@dataclass
 class TokenizerConfig:
     """Symbols."""
 
@@ -59,18 +93,61 @@ class TokenizerConfig:
 
 
 @dataclass
-class EncoderConfig:
-    """Conformer encoder."""
+class ConformerConfig:
+    """Conformer encoder, and all of the DSSformer but its state spaces."""
 
     num_layers: int = 6
     d_model: int = 144
     num_heads: int = 4
+    head_dim: int = 0
+    """Width of a head; 0 for d_model / num_heads."""
     ff_expansion: int = 4
+    conv_expansion: int = 1
+    """Channels of the convolution module, in d_model."""
     conv_kernel: int = 15
     dropout: float = 0.1
     subsampling_channels: int = 32
     max_relative_distance: int = 256
     """Frames beyond which relative positions are no longer told apart."""
+
+
+@dataclass
+class DssConfig:
+    """State spaces of the DSSformer."""
+
+    state_dim: int = 96
+    init: str = "linear"
+    """Of the eigenvalues: ``linear`` (-1 + i n), ``hippo``, ``exp_random``, ``s4d_inv`` or ``s4d_lin``."""
+    form: str = "exp"
+    """``exp`` or ``softmax``."""
+    bidirectional: bool = True
+    kernel_length: int = 0
+    """Frames of the kernel in the softmax form, which depends on it."""
+
+
+@dataclass
+class BlstmConfig:
+    """Bidirectional LSTM encoder."""
+
+    num_layers: int = 6
+    cells: int = 640
+    """Per direction."""
+    dropout: float = 0.25
+    drop_connect: float = 0.25
+    """Share of the hidden-to-hidden weights that is zero in a step."""
+
+
+@dataclass
+class EncoderConfig:
+    """Which encoder, and the settings of each kind."""
+
+    type: str = "conformer"
+    """``conformer``, ``dssformer`` or ``blstm``."""
+    subsampling: int = 4
+    """Frames that become one: 4 (by convolutions) or 1 (for stacked frames); always 1 for the bi-LSTM."""
+    conformer: ConformerConfig = field(default_factory=ConformerConfig)
+    dss: DssConfig = field(default_factory=DssConfig)
+    blstm: BlstmConfig = field(default_factory=BlstmConfig)
 
 
 @dataclass
@@ -81,6 +158,7 @@ class PredictorConfig:
     hidden_dim: int = 128
     num_layers: int = 1
     dropout: float = 0.2
+    embedding_dropout: float = 0.2
 
 
 @dataclass
@@ -106,7 +184,16 @@ class LossConfig:
     """What is minimised: the transducer loss plus ``ctc_weight`` times the CTC loss of the encoder."""
 
     implementation: str = "ours"
-    """Of the transducer loss: ``ours`` or ``torchaudio``."""
+    """Of the transducer loss: ``ours``, ``torchaudio`` (full lattice only) or ``k2`` (pruned only)."""
+    prune_range: int = 0
+    """Labels that the pruned loss keeps at a frame (Kuang et al. 2022: 5); 0 for the full lattice."""
+    simple_weight: float = 0.5
+    """Weight of the trivial joiner's loss, from which the pruned loss takes its bounds."""
+    am_only_scale: float = 0.0
+    lm_only_scale: float = 0.25
+    """Smoothing of the trivial joiner by the encoder's and the predictor's own parts."""
+    fastemit_lambda: float = 0.0
+    """Strengthens the gradient of labels (full lattice of ``ours``), so that they are emitted earlier."""
     ctc_weight: float = 0.1
     ctc_only_epochs: int = 0
     """First epochs with the CTC loss alone, so that the encoder starts from a CTC model."""
@@ -176,6 +263,8 @@ class Config:
     """An experiment."""
 
     features: FeatureConfig = field(default_factory=FeatureConfig)
+    length_perturbation: LengthPerturbationConfig = field(default_factory=LengthPerturbationConfig)
+    sequence_noise: SequenceNoiseConfig = field(default_factory=SequenceNoiseConfig)
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -184,11 +273,15 @@ class Config:
     decode: DecodeConfig = field(default_factory=DecodeConfig)
 
 
-CHOICES: dict[str, tuple[str, ...]] = {
-    "features.normalization": ("none", "global", "speaker"),
+CHOICES: dict[str, tuple[object, ...]] = {
+    "features.normalization": ("none", "global", "speaker", "side"),
     "tokenizer.type": ("char", "unigram", "bpe"),
+    "model.encoder.type": ("conformer", "dssformer", "blstm"),
+    "model.encoder.subsampling": (1, 4),
+    "model.encoder.dss.init": ("linear", "hippo", "exp_random", "s4d_inv", "s4d_lin"),
+    "model.encoder.dss.form": ("exp", "softmax"),
     "model.joiner.combination": ("add", "multiply"),
-    "loss.implementation": ("ours", "torchaudio"),
+    "loss.implementation": ("ours", "torchaudio", "k2"),
     "train.autocast": ("none", "bf16", "fp16"),
     "train.device": ("auto", "cpu", "cuda"),
     "train.schedule.type": ("warmup_hold_anneal", "one_cycle"),
@@ -236,7 +329,7 @@ def config_from_dict(values: dict[str, Any], where: str) -> Config:
     for key, choices in CHOICES.items():
         value = OmegaConf.select(typed, key)
         if value not in choices:
-            raise UserError(f"{where}: {key} is '{value}'; choose one of {', '.join(choices)}")
+            raise UserError(f"{where}: {key} is '{value}'; choose one of {', '.join(map(str, choices))}")
     return config
 
 

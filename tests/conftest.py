@@ -28,10 +28,12 @@ TINY: dict[str, Any] = {
     "features": {"num_mel_bins": 16},
     "model": {
         "encoder": {
-            "num_layers": 2, "d_model": 16, "num_heads": 2, "conv_kernel": 5, "subsampling_channels": 4,
-            "max_relative_distance": 8, "dropout": 0.1,
+            "conformer": {
+                "num_layers": 2, "d_model": 16, "num_heads": 2, "conv_kernel": 5, "subsampling_channels": 4,
+                "max_relative_distance": 8, "dropout": 0.1,
+            },
         },
-        "predictor": {"embedding_dim": 8, "hidden_dim": 8, "dropout": 0.1},
+        "predictor": {"embedding_dim": 8, "hidden_dim": 8, "dropout": 0.1, "embedding_dropout": 0.1},
         "joiner": {"joiner_dim": 16},
     },
     "train": {"num_workers": 0, "batch_seconds": 20.0, "num_buckets": 2, "average_epochs": 2},

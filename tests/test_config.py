@@ -14,7 +14,7 @@ def test_includes_merge_below_and_overrides_above(tmp_path: Path) -> None:
     (tmp_path / "top.yaml").write_text("include: [base.yaml, model/conformer_3m.yaml]\ntrain: {num_epochs: 8}\n")
     config = load_config(tmp_path / "top.yaml", ["train.batch_seconds=12", "features.speed_factors=[0.9, 1.0]"])
     assert (config.train.seed, config.train.num_epochs, config.train.batch_seconds) == (5, 8, 12.0)
-    assert config.model.encoder.d_model == 144 and config.features.speed_factors == [0.9, 1.0]
+    assert config.model.encoder.conformer.d_model == 144 and config.features.speed_factors == [0.9, 1.0]
 
 
 def test_yaml_round_trip(tmp_path: Path) -> None:

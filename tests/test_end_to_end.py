@@ -29,10 +29,12 @@ CONFIG: dict[str, Any] = {
     "spec_augment": {"probability": 0.0},
     "model": {
         "encoder": {
-            "num_layers": 2, "d_model": 64, "num_heads": 4, "conv_kernel": 7, "dropout": 0.0,
-            "subsampling_channels": 16,
+            "conformer": {
+                "num_layers": 2, "d_model": 64, "num_heads": 4, "conv_kernel": 7, "dropout": 0.0,
+                "subsampling_channels": 16,
+            },
         },
-        "predictor": {"embedding_dim": 32, "hidden_dim": 64, "dropout": 0.0},
+        "predictor": {"embedding_dim": 32, "hidden_dim": 64, "dropout": 0.0, "embedding_dropout": 0.0},
         "joiner": {"joiner_dim": 64},
     },
     "loss": {"ctc_weight": 0.5},
@@ -48,7 +50,7 @@ CONFIG: dict[str, Any] = {
 def test_twenty_utterances_by_heart(learned: tuple[Path, Path], method: str) -> None:
     data_dir, model_path = learned
     bundle = load_model(model_path)
-    pipeline = build_pipeline(bundle.config.features, bundle.statistics)
+    pipeline = build_pipeline(bundle.config, bundle.statistics)
     cuts = list(read_cuts(data_dir / "features" / "train.jsonl.gz"))
     decoded = list(decode_cuts(bundle.model, pipeline, cuts, make_search(method, beam=4)))
     assert len(decoded) == 20
@@ -75,8 +77,8 @@ def test_a_users_folder_to_wer_in_one_command(folder_corpus: Path, tmp_path: Pat
         "train.num_workers=0",
         "train.schedule.warmup_epochs=0.5",
     ]
-    encoder = TINY["model"]["encoder"]
-    overrides += [f"model.encoder.{key}={value}" for key, value in encoder.items()]
+    encoder = TINY["model"]["encoder"]["conformer"]
+    overrides += [f"model.encoder.conformer.{key}={value}" for key, value in encoder.items()]
     command = [ROOT / "egs/own_corpus/run.sh", "--corpus-dir", folder_corpus, "--data-dir", tmp_path / "data",
                "--exp-dir", tmp_path / "exp"]  # fmt: skip
 

@@ -74,11 +74,11 @@ def features(data_dir: Path, force: bool, config_path: Path | None, overrides: t
     statistics: dict[str, MeanStd] = {}
     for split in SPLITS:
         cuts = read_cuts(cuts_path(data_dir, split))
-        found = compute_statistics(cuts, pipeline)
+        found = compute_statistics(cuts, pipeline, settings.normalization == "side")
         statistics |= {name: item for name, item in found.items() if name != GLOBAL or split == "train"}
         made = make_features(
             cuts, split, data_dir, sampling_rate_hz=settings.sampling_rate_hz, num_mel_bins=settings.num_mel_bins,
-            speed_factors=settings.speed_factors, store=settings.store,
+            speed_factors=settings.speed_factors, tempo_factors=settings.tempo_factors, store=settings.store,
         )  # fmt: skip
         hours = sum(cut.duration for cut in made) / 3600
         log(f"features of {split}: {len(made)} utterances, {hours:.2f} h{', stored' if settings.store else ''}")

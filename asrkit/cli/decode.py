@@ -56,7 +56,7 @@ def decode(
     started, decoded = time.monotonic(), []
     with progress_bar(f"decode {split}", len(cuts)) as bar:
         for cut, nbest in decode_cuts(
-            bundle.model.to(device), build_pipeline(bundle.config.features, statistics), cuts, search,
+            bundle.model.to(device), build_pipeline(bundle.config, statistics), cuts, search,
             batch_seconds=settings.batch_seconds, device=device,
         ):  # fmt: skip
             decoded.append((cut, nbest))

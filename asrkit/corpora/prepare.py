@@ -8,11 +8,16 @@ from pathlib import Path
 
 from asrkit.corpora.an4 import read_an4
 from asrkit.corpora.folder import read_folder
+from asrkit.corpora.speechocean762 import read_speechocean762
 from asrkit.corpora.utterances import Problem, Utterance, check, to_cut_sets
 from asrkit.errors import UserError
 from asrkit.files import atomic_path, write_text
 
-READERS: dict[str, Callable[[Path, Path], list[Utterance]]] = {"an4": read_an4, "folder": read_folder}
+READERS: dict[str, Callable[[Path, Path], list[Utterance]]] = {
+    "an4": read_an4,
+    "folder": read_folder,
+    "speechocean762": read_speechocean762,
+}
 """(corpus folder, data folder for what has to be rewritten) to utterances."""
 SPLITS = ("train", "dev", "test")
 

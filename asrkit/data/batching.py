@@ -19,7 +19,6 @@ from lhotse.dataset.sampling import DynamicBucketingSampler
 from lhotse.dataset.sampling.base import SamplingConstraint
 
 from asrkit.errors import UserError
-from asrkit.features.fbank import FRAME_SHIFT_S
 
 Part = list[Cut]
 """The utterances of one forward pass of one process; empty where an update has fewer utterances than parts."""
@@ -70,11 +69,12 @@ class BatchBudget:
     parts: int
     """Processes × accumulation steps."""
     vocab_size: int
-    subsampling: int
+    frame_shift_s: float
+    """Seconds between encoder frames."""
 
     def lattice(self, batch: int, duration_s: float, num_tokens: int) -> int:
         """Entries of the joiner's output of ``batch`` utterances padded to a duration and a label count."""
-        frames = int(duration_s / FRAME_SHIFT_S / self.subsampling) + 1
+        frames = int(duration_s / self.frame_shift_s) + 1
         return batch * frames * (num_tokens + 1) * self.vocab_size
 
     def fits(self, number: int, duration_s: float, num_tokens: int) -> bool:

@@ -1,19 +1,21 @@
-"""The feature stage: speed replicas of the training set, features kept on disk if asked, and statistics."""
+"""The feature stage: speed and tempo replicas of the training set, features kept on disk if asked, and statistics."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import soundfile
 import torch
-from lhotse import CutSet, NumpyFilesWriter
+from lhotse import CutSet, NumpyFilesWriter, Recording, SupervisionSegment
 from lhotse.cut import Cut
 from safetensors.torch import load_file, save_file
 
 from asrkit.errors import UserError
 from asrkit.features.fbank import KaldiFbank, KaldiFbankConfig
 from asrkit.features.normalization import MeanStd, accumulate_statistics
-from asrkit.features.pipeline import FeaturePipeline, speaker_of
+from asrkit.features.pipeline import FeaturePipeline, load_audio, side_of, speaker_of
+from asrkit.features.tempo import change_tempo
 from asrkit.files import atomic_path
 
 STATISTICS = "statistics.safetensors"
@@ -44,23 +46,28 @@ def make_features(
     num_mel_bins: int,
     speed_factors: list[float],
     store: bool,
+    tempo_factors: Sequence[float] = (),
 ) -> CutSet:
     """Writes the CutSet that training and decoding read.
 
     Args:
         cuts: the prepared split.
-        split: its name; only ``train`` gets speed replicas.
+        split: its name; only ``train`` gets replicas.
         data_dir: of the recipe.
         sampling_rate_hz: of the audio.
         num_mel_bins: F.
         speed_factors: replicas of train, such as 0.9, 1.0, 1.1 (Ko et al. 2015).
         store: compute features now and keep them as float32, the same numbers that a loader computes.
+        tempo_factors: more replicas of train, whose audio is written as FLAC.
 
     Returns:
         What was written.
     """
     if split == "train":
-        cuts = speed_replicas(cuts, speed_factors)
+        replicas = speed_replicas(cuts, speed_factors)
+        for factor in tempo_factors:
+            replicas += [tempo_replica(cut, factor, sampling_rate_hz, data_dir) for cut in cuts]
+        cuts = CutSet.from_cuts(replicas)
     if store:
         extractor = KaldiFbank(KaldiFbankConfig(sampling_rate_hz, num_mel_bins))
         folder = data_dir.resolve() / "features" / f"{split}_numpy"
@@ -70,20 +77,46 @@ def make_features(
     return cuts
 
 
-def speed_replicas(cuts: CutSet, factors: list[float]) -> CutSet:
+def speed_replicas(cuts: CutSet, factors: list[float]) -> list[Cut]:
     """The cuts at each speed; a factor other than 1 marks the ids of its replicas."""
     replicas: list[Cut] = []
     for factor in factors:
-        replicas += [cut if factor == 1.0 else cut.perturb_speed(factor) for cut in cuts]
-    return CutSet.from_cuts(replicas)
+        replicas += [cut if factor == 1.0 else _of_the_same_side(cut, cut.perturb_speed(factor)) for cut in cuts]
+    return replicas
 
 
-def compute_statistics(cuts: CutSet, pipeline: FeaturePipeline) -> dict[str, MeanStd]:
-    """Mean and deviation of log-Mel energies by speaker and over all."""
+def tempo_replica(cut: Cut, factor: float, sampling_rate_hz: int, data_dir: Path) -> Cut:
+    """The cut at another tempo, its audio written under ``data_dir`` (Lhotse's own needs sox in torchaudio)."""
+    path = data_dir.resolve() / "features" / "tempo" / f"{factor}" / f"{cut.id}.flac"
+    if not path.is_file():
+        waveform = change_tempo(load_audio(cut, sampling_rate_hz), factor, sampling_rate_hz)
+        with atomic_path(path) as temporary:
+            soundfile.write(temporary, waveform.clamp(-1, 1).numpy(), sampling_rate_hz)
+    recording = Recording.from_file(path, recording_id=f"{cut.id}_tp{factor}")
+    replica = recording.to_cut()
+    spoken = cut.supervisions[0]
+    replica.supervisions = [
+        SupervisionSegment(
+            id=f"{spoken.id}_tp{factor}", recording_id=recording.id, start=0.0, duration=recording.duration,
+            text=spoken.text, speaker=spoken.speaker,
+        )
+    ]  # fmt: skip
+    return _of_the_same_side(cut, replica.with_custom("tempo", factor))
+
+
+def _of_the_same_side(original: Cut, replica: Cut) -> Cut:
+    for spoken in replica.supervisions:
+        spoken.custom = (spoken.custom or {}) | {"side": side_of(original)}
+    return replica
+
+
+def compute_statistics(cuts: CutSet, pipeline: FeaturePipeline, by_side: bool = False) -> dict[str, MeanStd]:
+    """Mean and deviation of log-Mel energies over all, and by speaker or by side of a conversation."""
 
     def utterances() -> Iterator[tuple[str, torch.Tensor]]:
         for cut in cuts:
-            yield speaker_of(cut) or cut.id, pipeline.raw(cut)
+            group = f"side:{side_of(cut)}" if by_side else f"speaker:{speaker_of(cut) or cut.id}"
+            yield group, pipeline.raw(cut)
 
     return accumulate_statistics(utterances())
 

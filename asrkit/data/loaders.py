@@ -94,10 +94,11 @@ class BatchDataset(Dataset):
         """
         features, tokens, augmented = [], [], Counter[str]()
         for cut in part:
-            x, applied = self.pipeline(cut, self.seed, self.epoch)
+            labels = encode_transcript(self.tokenizer, cut) if self.tokenizer else []
+            x, applied = self.pipeline(cut, self.seed, self.epoch, len(labels))
             features.append(x)
             augmented.update(applied)
-            tokens.append(encode_transcript(self.tokenizer, cut) if self.tokenizer else [])
+            tokens.append(labels)
         return collate(features, tokens, part, augmented)
 
 

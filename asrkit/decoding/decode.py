@@ -11,7 +11,6 @@ from asrkit.data.batching import inference_batches
 from asrkit.data.loaders import BatchDataset, LoaderError, iterate
 from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.errors import UserError
-from asrkit.features.fbank import FRAME_SHIFT_S
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.models.transducer import Transducer
 
@@ -54,5 +53,5 @@ def decode_cuts(
         batch = batches[0].to(device)
         with torch.inference_mode():
             encoder_out, encoder_lens = model.encoder(batch.features, batch.feature_lens)
-            nbest = search(model, encoder_out, encoder_lens, FRAME_SHIFT_S * model.encoder.subsampling)
+            nbest = search(model, encoder_out, encoder_lens, pipeline.frame_shift_s * model.encoder.subsampling)
         yield from zip(batch.cuts, nbest, strict=True)

@@ -55,7 +55,7 @@ class Recognizer:
 
     def __init__(self, path: str | Path, method: str = "greedy", beam: int = 8) -> None:
         self.bundle: ModelBundle = load_model(Path(path))
-        self.pipeline: FeaturePipeline = build_pipeline(self.bundle.config.features, self.bundle.statistics)
+        self.pipeline: FeaturePipeline = build_pipeline(self.bundle.config, self.bundle.statistics)
         self.search: Search = make_search(method, beam=beam)
 
     def transcribe(self, path: str | Path) -> Transcript:
@@ -74,10 +74,11 @@ class Recognizer:
         """The best hypothesis of (N,) samples in [-1, 1] at the model's sampling rate."""
         pipeline, model = self.pipeline, self.bundle.model
         features = fbank(waveform, pipeline.sampling_rate_hz, pipeline.num_mel_bins)
-        x = pipeline.normalize(features, speaker=None).unsqueeze(0)  # (1, T, F)
+        x = pipeline.finish(pipeline.normalize(features, None), None).unsqueeze(0)  # (1, T, F)
         with torch.inference_mode():
             encoder_out, encoder_lens = model.encoder(x, torch.tensor([x.shape[1]]))
-            return self.search(model, encoder_out, encoder_lens, FRAME_SHIFT_S * model.encoder.subsampling)[0][0]
+            frame_shift_s = pipeline.frame_shift_s * model.encoder.subsampling
+            return self.search(model, encoder_out, encoder_lens, frame_shift_s)[0][0]
 
 
 def read_audio(path: Path, sampling_rate_hz: int) -> torch.Tensor:

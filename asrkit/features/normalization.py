@@ -51,10 +51,10 @@ def accumulate_statistics(utterances: Iterable[tuple[str, torch.Tensor]]) -> dic
     """Statistics of each group and, under the name ``global``, of all frames together.
 
     Args:
-        utterances: pairs of a group's name (the speaker) and (T, F) features.
+        utterances: pairs of a group's name (such as ``speaker:fash``) and (T, F) features.
     """
     sums: dict[str, _Sums] = {GLOBAL: _Sums()}
     for group, features in utterances:
         sums[GLOBAL].add(features)
-        sums.setdefault(f"speaker:{group}", _Sums()).add(features)
+        sums.setdefault(group, _Sums()).add(features)
     return {name: item.finish() for name, item in sums.items() if item.count}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,13 +11,12 @@ from lhotse.audio.backend import LibsndfileBackend, audio_backend
 from lhotse.cut import Cut
 
 from asrkit.errors import UserError
-from asrkit.features.fbank import fbank
+from asrkit.features.augmentation import Augmentation, Presentation
+from asrkit.features.fbank import FRAME_SHIFT_S, fbank
 from asrkit.features.normalization import GLOBAL, MeanStd, mean_std
+from asrkit.features.stacking import add_deltas, stack_frames
 
-SPEED = "speed"
-
-Augmentation = Callable[[torch.Tensor, torch.Generator], tuple[torch.Tensor, bool]]
-"""Changes (T, F) features at random and says whether this utterance was chosen."""
+REPLICA = "speed"
 
 
 def seeded_generator(*parts: int | str) -> torch.Generator:
@@ -29,19 +27,32 @@ def seeded_generator(*parts: int | str) -> torch.Generator:
 
 @dataclass(frozen=True)
 class FeaturePipeline:
-    """Fbank, normalization, augmentation."""
+    """Fbank, normalization, augmentation, deltas, stacking, speaker vector: in this order."""
 
     sampling_rate_hz: int = 16000
     num_mel_bins: int = 80
     normalization: str = "global"
+    """``none``, ``global``, ``speaker`` or ``side`` (of a conversation)."""
     statistics: dict[str, MeanStd] = field(default_factory=dict)
     augmentations: dict[str, Augmentation] = field(default_factory=dict)
-    """Applied in this order, in training only."""
+    """Applied in this order, in training only, to normalized log-Mel frames."""
+    deltas: bool = False
+    stacking: int = 1
+    """Log-Mel frames joined to one."""
+    speaker_vectors: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Appended to each frame, by speaker; none where empty."""
+    frames_per_label: int = 1
+    """Log-Mel frames in an encoder frame: an utterance needs as many for each of its labels."""
 
     @property
     def augmentation_names(self) -> tuple[str, ...]:
         """Everything that training counts the hits of."""
-        return (SPEED, *self.augmentations)
+        return (REPLICA, *self.augmentations)
+
+    @property
+    def frame_shift_s(self) -> float:
+        """Seconds between the frames that the model sees."""
+        return FRAME_SHIFT_S * self.stacking
 
     def raw(self, cut: Cut) -> torch.Tensor:
         """(T, F) log-Mel energies of a cut: the stored ones where there are any, computed ones elsewhere.
@@ -64,42 +75,78 @@ class FeaturePipeline:
         except (OSError, ValueError) as error:
             raise UserError(f"cannot read the stored features of {cut.id}; run asrkit features --force") from error
 
-    def normalize(self, features: torch.Tensor, speaker: str | None) -> torch.Tensor:
-        """(T, F) to (T, F). A speaker without statistics is normalized by the utterance's own."""
+    def normalize(self, features: torch.Tensor, group: str | None) -> torch.Tensor:
+        """(T, F) to (T, F). A speaker or side without statistics is normalized by the utterance's own."""
         if self.normalization == "none":
             return features
         if self.normalization == "global":
             return self.statistics[GLOBAL].apply(features)
-        known = self.statistics.get(f"speaker:{speaker}")
+        known = self.statistics.get(f"{self.normalization}:{group}")
         return (known or mean_std(features)).apply(features)
 
-    def __call__(self, cut: Cut, seed: int = 0, epoch: int | None = None) -> tuple[torch.Tensor, list[str]]:
+    def normalized(self, cut: Cut) -> torch.Tensor:
+        """(T, F) log-Mel energies of a cut after normalization."""
+        return self.normalize(self.raw(cut), side_of(cut) if self.normalization == "side" else speaker_of(cut))
+
+    def finish(self, features: torch.Tensor, speaker: str | None) -> torch.Tensor:
+        """Normalized (T, F) log-Mel frames to model input: deltas, stacking, speaker vector.
+
+        Raises:
+            UserError: the speaker has no vector.
+        """
+        if self.deltas:
+            features = add_deltas(features)
+        if self.stacking > 1:
+            features = stack_frames(features, self.stacking)
+        if not self.speaker_vectors:
+            return features
+        if speaker not in self.speaker_vectors:
+            raise UserError(f"speaker '{speaker}' has no vector in features.speaker_vectors; add it to that file")
+        return torch.cat([features, self.speaker_vectors[speaker].expand(features.shape[0], -1)], dim=1)
+
+    def __call__(
+        self, cut: Cut, seed: int = 0, epoch: int | None = None, num_labels: int = 0
+    ) -> tuple[torch.Tensor, list[str]]:
         """Model input of a cut.
 
         Args:
             cut: one utterance.
             seed: of the experiment.
             epoch: which presentation this is; None means no augmentation.
+            num_labels: for which the augmented utterance must be long enough.
 
         Returns:
             (T, F) float32, and the names of the augmentations that were applied.
         """
-        features = self.normalize(self.raw(cut), speaker_of(cut))
+        features = self.normalized(cut)
         applied = []
-        if epoch is not None and cut.has_recording and cut.recording.transforms:
-            applied.append(SPEED)  # a replica that the feature stage made
         if epoch is not None:
-            generator = seeded_generator(seed, epoch, cut.id)
+            if is_replica(cut):
+                applied.append(REPLICA)
+            presentation = Presentation(
+                cut, epoch, num_labels * self.frames_per_label, seeded_generator(seed, epoch, cut.id)
+            )
             for name, augmentation in self.augmentations.items():
-                features, hit = augmentation(features, generator)
+                features, hit = augmentation(features, presentation)
                 if hit:
                     applied.append(name)
-        return features, applied
+        return self.finish(features, speaker_of(cut)), applied
 
 
 def speaker_of(cut: Cut) -> str | None:
     """The speaker of a cut's first supervision."""
     return cut.supervisions[0].speaker if cut.supervisions else None
+
+
+def side_of(cut: Cut) -> str:
+    """The side of a conversation: the custom field ``side`` of the supervision, or recording and channel."""
+    custom = cut.supervisions[0].custom if cut.supervisions else None
+    return str((custom or {}).get("side") or f"{cut.recording_id}-{cut.channel}")
+
+
+def is_replica(cut: Cut) -> bool:
+    """Whether the feature stage made this cut from another one, at another speed or tempo."""
+    return bool(cut.has_recording and cut.recording.transforms) or cut.has_custom("tempo")
 
 
 def load_audio(cut: Cut, sampling_rate_hz: int) -> torch.Tensor:

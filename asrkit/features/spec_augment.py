@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from asrkit.features.augmentation import Presentation, chosen
+
 
 @dataclass(frozen=True)
 class SpecAugment:
@@ -18,17 +20,10 @@ class SpecAugment:
     max_time_mask_frames: int
     max_time_mask_fraction: float
 
-    def __call__(self, features: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor, bool]:
-        """Masks one utterance.
-
-        Args:
-            features: (T, F), normalized.
-            generator: source of all its random decisions.
-
-        Returns:
-            A masked copy (T, F), and whether the utterance was chosen.
-        """
-        if torch.rand((), generator=generator).item() >= self.probability:
+    def __call__(self, features: torch.Tensor, presentation: Presentation) -> tuple[torch.Tensor, bool]:
+        """(T, F) to a masked copy, and whether the utterance was chosen."""
+        generator = presentation.generator
+        if not chosen(self.probability, generator):
             return features, False
         num_frames, num_bins = features.shape
         masked = features.clone()

@@ -13,18 +13,16 @@ class RelativeSelfAttention(nn.Module):
     by the heads; distances beyond ``max_distance`` share its ends.
     """
 
-    def __init__(self, d_model: int, num_heads: int, max_distance: int) -> None:
+    def __init__(self, d_model: int, num_heads: int, head_dim: int, max_distance: int) -> None:
         super().__init__()
-        if d_model % num_heads:
-            raise ValueError(f"d_model {d_model} is not a multiple of num_heads {num_heads}")
         self.num_heads = num_heads
-        self.head_dim = d_model // num_heads
+        self.head_dim = head_dim
         self.max_distance = max_distance
-        self.query_value = nn.Linear(d_model, 2 * d_model)
+        self.query_value = nn.Linear(d_model, 2 * num_heads * head_dim)
         # A bias on the keys adds the same to all scores of a query: its gradient is rounding noise.
-        self.key = nn.Linear(d_model, d_model, bias=False)
+        self.key = nn.Linear(d_model, num_heads * head_dim, bias=False)
         self.relative = nn.Parameter(torch.randn(2 * max_distance + 1, self.head_dim) * self.head_dim**-0.5)
-        self.out = nn.Linear(d_model, d_model)
+        self.out = nn.Linear(num_heads * head_dim, d_model)
 
     def forward(self, x: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         """Attends over a batch.
@@ -36,14 +34,14 @@ class RelativeSelfAttention(nn.Module):
         Returns:
             (B, T, D).
         """
-        batch, time, width = x.shape
+        batch, time, _ = x.shape
         qv = self.query_value(x).view(batch, time, 2, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
         q, v = qv.unbind(0)  # each (B, H, T, d)
         k = self.key(x).view(batch, time, self.num_heads, self.head_dim).transpose(1, 2)  # (B, H, T, d)
         q = q * self.head_dim**-0.5
         scores = q @ k.transpose(-1, -2) + self._relative_scores(q)  # (B, H, T, T)
         weights = torch.softmax(scores + bias.to(scores.dtype), dim=-1)
-        attended = (weights @ v).transpose(1, 2).reshape(batch, time, width)
+        attended = (weights @ v).transpose(1, 2).reshape(batch, time, -1)
         return self.out(attended)
 
     def _relative_scores(self, q: torch.Tensor) -> torch.Tensor:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import nn
 
 from asrkit.masking import valid_mask
 from asrkit.models.attention import RelativeSelfAttention
-from asrkit.models.convolution import ConvolutionModule
+from asrkit.models.convolution import ConvolutionModule, DepthwiseConv
 from asrkit.models.dropout import Dropout
 from asrkit.models.encoder import Encoder
-from asrkit.models.subsampling import ConvSubsampling
+from asrkit.models.subsampling import ConvSubsampling, InputProjection
 
 
 class FeedForward(nn.Module):
@@ -34,15 +37,15 @@ class ConformerBlock(nn.Module):
     """
 
     def __init__(
-        self, d_model: int, num_heads: int, ff_expansion: int, conv_kernel: int, dropout: float, max_distance: int
+        self, d_model: int, ff_expansion: int, dropout: float, attention: RelativeSelfAttention, conv: ConvolutionModule
     ) -> None:
         super().__init__()
         self.norm_ff1 = nn.LayerNorm(d_model)
         self.ff1 = FeedForward(d_model, ff_expansion)
         self.norm_attention = nn.LayerNorm(d_model)
-        self.attention = RelativeSelfAttention(d_model, num_heads, max_distance)
+        self.attention = attention
         self.norm_conv = nn.LayerNorm(d_model)
-        self.conv = ConvolutionModule(d_model, conv_kernel)
+        self.conv = conv
         self.norm_ff2 = nn.LayerNorm(d_model)
         self.ff2 = FeedForward(d_model, ff_expansion)
         self.norm_out = nn.LayerNorm(d_model)
@@ -58,9 +61,24 @@ class ConformerBlock(nn.Module):
 
 
 class Conformer(Encoder):
-    """Subsampling by 4 and a stack of conformer blocks."""
+    """Subsampling and a stack of conformer blocks.
 
-    subsampling = ConvSubsampling.subsampling
+    Args:
+        feature_dim: F.
+        num_layers: blocks.
+        d_model: D.
+        num_heads: of the attention.
+        head_dim: of a head; 0 for D / num_heads.
+        ff_expansion: inner width of the feed-forward modules, in D.
+        conv_expansion: channels of the convolution module, in D.
+        conv_kernel: frames that the depthwise convolution sees.
+        dropout: on the output of each module.
+        subsampling: 4, by two convolutions, or 1, by a linear map.
+        subsampling_channels: of those convolutions.
+        max_relative_distance: see :class:`RelativeSelfAttention`.
+        temporal: makes the filter of the convolution module from the number of channels; the depthwise
+            convolution if None.
+    """
 
     def __init__(
         self,
@@ -69,18 +87,37 @@ class Conformer(Encoder):
         num_layers: int,
         d_model: int,
         num_heads: int,
+        head_dim: int = 0,
         ff_expansion: int = 4,
+        conv_expansion: int = 1,
         conv_kernel: int = 15,
         dropout: float = 0.1,
+        subsampling: int = 4,
         subsampling_channels: int = 32,
         max_relative_distance: int = 256,
+        temporal: Callable[[int], nn.Module] | None = None,
     ) -> None:
         super().__init__()
-        self.feature_dim = feature_dim
-        self.output_dim = d_model
-        self.subsample = ConvSubsampling(feature_dim, subsampling_channels, d_model, dropout)
+        if not head_dim and d_model % num_heads:
+            raise ValueError(f"d_model {d_model} is not a multiple of num_heads {num_heads}")
+        if subsampling not in (1, 4):
+            raise ValueError(f"subsampling must be 1 or 4, got {subsampling}")
+        self.feature_dim, self.output_dim, self.subsampling = feature_dim, d_model, subsampling
+        self.subsample: InputProjection | ConvSubsampling
+        if subsampling == 1:
+            self.subsample = InputProjection(feature_dim, d_model, dropout)
+        else:
+            self.subsample = ConvSubsampling(feature_dim, subsampling_channels, d_model, dropout)
+        channels = conv_expansion * d_model
+        make_filter = temporal or partial(DepthwiseConv, kernel=conv_kernel)
         self.blocks = nn.ModuleList(
-            ConformerBlock(d_model, num_heads, ff_expansion, conv_kernel, dropout, max_relative_distance)
+            ConformerBlock(
+                d_model,
+                ff_expansion,
+                dropout,
+                RelativeSelfAttention(d_model, num_heads, head_dim or d_model // num_heads, max_relative_distance),
+                ConvolutionModule(d_model, channels, make_filter(channels)),
+            )
             for _ in range(num_layers)
         )
         self._initialise(num_layers)
@@ -102,8 +139,9 @@ class Conformer(Encoder):
             if name.endswith(("ff1.down", "ff2.down", "attention.out", "conv.pointwise_out")):
                 with torch.no_grad():
                     module.weight.mul_((4 * num_layers) ** -0.5)
-        for conv in (self.subsample.conv1, self.subsample.conv2):
-            nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
+        if isinstance(self.subsample, ConvSubsampling):
+            for conv in (self.subsample.conv1, self.subsample.conv2):
+                nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
         nn.init.uniform_(self.subsample.proj.bias, -0.5, 0.5)
 
     def forward(self, x: torch.Tensor, x_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

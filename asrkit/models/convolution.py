@@ -27,21 +27,26 @@ class DepthwiseConv(nn.Module):
 
 
 class ConvolutionModule(nn.Module):
-    """Pointwise, GLU, depthwise, norm, SiLU, pointwise (Gulati et al. 2020, arXiv 2005.08100, fig. 2).
+    """Pointwise, GLU, temporal filter, norm, SiLU, pointwise (Gulati et al. 2020, arXiv 2005.08100, fig. 2).
 
     The norm is a LayerNorm, not a BatchNorm: statistics over a batch would see its padding and differ
     between one process and several.
+
+    Args:
+        d_model: D.
+        channels: of the filter.
+        temporal: the filter, (B, T, channels) to the same shape: a depthwise convolution or a state space.
     """
 
-    def __init__(self, d_model: int, kernel: int) -> None:
+    def __init__(self, d_model: int, channels: int, temporal: nn.Module) -> None:
         super().__init__()
-        self.pointwise_in = nn.Linear(d_model, 2 * d_model)
-        self.depthwise = DepthwiseConv(d_model, kernel)
-        self.norm = nn.LayerNorm(d_model)
-        self.pointwise_out = nn.Linear(d_model, d_model)
+        self.pointwise_in = nn.Linear(d_model, 2 * channels)
+        self.temporal = temporal
+        self.norm = nn.LayerNorm(channels)
+        self.pointwise_out = nn.Linear(channels, d_model)
 
     def forward(self, x: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
         """(B, T, D) and (B, T, 1) mask of real frames (of x's type) to (B, T, D)."""
         x = F.glu(self.pointwise_in(x), dim=-1)
-        x = self.depthwise(x * valid)
+        x = self.temporal(x * valid)
         return self.pointwise_out(F.silu(self.norm(x)))

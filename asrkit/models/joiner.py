@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from asrkit.losses.pruned_transducer import prune
+
 
 class Joiner(nn.Module):
     """Logits of W_out tanh(W_enc h ∘ W_pred g), ∘ a sum or an element-wise product.
@@ -64,9 +66,9 @@ class Joiner(nn.Module):
         )
         return self.out(joint)
 
-    def pruned(self, encoder_out: torch.Tensor, predictor_out: torch.Tensor) -> torch.Tensor:
-        """(B, T', 1, D) and the kept (B, T', S, P) to logits (B, T', S, V)."""
-        return self.combine(self.encoder_proj(encoder_out), self.predictor_proj(predictor_out))
+    def pruned(self, encoder_out: torch.Tensor, predictor_out: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
+        """(B, T', D), (B, U + 1, P) and the label positions kept at each frame (B, T', S) to logits (B, T', S, V)."""
+        return self.combine(*prune(self.encoder_proj(encoder_out), self.predictor_proj(predictor_out), bounds))
 
 
 class _PackedJoint(torch.autograd.Function):

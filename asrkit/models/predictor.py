@@ -19,12 +19,21 @@ class LstmPredictor(nn.Module):
     defines the initial context.
     """
 
-    def __init__(self, vocab_size: int, embedding_dim: int, hidden_dim: int, num_layers: int, dropout: float) -> None:
+    def __init__(
+        self,
+        vocab_size: int,
+        embedding_dim: int,
+        hidden_dim: int,
+        num_layers: int,
+        dropout: float,
+        embedding_dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         self.output_dim = hidden_dim
         self.embedding = nn.Embedding(vocab_size, embedding_dim)
         self.lstm = nn.LSTM(embedding_dim, hidden_dim, num_layers, batch_first=True)
         self.dropout = Dropout(dropout)
+        self.embedding_dropout = Dropout(embedding_dropout)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Outputs for every prefix of the labels.
@@ -36,7 +45,7 @@ class LstmPredictor(nn.Module):
             (B, U + 1, hidden); entry u has seen the first u labels.
         """
         history = nn.functional.pad(tokens, (1, 0), value=BLANK_ID)
-        out, _ = self.lstm(self.dropout(self.embedding(history)))
+        out, _ = self.lstm(self.embedding_dropout(self.embedding(history)))
         return self.dropout(out)
 
     def initial_state(self, batch: int) -> State:

@@ -1,4 +1,4 @@
-"""Convolutional subsampling by 4 in time."""
+"""From features to the width of the encoder: by 4 in time, or not at all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,21 @@ from torch import nn
 
 from asrkit.masking import valid_mask
 from asrkit.models.dropout import Dropout
+
+
+class InputProjection(nn.Module):
+    """A linear map at the rate of the input, for features that are stacked already."""
+
+    subsampling = 1
+
+    def __init__(self, feature_dim: int, output_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.proj = nn.Linear(feature_dim, output_dim)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: torch.Tensor, x_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(B, T, F) and (B,) to (B, T, D) and the same lengths."""
+        return self.dropout(self.proj(x)), x_lens
 
 
 class ConvSubsampling(nn.Module):

@@ -2,42 +2,112 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 
+import torch
+from lhotse.cut import Cut
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
-from asrkit.config import Config, FeatureConfig, SpecAugmentConfig
+from asrkit.config import Config
+from asrkit.errors import UserError
+from asrkit.features.augmentation import Augmentation
+from asrkit.features.length_perturbation import LengthPerturbation
 from asrkit.features.normalization import MeanStd
-from asrkit.features.pipeline import Augmentation, FeaturePipeline
+from asrkit.features.pipeline import FeaturePipeline
+from asrkit.features.sequence_noise import SequenceNoise
 from asrkit.features.spec_augment import SpecAugment
+from asrkit.models.blstm import BlstmEncoder
 from asrkit.models.conformer import Conformer
+from asrkit.models.dssformer import dssformer
+from asrkit.models.encoder import Encoder
 from asrkit.models.joiner import Joiner
 from asrkit.models.predictor import LstmPredictor
-from asrkit.models.transducer import Transducer
+from asrkit.models.transducer import SimpleJoiner, Transducer
+
+
+def build_encoder(config: Config) -> Encoder:
+    """The encoder of an experiment."""
+    features, settings = config.features, config.model.encoder
+    input_dim = features.num_mel_bins * (3 if features.deltas else 1) * features.stacking + features.speaker_vector_dim
+    if settings.type == "blstm":
+        return BlstmEncoder(input_dim, **asdict(settings.blstm))
+    conformer = {"subsampling": settings.subsampling, **asdict(settings.conformer)}
+    if settings.type == "conformer":
+        return Conformer(input_dim, **conformer)
+    return dssformer(input_dim, dss=asdict(settings.dss), **conformer)
 
 
 def build_model(config: Config, vocab_size: int) -> Transducer:
     """The transducer of an experiment, with random weights from torch's global generator."""
-    encoder = Conformer(config.features.num_mel_bins, **asdict(config.model.encoder))
+    encoder = build_encoder(config)
     predictor = LstmPredictor(vocab_size, **asdict(config.model.predictor))
     joiner = Joiner(encoder.output_dim, predictor.output_dim, vocab_size=vocab_size, **asdict(config.model.joiner))
     needs_ctc = config.loss.ctc_weight > 0 or config.loss.ctc_only_epochs > 0
-    return Transducer(
-        encoder, predictor, joiner, ctc_head=nn.Linear(encoder.output_dim, vocab_size) if needs_ctc else None
-    )
+    ctc_head = nn.Linear(encoder.output_dim, vocab_size) if needs_ctc else None
+    simple = SimpleJoiner(encoder.output_dim, predictor.output_dim, vocab_size) if config.loss.prune_range else None
+    return Transducer(encoder, predictor, joiner, ctc_head, simple)
 
 
 def build_pipeline(
-    features: FeatureConfig, statistics: dict[str, MeanStd], spec_augment: SpecAugmentConfig | None = None
+    config: Config, statistics: dict[str, MeanStd], train: Sequence[Cut] | None = None
 ) -> FeaturePipeline:
-    """The feature pipeline of an experiment; augmentation only where its settings are given."""
-    augment: dict[str, Augmentation] = {}
-    if spec_augment is not None and spec_augment.probability > 0:
-        augment["spec_augment"] = SpecAugment(**asdict(spec_augment))
-    return FeaturePipeline(
+    """The feature pipeline of an experiment; augmentation only where its training utterances are given.
+
+    Raises:
+        UserError: the speaker vectors cannot be read.
+    """
+    features = config.features
+    vectors = read_speaker_vectors(Path(features.speaker_vectors)) if features.speaker_vectors else {}
+    if vectors and len(next(iter(vectors.values()))) != features.speaker_vector_dim:
+        raise UserError(
+            f"features.speaker_vector_dim is {features.speaker_vector_dim} but the vectors of "
+            f"{features.speaker_vectors} have {len(next(iter(vectors.values())))} numbers"
+        )
+    if features.speaker_vector_dim and not vectors:
+        raise UserError("features.speaker_vector_dim is set: give the vectors' file as features.speaker_vectors")
+    pipeline = FeaturePipeline(
         sampling_rate_hz=features.sampling_rate_hz,
         num_mel_bins=features.num_mel_bins,
         normalization=features.normalization,
         statistics=statistics,
-        augmentations=augment,
+        deltas=features.deltas,
+        stacking=features.stacking,
+        speaker_vectors=vectors,
+        frames_per_label=features.stacking * config.model.encoder.subsampling,
     )
+    return pipeline if train is None else replace(pipeline, augmentations=_augmentations(config, pipeline, train))
+
+
+def _augmentations(config: Config, pipeline: FeaturePipeline, train: Sequence[Cut]) -> dict[str, Augmentation]:
+    """Those with a probability above 0, in the order of Cui et al. 2022 (arXiv 2203.15176, fig. 1)."""
+    perturb, noise, masks = config.length_perturbation, config.sequence_noise, config.spec_augment
+    found: dict[str, Augmentation] = {}
+    if perturb.drop_probability > 0 or perturb.insert_probability > 0:
+        found["length_perturbation"] = LengthPerturbation(**asdict(perturb))
+    if noise.probability > 0:
+        found["sequence_noise"] = SequenceNoise(train, pipeline.normalized, noise.probability, noise.scale)
+    if masks.probability > 0:
+        found["spec_augment"] = SpecAugment(**asdict(masks))
+    return found
+
+
+def read_speaker_vectors(path: Path) -> dict[str, torch.Tensor]:
+    """Vectors by speaker, such as i-vectors: a safetensors file with one (E,) tensor a speaker.
+
+    Raises:
+        UserError: no such file, or not a safetensors file of vectors of one length.
+    """
+    if not path.is_file():
+        raise UserError(f"features.speaker_vectors: there is no file {path}")
+    try:
+        vectors = load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"features.speaker_vectors: {path} is not a safetensors file ({error})") from error
+    shapes = {tuple(vector.shape) for vector in vectors.values()}
+    if len(shapes) != 1 or len(next(iter(shapes))) != 1:
+        raise UserError(f"features.speaker_vectors: {path} must hold vectors of one length, it holds {sorted(shapes)}")
+    return {speaker: vector.float() for speaker, vector in vectors.items()}

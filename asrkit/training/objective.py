@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 
 from asrkit.config import LossConfig
 from asrkit.data.batching import Batch
+from asrkit.errors import UserError
 from asrkit.losses.ctc import ctc_loss
+from asrkit.losses.k2_transducer import k2_pruned_losses, k2_pruned_transducer_loss
+from asrkit.losses.pruned_transducer import pruned_transducer_loss, pruning_bounds, simple_transducer_loss
 from asrkit.losses.transducer import transducer_loss
 from asrkit.models.transducer import Transducer
 
@@ -64,16 +68,33 @@ def transducer_objective(config: LossConfig) -> Objective:
             total = total + transducer
         return Losses(total, parts)
 
-    lattice = _torchaudio_lattice if config.implementation == "torchaudio" else _full_lattice
+    lattice = _lattice(config)
     return objective
 
 
+Lattice = Callable[[Transducer, torch.Tensor, torch.Tensor, Batch], torch.Tensor]
+"""From the model, encoder_out, encoder_lens and the batch to the sum of the transducer losses."""
+
+
+def _lattice(config: LossConfig) -> Lattice:
+    """The transducer loss that the settings name."""
+    if config.prune_range:
+        return partial(_pruned_lattice, config=config)
+    if config.implementation == "k2":
+        raise UserError("loss.implementation=k2 computes the pruned loss: set loss.prune_range, such as 5")
+    if config.implementation == "torchaudio":
+        return _torchaudio_lattice
+    return partial(_full_lattice, fastemit_lambda=config.fastemit_lambda)
+
+
 def _full_lattice(
-    model: Transducer, encoder_out: torch.Tensor, encoder_lens: torch.Tensor, batch: Batch
+    model: Transducer, encoder_out: torch.Tensor, encoder_lens: torch.Tensor, batch: Batch, fastemit_lambda: float
 ) -> torch.Tensor:
     predictor_out = model.predictor(batch.tokens)
     logits = model.joiner.packed(encoder_out, predictor_out, encoder_lens, batch.token_lens)
-    return transducer_loss(logits, batch.tokens, encoder_lens, batch.token_lens, reduction="sum")
+    return transducer_loss(
+        logits, batch.tokens, encoder_lens, batch.token_lens, reduction="sum", fastemit_lambda=fastemit_lambda
+    )
 
 
 def _torchaudio_lattice(
@@ -82,6 +103,29 @@ def _torchaudio_lattice(
     from torchaudio.functional import rnnt_loss
 
     logits = model.joiner(encoder_out, model.predictor(batch.tokens)).float().contiguous()
-    return rnnt_loss(
-        logits, batch.tokens.int(), encoder_lens.int(), batch.token_lens.int(), blank=0, reduction="sum"
-    )
+    return rnnt_loss(logits, batch.tokens.int(), encoder_lens.int(), batch.token_lens.int(), blank=0, reduction="sum")
+
+
+def _pruned_lattice(
+    model: Transducer, encoder_out: torch.Tensor, encoder_lens: torch.Tensor, batch: Batch, config: LossConfig
+) -> torch.Tensor:
+    """The pruned loss plus ``simple_weight`` times that of the trivial joiner, by this package or by k2."""
+    assert model.simple_joiner is not None
+    predictor_out = model.predictor(batch.tokens)
+    labels = batch.tokens, encoder_lens, batch.token_lens
+    parts: tuple[torch.Tensor, torch.Tensor] = model.simple_joiner(encoder_out, predictor_out)
+    am_scale, lm_scale = config.am_only_scale, config.lm_only_scale
+    if config.implementation == "k2":
+        simple, bounds = k2_pruned_losses(
+            *parts, *labels, prune_range=config.prune_range, am_only_scale=am_scale, lm_only_scale=lm_scale
+        )
+        loss = k2_pruned_transducer_loss
+    else:
+        simple, posteriors = simple_transducer_loss(
+            *parts, *labels, am_only_scale=am_scale, lm_only_scale=lm_scale
+        )
+        bounds = pruning_bounds(posteriors, encoder_lens, batch.token_lens, config.prune_range)
+        loss = pruned_transducer_loss
+    logits = model.joiner.pruned(encoder_out, predictor_out, bounds)
+    pruned = loss(logits, batch.tokens, bounds, encoder_lens, batch.token_lens)
+    return pruned.sum() + config.simple_weight * simple.sum()

@@ -60,11 +60,12 @@ def run_training(config: Config, data_dir: Path, exp_dir: Path, hooks: Hooks | N
         statistics = load_statistics(data_dir)
         torch.manual_seed(config.train.seed)
         bundle = ModelBundle(build_model(config, tokenizer.vocab_size), config, tokenizer, statistics)
+        train = list(read_cuts(features_path(data_dir, "train")))
         data = TrainingData(
-            train=list(read_cuts(features_path(data_dir, "train"))),
+            train=train,
             dev=list(read_cuts(features_path(data_dir, "dev"))),
-            train_pipeline=build_pipeline(config.features, statistics, config.spec_augment),
-            dev_pipeline=build_pipeline(config.features, statistics),
+            train_pipeline=build_pipeline(config, statistics, train),
+            dev_pipeline=build_pipeline(config, statistics),
         )
         if process.is_main:
             hours = sum(cut.duration for cut in data.train) / 3600

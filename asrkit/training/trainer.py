@@ -98,7 +98,7 @@ class Trainer:
             self.hooks.rewrite(self.model)
         self.objective = self.hooks.objective or transducer_objective(self.config.loss)
         train = self.config.train
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), weight_decay=train.weight_decay, fused=True)
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.model, train.weight_decay), fused=True)
         self.scaler = torch.amp.GradScaler(process.device.type, enabled=train.autocast == "fp16")
         self.checkpoints = CheckpointFolder(
             self.exp_dir / "checkpoints", max(2, train.average_epochs), train.keep_every_epochs
@@ -298,7 +298,7 @@ class Trainer:
         cuts = self.hooks.select(self.data.train, epoch) if self.hooks.select else self.data.train
         budget = BatchBudget(
             train.batch_seconds, train.lattice_budget, self.process.world_size * train.accumulation_steps,
-            self.bundle.tokenizer.vocab_size, self.model.encoder.subsampling,
+            self.bundle.tokenizer.vocab_size, self.data.train_pipeline.frame_shift_s * self.model.encoder.subsampling,
         )  # fmt: skip
         return plan_epoch(cuts, self.num_tokens, budget, seed=train.seed, epoch=epoch, num_buckets=train.num_buckets)
 
@@ -377,6 +377,14 @@ class Trainer:
     def _where(self, batches: list[Batch]) -> str:
         ids = " ".join(id for batch in batches for id in batch.utterance_ids)
         return f"epoch {self.state.epoch}, update {self.state.step} (utterances {ids})"
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
+    """All parameters, and without decay those that a module has marked ``no_weight_decay``."""
+    marked = [p for p in model.parameters() if getattr(p, "no_weight_decay", False)]
+    others = [p for p in model.parameters() if not getattr(p, "no_weight_decay", False)]
+    groups: list[dict[str, object]] = [{"params": others, "weight_decay": weight_decay}]
+    return [*groups, {"params": marked, "weight_decay": 0.0}] if marked else groups
 
 
 def learning_rate(schedule: ScheduleConfig, epoch: int, fraction: float, num_epochs: int) -> float:

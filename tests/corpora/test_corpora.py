@@ -11,6 +11,7 @@ import soundfile
 from asrkit.corpora.an4 import read_an4
 from asrkit.corpora.containers import truncation
 from asrkit.corpora.folder import read_folder
+from asrkit.corpora.speechocean762 import read_speechocean762
 from asrkit.corpora.utterances import Utterance, check, to_cut_sets
 from asrkit.errors import UserError
 from asrkit.features.pipeline import load_audio
@@ -112,3 +113,31 @@ def test_folders_that_cannot_be_read_say_why(tmp_path: Path) -> None:
         read_folder(tmp_path, tmp_path)
     with pytest.raises(UserError, match=r"an4_train\.fileids is missing"):
         read_an4(tmp_path, tmp_path)
+
+
+def test_speechocean762_splits_by_speaker_and_by_sentence(tmp_path: Path) -> None:
+    """A release of 60 + 60 speakers, two utterances each; one sentence of train is said in test too."""
+    for part, first in (("train", 0), ("test", 100)):
+        rows: dict[str, list[str]] = {"text": [], "utt2spk": [], "wav.scp": []}
+        for speaker in range(first, first + 60):
+            for n in range(2):
+                id = f"{speaker:04d}{n}"
+                rows["text"].append(f"{id}\tSENTENCE {speaker if (speaker, n) != (5, 0) else 100} {n}")
+                rows["utt2spk"].append(f"{id}\t{speaker:04d}")
+                rows["wav.scp"].append(f"{id}\tWAVE/SPEAKER{speaker:04d}/{id}.WAV")
+        (tmp_path / part).mkdir()
+        for name, lines in rows.items():
+            (tmp_path / part / name).write_text("\n".join(lines) + "\n")
+    copy = tmp_path / "WAVE" / "SPEAKER0000" / "00000.ogg"
+    copy.parent.mkdir(parents=True)
+    copy.touch()
+    utterances = read_speechocean762(tmp_path, tmp_path)
+    speakers = {split: {u.speaker for u in utterances if u.split == split} for split in ("train", "dev", "test")}
+    assert speakers["test"] == {f"{s:04d}" for s in range(100, 125)}
+    assert speakers["dev"] == {f"{s:04d}" for s in range(125, 150)}
+    assert speakers["train"] == {f"{s:04d}" for s in [*range(60), *range(150, 160)]}
+    by_id = {u.id: u for u in utterances}
+    assert len(utterances) == 239 and "00050" not in by_id  # SENTENCE 100 0 is in test
+    assert by_id["00000"].audio == copy and by_id["00001"].text == "SENTENCE 0 1"
+    with pytest.raises(UserError, match="must be speechocean762's folder"):
+        read_speechocean762(tmp_path / "nowhere", tmp_path)

@@ -21,7 +21,7 @@ NUM_TOKENS = {cut.id: 1 + int(cut.duration * 3) for cut in CUTS}
 
 
 def budget(parts: int = 1, batch_seconds: float = 30.0, lattice_budget: int = 10**9) -> BatchBudget:
-    return BatchBudget(batch_seconds, lattice_budget, parts, vocab_size=50, subsampling=4)
+    return BatchBudget(batch_seconds, lattice_budget, parts, vocab_size=50, frame_shift_s=0.04)
 
 
 def ids(plan: list[list[list[MonoCut]]]) -> list[list[list[str]]]:

@@ -66,7 +66,7 @@ def test_weights_of_another_architecture_are_named(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     save_model(path, tiny_bundle())
     bundle = tiny_bundle()
-    bundle.config.model.encoder.d_model = 32
+    bundle.config.model.encoder.conformer.d_model = 32
     save_model(tmp_path / "lies.safetensors", bundle)
     with pytest.raises(UserError, match=r"another architecture: '\S+' is \(.*\) there and \(.*\) here"):
         load_model(tmp_path / "lies.safetensors")

@@ -18,11 +18,12 @@ from lhotse.cut import Cut
 from asrkit.config import LossConfig
 from asrkit.data.batching import Batch
 from asrkit.errors import UserError
+from asrkit.models.dssformer import dssformer
 from asrkit.models.transducer import Transducer
 from asrkit.training.objective import Losses, transducer_objective
 from asrkit.training.progress import read_metrics
 from asrkit.training.run import run_training
-from asrkit.training.trainer import Hooks
+from asrkit.training.trainer import Hooks, parameter_groups
 from tests.training.conftest import Workshop
 
 
@@ -71,7 +72,9 @@ def test_sigterm_saves_and_the_run_goes_on(workshop: Workshop, unbroken: dict[st
 
 
 def test_two_processes_equal_one_with_all_of_the_batch(workshop: Workshop) -> None:
-    still = ["model.encoder.dropout=0", "model.predictor.dropout=0", "train.num_epochs=2", "loss.ctc_only_epochs=1"]
+    dropouts = ("encoder.conformer.dropout", "predictor.dropout", "predictor.embedding_dropout")
+    still = [f"model.{name}=0" for name in dropouts]
+    still += ["train.num_epochs=2", "loss.ctc_only_epochs=1"]
     workshop.finish("one", *still)
     workshop.finish("two", *still, processes=2)
     workshop.finish("accumulated", *still, "train.accumulation_steps=3")
@@ -173,6 +176,29 @@ def test_a_loss_finite_without_autocast_goes_on(workshop: Workshop) -> None:
         Hooks(objective=objective),
     )
     assert (workshop.folder / "retry" / "averaged.safetensors").exists()
+
+
+@pytest.mark.parametrize("settings", [{"prune_range": 3}, {"implementation": "torchaudio"}, {"fastemit_lambda": 0.01}])
+def test_every_loss_trains(workshop: Workshop, settings: dict[str, object]) -> None:
+    config = workshop.config(num_epochs=2, checkpoint_every_steps=1000)
+    config.loss = replace(config.loss, **settings)  # type: ignore[arg-type]
+    exp = workshop.folder / "-".join(settings)
+    run_training(config, workshop.data_dir, exp)
+    lines = read_metrics(exp / "metrics.jsonl")
+    assert lines[1]["loss"]["transducer"] < lines[0]["loss"]["transducer"]
+
+
+def test_k2_needs_a_pruned_loss() -> None:
+    with pytest.raises(UserError, match=r"set loss\.prune_range"):
+        transducer_objective(LossConfig(implementation="k2"))
+
+
+def test_state_spaces_are_not_decayed() -> None:
+    encoder = dssformer(16, dss={"state_dim": 4}, num_layers=2, d_model=16, num_heads=2)
+    decayed, spared = parameter_groups(encoder, 0.1)
+    assert decayed["weight_decay"] == 0.1 and spared["weight_decay"] == 0.0
+    assert isinstance(spared["params"], list) and len(spared["params"]) == 2 * 4
+    assert isinstance(decayed["params"], list) and len(decayed["params"]) == len(list(encoder.parameters())) - 8
 
 
 def test_early_stop_and_metrics(workshop: Workshop) -> None:

@@ -1,0 +1,58 @@
+"""speechocean762 (Zhang et al. 2021, arXiv 2104.01378; OpenSLR 101): read English, Mandarin first language.
+
+2 × 125 speakers, half of them children, 20 utterances each, 16 kHz. The release's own train and test share most of
+their sentences, so the split here is by speaker and by sentence.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from asrkit.corpora.utterances import AUDIO_SUFFIXES, Utterance
+from asrkit.errors import UserError
+from asrkit.text.normalize import normalize_plain
+
+NUM_HELD_OUT_SPEAKERS = 25
+LISTS = ("text", "utt2spk", "wav.scp")
+
+
+def read_speechocean762(corpus_dir: Path, data_dir: Path) -> list[Utterance]:
+    """All utterances but those of train whose sentence is in dev or test.
+
+    Test is the 25 speakers of the release's test whose ids sort first, dev the next 25, train the 200 others.
+
+    Raises:
+        UserError: the folder is not the release.
+    """
+    tables = {(part, name): _read(corpus_dir / part / name) for part in ("train", "test") for name in LISTS}
+    pooled = {name: tables["train", name] | tables["test", name] for name in LISTS}
+    speakers = sorted(set(tables["test", "utt2spk"].values()))
+    held_out = dict.fromkeys(speakers[:NUM_HELD_OUT_SPEAKERS], "test")
+    held_out |= dict.fromkeys(speakers[NUM_HELD_OUT_SPEAKERS : 2 * NUM_HELD_OUT_SPEAKERS], "dev")
+    utterances = []
+    for id, speaker in pooled["utt2spk"].items():
+        text, place = pooled["text"].get(id), pooled["wav.scp"].get(id)
+        utterances.append(
+            Utterance(
+                id,
+                held_out.get(speaker, "train"),
+                speaker,
+                None if text is None else normalize_plain(text),
+                None if place is None else _audio(corpus_dir / place),
+            )
+        )
+    known = {u.text for u in utterances if u.split != "train"}
+    return [u for u in utterances if u.split != "train" or u.text not in known]
+
+
+def _read(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        raise UserError(f"{path} is missing; --corpus-dir must be speechocean762's folder with train/, test/ and WAVE/")
+    lines = (line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    return {words[0]: words[1].strip() if len(words) > 1 else "" for words in lines}
+
+
+def _audio(stated: Path) -> Path:
+    """The file that the list names, or one that differs in its suffix (a re-encoded copy)."""
+    others = [stated.with_suffix(suffix) for suffix in AUDIO_SUFFIXES]
+    return next((path for path in (stated, *others) if path.is_file()), stated)

@@ -1,0 +1,53 @@
+"""Sequence noise injection: another utterance's spectrum, scaled down, is added (Saon et al. 2019, ICASSP).
+
+Settings of Saon et al. 2021 (arXiv 2103.09935): probability 0.8, scale 0.4, an utterance of similar length.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable, Sequence
+
+import torch
+from lhotse.cut import Cut
+
+from asrkit.features.augmentation import Presentation, chosen
+
+NEIGHBOURS = 100
+"""The other utterance is one of this many whose durations are nearest."""
+
+
+class SequenceNoise:
+    """Adds ``scale`` times the features of a random training utterance of similar length.
+
+    Args:
+        cuts: the training utterances.
+        features: normalized (T, F) features of one of them.
+        probability: share of the utterances that are changed.
+        scale: of what is added.
+    """
+
+    def __init__(
+        self, cuts: Sequence[Cut], features: Callable[[Cut], torch.Tensor], probability: float, scale: float
+    ) -> None:
+        self.cuts = sorted(cuts, key=lambda cut: (cut.duration, cut.id))
+        self.durations_s = [cut.duration for cut in self.cuts]
+        self.features = features
+        self.probability = probability
+        self.scale = scale
+
+    def __call__(self, features: torch.Tensor, presentation: Presentation) -> tuple[torch.Tensor, bool]:
+        """(T, F) to (T, F), and whether the utterance was chosen."""
+        if not chosen(self.probability, presentation.generator):
+            return features, False
+        other = self.features(self._similar(presentation))
+        frames = min(features.shape[0], other.shape[0])
+        noisy = features.clone()
+        noisy[:frames] += self.scale * other[:frames]
+        return noisy, True
+
+    def _similar(self, presentation: Presentation) -> Cut:
+        place = bisect.bisect_left(self.durations_s, presentation.cut.duration)
+        first = max(0, min(place - NEIGHBOURS // 2, len(self.cuts) - NEIGHBOURS))
+        candidates = [cut for cut in self.cuts[first : first + NEIGHBOURS + 1] if cut.id != presentation.cut.id]
+        return candidates[int(torch.randint(len(candidates), (), generator=presentation.generator))]

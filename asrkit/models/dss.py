@@ -1,0 +1,236 @@
+"""Diagonal state spaces (Gupta et al. 2022, arXiv 2203.14343) as Saon et al. 2023 (arXiv 2302.14120) use them.
+
+A channel u is filtered by a kernel K that a diagonal linear system generates. With N complex eigenvalues λ, tied
+over the channels (2302.14120, section 3), steps Δ and output weights w of each channel, entry k of the kernel is
+
+    exp form:      K[k] = Re Σ_n w_n (e^{λ_n Δ} - 1) / λ_n · e^{λ_n Δ k}
+    softmax form:  K[k] = Re Σ_n w_n / λ_n · e^{λ_n Δ k} / Σ_{j < L} e^{λ_n Δ j}      (ibid., eq. 5)
+
+Shape letters: B batch, T frames, H channels, N states, L kernel length, S directions (2 if bidirectional).
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from asrkit.models.dss_init import initial_lambda
+
+EPSILON = 1e-7
+"""Keeps reciprocals finite, as in the authors' code."""
+MIN_STEP, MAX_STEP = 1e-3, 1e-1
+Pair = tuple[torch.Tensor, torch.Tensor]
+"""Real and imaginary part."""
+
+
+class DssKernel(nn.Module):
+    """The trained system and the kernels that it generates.
+
+    Args:
+        channels: H.
+        state_dim: N.
+        init: of λ, see :func:`asrkit.models.dss_init.initial_lambda`.
+        form: ``exp`` (λ keeps a negative real part) or ``softmax`` (λ is free).
+        bidirectional: a second set of weights for the frames to come.
+        kernel_length: L of the softmax form, whose normalizer depends on it; the same for every utterance, so
+            that padding changes nothing. The exp form needs none: its kernel is as long as the batch.
+    """
+
+    def __init__(
+        self, channels: int, state_dim: int, init: str, form: str, bidirectional: bool, kernel_length: int = 0
+    ) -> None:
+        super().__init__()
+        if form not in ("exp", "softmax"):
+            raise ValueError(f"form must be exp or softmax, got {form}")
+        if form == "softmax" and kernel_length < 1:
+            raise ValueError("the softmax form needs a kernel_length of 1 at least")
+        self.form, self.kernel_length = form, kernel_length
+        start = initial_lambda(init, state_dim)
+        # Complex parameters are pairs of reals, so that Adam's moments are real too.
+        self.lambda_re = nn.Parameter(torch.log(-start.real) if form == "exp" else start.real.clone())
+        self.lambda_im = nn.Parameter(start.imag.clone())
+        self.log_step = nn.Parameter(torch.empty(channels).uniform_(math.log(MIN_STEP), math.log(MAX_STEP)))
+        self.weight = nn.Parameter(torch.randn(2, 2 if bidirectional else 1, channels, state_dim))
+        for parameter in self.parameters():
+            parameter.no_weight_decay = True  # type: ignore[attr-defined]
+
+    def eigenvalues(self) -> Pair:
+        """λ, two (N,) tensors."""
+        return (-self.lambda_re.exp() if self.form == "exp" else self.lambda_re), self.lambda_im
+
+    def forward(self, length: int) -> torch.Tensor:
+        """Kernels (S, H, L) with L = ``length``, or no more than ``kernel_length`` in the softmax form."""
+        re, im = self.eigenvalues()
+        step = self.log_step.exp()[:, None]
+        exponent = torch.complex(re * step, im * step)  # λΔ (H, N)
+        weight = torch.complex(self.weight[0], self.weight[1])  # (S, H, N)
+        eigenvalue = torch.complex(re, im)
+        if self.form == "exp":
+            coefficient = weight * torch.expm1(exponent) * _reciprocal(eigenvalue)
+            return vandermonde(coefficient, exponent, length)
+        # With a growing exponential, sums run from the kernel's end, where its largest value stands.
+        grows = re > 0
+        decaying = torch.where(grows, -exponent, exponent)
+        normalizer = torch.expm1(self.kernel_length * decaying)
+        coefficient = weight * _reciprocal(eigenvalue) * torch.expm1(decaying) * _reciprocal(normalizer)
+        kernel = vandermonde(coefficient * ~grows, decaying, self.kernel_length)
+        if bool(grows.any()):
+            kernel = kernel + vandermonde(coefficient * grows, decaying, self.kernel_length).flip(-1)
+        return kernel[..., :length]
+
+    def transition(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The recurrent form x_k = a x_{k-1} + u_k, y_k = Re(c · x_k): a (H, N) and c (H, N), complex.
+
+        Raises:
+            ValueError: bidirectional, or of softmax form.
+        """
+        if self.weight.shape[1] != 1 or self.form != "exp":
+            raise ValueError("only the causal exp form has a recurrence")
+        re, im = self.eigenvalues()
+        step = self.log_step.exp()[:, None]
+        exponent = torch.complex(re * step, im * step)
+        weight = torch.complex(self.weight[0, 0], self.weight[1, 0])
+        return exponent.exp(), weight * torch.expm1(exponent) * _reciprocal(torch.complex(re, im))
+
+
+class DssLayer(nn.Module):
+    """Kernels, shortcut, GELU, a linear map over channels and GLU (Saon et al. 2023, section 3).
+
+    The map doubles the width, as in the authors' code, which the GLU halves again: with it the paper's model
+    has the 73 M parameters that the paper states.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        state_dim: int = 96,
+        init: str = "linear",
+        form: str = "exp",
+        bidirectional: bool = True,
+        kernel_length: int = 0,
+    ) -> None:
+        super().__init__()
+        self.kernel = DssKernel(channels, state_dim, init, form, bidirectional, kernel_length)
+        self.shortcut = nn.Parameter(torch.randn(channels))
+        self.out = nn.Linear(channels, 2 * channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, T, H), zero in the padding, to (B, T, H); the filter runs in float32 under autocast too."""
+        with torch.autocast(x.device.type, enabled=False):
+            u = x.to(torch.promote_types(x.dtype, torch.float32))
+            y = F.gelu(convolve(u, self.kernel(x.shape[1])) + self.shortcut * u)
+        return F.glu(self.out(y.to(x.dtype)), dim=-1)
+
+    def initial_state(self, batch: int) -> torch.Tensor:
+        """The state before the first frame, complex (B, H, N)."""
+        shape = (batch, *self.kernel.weight.shape[2:])
+        return torch.zeros(shape, dtype=torch.complex64, device=self.shortcut.device)
+
+    def step(self, x: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """One frame (B, H) and the state to one frame (B, H) and the next state: the causal layer, streaming."""
+        transition, output = self.kernel.transition()
+        state = transition * state + x[:, :, None]
+        y = (output * state).sum(-1).real + self.shortcut * x
+        return F.glu(self.out(F.gelu(y)), dim=-1), state
+
+
+def vandermonde(coefficient: torch.Tensor, exponent: torch.Tensor, length: int) -> torch.Tensor:
+    """Re Σ_n coefficient_n e^{exponent_n k} for k = 0 … length - 1.
+
+    With k = M i + j the exponential is a product of one that depends on i and one that depends on j, so the sum
+    over n is a matrix product of (L / M, N) by (N, M): of the H·N·L exponentials H·N·(L / M + M) are left.
+
+    Args:
+        coefficient: complex (S, H, N).
+        exponent: complex (H, N).
+        length: L.
+
+    Returns:
+        (S, H, L).
+    """
+    directions, channels = coefficient.shape[:2]
+    inner = 1 << round(math.log2(max(1.0, math.sqrt(length * directions)) + 1e-9))  # M
+    outer = -(-length // inner)
+    inner_re, inner_im = powers(exponent.real, exponent.imag, inner)  # (M, H, N)
+    outer_re, outer_im = powers(exponent.real * inner, exponent.imag * inner, outer)  # (L / M, H, N)
+    re, im = coefficient.real[:, None], coefficient.imag[:, None]  # (S, 1, H, N)
+    left_re = (re * outer_re - im * outer_im).flatten(0, 1).transpose(0, 1)  # (H, S L / M, N)
+    left_im = (re * outer_im + im * outer_re).flatten(0, 1).transpose(0, 1)
+    kernel = torch.bmm(left_re, inner_re.permute(1, 2, 0))  # (H, S L / M, M)
+    kernel = torch.baddbmm(kernel, left_im, inner_im.permute(1, 2, 0), alpha=-1)
+    return kernel.view(channels, directions, outer * inner)[:, :, :length].transpose(0, 1)
+
+
+def powers(re: torch.Tensor, im: torch.Tensor, number: int) -> Pair:
+    """Real and imaginary part of e^{(re + i im) k} for k = 0 … number - 1, each (number, *re.shape)."""
+    return _Powers.apply(re, im, number)
+
+
+class _Powers(torch.autograd.Function):
+    """The gradient needs the result alone: d e^{xk} / dx = k e^{xk}."""
+
+    @staticmethod
+    def forward(ctx, re, im, number):  # type: ignore[no-untyped-def]
+        out_re, out_im = (re.new_empty(number, *re.shape) for _ in range(2))
+        out_re[0], out_im[0] = 1.0, 0.0
+        done = 1
+        while done < number:  # e^{x (done + k)} = e^{x done} e^{xk}: twice as many with every turn
+            new = slice(done, min(2 * done, number))
+            old = slice(0, new.stop - done)
+            size, angle = (re * done).exp(), im * done
+            factor_re, factor_im = size * angle.cos(), size * angle.sin()
+            torch.mul(out_re[old], factor_re, out=out_re[new]).addcmul_(out_im[old], factor_im, value=-1)
+            torch.mul(out_re[old], factor_im, out=out_im[new]).addcmul_(out_im[old], factor_re)
+            done = new.stop
+        ctx.save_for_backward(out_re, out_im)
+        return out_re, out_im
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad_re, grad_im):  # type: ignore[no-untyped-def]
+        out_re, out_im = ctx.saved_tensors
+        k = torch.arange(out_re.shape[0], dtype=out_re.dtype, device=out_re.device)
+        by_re = (grad_re * out_re).addcmul_(grad_im, out_im)
+        by_im = (grad_im * out_re).addcmul_(grad_re, out_im, value=-1)
+        return *(torch.tensordot(k, part, dims=1) for part in (by_re, by_im)), None
+
+
+def convolve(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """Filters channels by FFT.
+
+    Args:
+        x: (B, T, H).
+        kernel: (S, H, L), L <= T. The second direction, if any, looks ahead:
+            y_t = Σ_j K_0[j] x_{t-j} + Σ_j K_1[j] x_{t+1+j}.
+
+    Returns:
+        (B, T, H).
+    """
+    times, length = x.shape[1], kernel.shape[2]
+    size = fast_length(times + length)
+    both = F.pad(kernel[0], (0, size - length))
+    if kernel.shape[0] == 2:  # place -1 - j on the circle
+        both = both + F.pad(kernel[1].flip(-1), (size - length, 0))
+    spectrum = torch.fft.rfft(x.transpose(1, 2), n=size) * torch.fft.rfft(both)  # (B, H, size / 2 + 1)
+    return torch.fft.irfft(spectrum, n=size)[..., :times].transpose(1, 2)
+
+
+def fast_length(least: int) -> int:
+    """The smallest even number from ``least`` on with no prime factor above 5: FFTs of such sizes are fast."""
+    size = least + least % 2
+    while True:
+        rest = size
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1:
+            return size
+        size += 2
+
+
+def _reciprocal(x: torch.Tensor) -> torch.Tensor:
+    """1 / x, finite at 0."""
+    return x.conj() / (x.abs().square() + EPSILON)

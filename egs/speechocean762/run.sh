@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# speechocean762 from audio to WER. --help lists stages and options.
+set -euo pipefail
+recipe_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+corpus=speechocean762
+corpus_dir=
+config=$recipe_dir/conf/conformer.yaml
+processes=2
+source "$recipe_dir/../../tools/recipe.sh"
