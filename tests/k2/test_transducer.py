@@ -16,7 +16,7 @@ from asrkit.losses.pruned_transducer import (  # noqa: E402
 from asrkit.losses.transducer import transducer_loss  # noqa: E402
 from tests.losses.brute_force import random_lattices  # noqa: E402
 
-SHAPES = [(4, 30, 10, 8), (3, 12, 14, 20), (2, 60, 25, 6)]
+SHAPES = [(4, 30, 10, 8), (3, 20, 14, 20), (2, 60, 25, 6)]
 
 
 def close(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -64,9 +64,14 @@ def test_simple_loss_bounds_and_pruned_loss_are_k2s(
     for a, b in zip(mine, theirs, strict=True):
         assert a.grad is not None and b.grad is not None and close(a.grad, b.grad)
 
-    found = pruning_bounds(posteriors, frame_lens, token_lens, 5)
-    for u, frames in enumerate(frame_lens.tolist()):  # beyond its end an utterance has no bounds to compare
-        assert torch.equal(found[u, :frames], bounds[u, :frames])
+    # On the same posteriors, since windows that hold nearly all are told apart by rounding.
+    px_grad = torch.nn.functional.pad(posteriors.label[:, :, :-1], (0, 0, 0, 1)).transpose(1, 2).contiguous()
+    py_grad = posteriors.blank.transpose(1, 2).contiguous()
+    boundary = torch.stack([0 * token_lens, 0 * token_lens, token_lens, frame_lens], dim=1)
+    assert torch.equal(
+        pruning_bounds(posteriors, frame_lens, token_lens, 5),
+        k2.get_rnnt_prune_ranges(px_grad, py_grad, boundary, 5),
+    )
 
     logits = torch.randn(batch, times, bounds.shape[2], symbols)
     x, y = (logits.clone().requires_grad_() for _ in range(2))
