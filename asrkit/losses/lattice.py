@@ -42,19 +42,21 @@ def arc_posteriors(
         frame_lens: (B,), each from 1 to T.
         token_lens: (B,), each from 0 to U.
     """
-    blank, label, inside = _closed(blank, label, frame_lens, token_lens)
-    arcs = torch.stack([_skew(blank), _skew(label)])  # (2, T + U + 1, B, U + 1)
-    reverse = torch.stack([_skew(_reversed(blank, 1)), _skew(_reversed(label, 2))])
-    nodes = _recursion(torch.cat([arcs, reverse], dim=2))
-    batch = blank.shape[0]
+    batch, times, width = blank.shape
+    blank, label = _closed(blank, label, frame_lens, token_lens)
+    # The same lattice read from its end: an arc now leaves the node that it entered.
+    backwards = blank[:, :-1].flip(1, 2), label[:, :, :-1].flip(1, 2)
+    nodes = _recursion(_skewed([(blank, label), backwards], times + width, width))
     alpha, beta = nodes[:, :batch], nodes[:, batch:].flip(0, 2)  # (T + U + 1, B, U + 1)
     log_likelihood = alpha[-1, :, -1]
-    alpha = alpha - log_likelihood[:, None]
-    after_blank, after_label = beta[1:], F.pad(beta[1:, :, 1:], (0, 1), value=NEG_INF)
-    posteriors = []
-    for arc, after in ((arcs[0], after_blank), (arcs[1], after_label)):
-        posterior = (alpha[:-1] + arc[:-1] + after).exp_().nan_to_num_(nan=0.0)  # NaN where nothing is possible
-        posteriors.append(_unskew(F.pad(posterior, (0, 0, 0, 0, 0, 1)))[:, :-1] * inside)
+    inside = valid_mask(frame_lens, times)[:, :, None] & valid_mask(token_lens + 1, width)[:, None, :]
+    alpha = _unskew(alpha, times + 1) - log_likelihood[:, None, None]  # (B, T + 1, U + 1)
+    beta = _unskew(beta, times + 1)
+    by_blank = (alpha[:, :-1] + blank[:, :-1]).add_(beta[:, 1:])
+    by_label = alpha[:, :-1].add_(label[:, :-1])
+    by_label[:, :, :-1] += beta[:, :-1, 1:]
+    # NaN stands where nothing is possible.
+    posteriors = [arcs.exp_().masked_fill_(~inside, 0.0).nan_to_num_(nan=0.0) for arcs in (by_blank, by_label)]
     return ArcPosteriors(log_likelihood, *posteriors)
 
 
@@ -63,8 +65,9 @@ def log_likelihood(
     blank: torch.Tensor, label: torch.Tensor, frame_lens: torch.Tensor, token_lens: torch.Tensor
 ) -> torch.Tensor:
     """The (B,) log-likelihoods of :func:`arc_posteriors` alone, in half of its time."""
-    blank, label, _ = _closed(blank, label, frame_lens, token_lens)
-    return _recursion(torch.stack([_skew(blank), _skew(label)]))[-1, :, -1]
+    _, times, width = blank.shape
+    closed = _closed(blank, label, frame_lens, token_lens)
+    return _recursion(_skewed([closed], times + width, width))[-1, :, -1]
 
 
 def lattice_loss(
@@ -95,8 +98,8 @@ class _LatticeLoss(torch.autograd.Function):
 
 def _closed(
     blank: torch.Tensor, label: torch.Tensor, frame_lens: torch.Tensor, token_lens: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Arcs with one more row of nodes, (B, T + 1, U + 1), and (B, T, U + 1) which nodes are real.
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Arcs with one more row of nodes, (B, T + 1, U + 1), -inf where none can be taken.
 
     From the end of a shorter utterance a path of arcs with probability 1 leads to the end of the longest,
     and no other arc of the padding can be taken: so all utterances begin at (0, 0) and end at (T, U).
@@ -105,54 +108,60 @@ def _closed(
     t = torch.arange(times + 1, device=blank.device)[None, :, None]
     u = torch.arange(labels + 1, device=blank.device)[None, None, :]
     t_end, u_end = frame_lens[:, None, None], token_lens[:, None, None]
-    blank, label = (F.pad(arcs.double(), (0, 0, 0, 1)) for arcs in (blank, label))
-    blank = blank.masked_fill((t >= t_end) | (u > u_end), NEG_INF)
+    blank, label = (F.pad(arcs.double(), (0, 0, 0, 1), value=NEG_INF) for arcs in (blank, label))
+    blank.masked_fill_((t >= t_end) | (u > u_end), NEG_INF)
     blank.masked_fill_((t >= t_end) & (t < times) & (u == u_end), 0.0)
-    label = label.masked_fill((t >= t_end) | (u >= u_end), NEG_INF)
+    label.masked_fill_((t >= t_end) | (u >= u_end), NEG_INF)
     label.masked_fill_((t == times) & (u >= u_end) & (u < labels), 0.0)
-    inside = valid_mask(frame_lens, times)[:, :, None] & valid_mask(token_lens + 1, labels + 1)[:, None, :]
-    return blank, label, inside
+    return blank, label
 
 
-def _reversed(arcs: torch.Tensor, dim: int) -> torch.Tensor:
-    """The arcs of the lattice read from its end: those along ``dim`` now leave the node that they entered."""
-    moved = arcs.narrow(dim, 0, arcs.shape[dim] - 1).flip(1, 2)
-    return F.pad(moved, (0, 1) if dim == 2 else (0, 0, 0, 1), value=NEG_INF)
+def _skewed(lattices: list[tuple[torch.Tensor, torch.Tensor]], diagonals: int, width: int) -> torch.Tensor:
+    """The arcs of several lattices by the diagonal of the node that they leave, ready for the recursion.
+
+    Args:
+        lattices: pairs of blank and label arcs, each (B, ..., ...) of at most (T + 1, U + 1) nodes.
+        diagonals: D = T + U + 1.
+        width: U + 1.
+
+    Returns:
+        (2, D, lattices · B, U + 1); entry u of a blank arc stays, that of a label arc is the node it enters.
+    """
+    batch = lattices[0][0].shape[0]
+    rows = len(lattices) * batch
+    out = lattices[0][0].new_full((2, diagonals, rows, width), NEG_INF)
+    for n, (blank, label) in enumerate(lattices):
+        for kind, arcs in ((0, blank), (1, label[:, :, : width - 1])):
+            # Node (t, u) is on diagonal t + u: one column further is one diagonal further.
+            start = (kind * diagonals * rows + n * batch) * width + kind
+            out.as_strided(arcs.shape, (width, rows * width, rows * width + 1), start).copy_(arcs)
+    return out
 
 
 def _recursion(arcs: torch.Tensor) -> torch.Tensor:
     """Log probability of reaching each node from (0, 0).
 
     Args:
-        arcs: (2, D, B, U + 1) blank and label arcs by the diagonal of the node that they leave.
+        arcs: (2, D, B, U + 1) from :func:`_skewed`.
 
     Returns:
         (D, B, U + 1).
     """
     diagonals, batch, width = arcs.shape[1:]
-    # A column of -inf before the first: what would enter u = 0 by a label.
+    # A column before the first: what would enter u = 0 by a label.
     nodes = arcs.new_full((diagonals, batch, width + 1), NEG_INF)
     nodes[0, :, 1] = 0.0
-    label = F.pad(arcs[1, :, :, :-1], (1, 0), value=NEG_INF)
-    by_blank, by_label = (torch.empty_like(arcs[0, 0]) for _ in range(2))
-    for i in range(1, diagonals):
-        torch.add(nodes[i - 1, :, 1:], arcs[0, i - 1], out=by_blank)
-        torch.add(nodes[i - 1, :, :-1], label[i - 1], out=by_label)
-        torch.logaddexp(by_blank, by_label, out=nodes[i, :, 1:])
+    reached, before = nodes[:, :, 1:].unbind(0), nodes[:, :, :-1].unbind(0)
+    blank, label = arcs[0].unbind(0), arcs[1].unbind(0)
+    by_blank, by_label = (torch.empty_like(blank[0]) for _ in range(2))
+    for i in range(diagonals - 1):
+        torch.add(reached[i], blank[i], out=by_blank)
+        torch.add(before[i], label[i], out=by_label)
+        torch.logaddexp(by_blank, by_label, out=reached[i + 1])
     return nodes[:, :, 1:]
 
 
-def _skew(x: torch.Tensor) -> torch.Tensor:
-    """(B, R, C) to (R + C - 1, B, C): entry (i, b, c) is x[b, i - c, c], -inf where there is none."""
-    batch, rows, columns = x.shape
-    padded = F.pad(x.transpose(1, 2), (0, columns), value=NEG_INF)  # (B, C, R + C)
-    # One element less a row moves row c by c to the right.
-    moved = padded.reshape(batch, -1)[:, :-columns].view(batch, columns, rows + columns - 1)
-    return moved.permute(2, 0, 1).contiguous()
-
-
-def _unskew(x: torch.Tensor) -> torch.Tensor:
-    """The inverse of :func:`_skew`: (R + C - 1, B, C) to (B, R, C)."""
-    diagonals, batch, columns = x.shape
-    strides = (columns, batch * columns, batch * columns + 1)
-    return x.contiguous().as_strided((batch, diagonals - columns + 1, columns), strides)
+def _unskew(x: torch.Tensor, rows: int) -> torch.Tensor:
+    """(D, B, U + 1) values by diagonal to a view (B, rows, U + 1) by frame: entry (b, t, u) is x[t + u, b, u]."""
+    diagonal, batch, column = x.stride()
+    return x.as_strided((x.shape[1], rows, x.shape[2]), (batch, diagonal, diagonal + column), x.storage_offset())

@@ -51,10 +51,10 @@ class ConvSubsampling(nn.Module):
         Returns:
             (B, T', D) with T' = ceil(T / 4), and (B,) lengths.
         """
-        x = x.unsqueeze(1)  # (B, 1, T, F)
+        x = x.unsqueeze(-1).permute(0, 3, 1, 2)  # (B, 1, T, F), with the strides of channels-last
         for conv in (self.conv1, self.conv2):
             x = x * valid_mask(x_lens, x.shape[2])[:, None, :, None].to(x.dtype)
-            x = torch.relu(conv(x.contiguous(memory_format=torch.channels_last)))
+            x = torch.relu(conv(x))
             x_lens = (x_lens + 1) // 2
-        x = x.transpose(1, 2).flatten(2)  # (B, T', C·F')
+        x = x.permute(0, 2, 3, 1).flatten(2)  # (B, T', F'·C): as it lies in memory, so that no gradient is copied
         return self.dropout(self.proj(x)), x_lens
