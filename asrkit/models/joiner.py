@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 
 from asrkit.losses.pruned_transducer import prune
+from asrkit.losses.transducer import BLOCK_ELEMENTS
 
 
 class Joiner(nn.Module):
@@ -78,8 +81,8 @@ class _PackedJoint(torch.autograd.Function):
     def forward(ctx, encoder, predictor, frames, rows, multiply):  # type: ignore[no-untyped-def]
         out = encoder.new_empty(sum(t * u for t, u in zip(frames, rows, strict=True)), encoder.shape[2])
         combine = torch.mul if multiply else torch.add
-        for h, g, joint in _utterances(encoder, predictor, out, frames, rows):
-            combine(h, g, out=joint)
+        for b, t, u, part in _blocks(frames, rows, out.shape[1]):
+            combine(encoder[b, t, None], predictor[b, None, :u], out=out[part].view(-1, u, out.shape[1]))
         out.tanh_()
         ctx.save_for_backward(encoder, predictor, out)
         ctx.sizes = frames, rows, multiply
@@ -90,17 +93,21 @@ class _PackedJoint(torch.autograd.Function):
     def backward(ctx, grad):  # type: ignore[no-untyped-def]
         encoder, predictor, out = ctx.saved_tensors
         frames, rows, multiply = ctx.sizes
-        grad = grad * (1 - out.square())
-        grads = torch.zeros_like(encoder), torch.zeros_like(predictor)
-        inputs = _utterances(encoder, predictor, grad, frames, rows)
-        for (h, g, joint), (dh, dg, _) in zip(inputs, _utterances(*grads, grad, frames, rows), strict=True):
-            dh.copy_((joint * g if multiply else joint).sum(1, keepdim=True))
-            dg.copy_((joint * h if multiply else joint).sum(0, keepdim=True))
-        return *grads, None, None, None
+        by_encoder = torch.zeros_like(encoder)
+        by_predictor = torch.zeros_like(predictor, dtype=torch.promote_types(predictor.dtype, torch.float32))
+        for b, t, u, part in _blocks(frames, rows, out.shape[1]):
+            joint = (grad[part] * (1 - out[part].square())).view(-1, u, out.shape[1])
+            by_encoder[b, t] = (joint * predictor[b, None, :u] if multiply else joint).sum(1)
+            by_predictor[b, :u] += (joint * encoder[b, t, None] if multiply else joint).sum(0)
+        return by_encoder, by_predictor.to(predictor.dtype), None, None, None
 
 
-def _utterances(encoder, predictor, packed, frames, rows):  # type: ignore[no-untyped-def]
-    """Views (T'_b, 1, J), (1, U_b + 1, J) and (T'_b, U_b + 1, J) of the real parts."""
-    parts = packed.split([t * u for t, u in zip(frames, rows, strict=True)])
-    for b, (t, u) in enumerate(zip(frames, rows, strict=True)):
-        yield encoder[b, :t, None], predictor[b, None, :u], parts[b].view(t, u, -1)
+def _blocks(frames: list[int], rows: list[int], width: int) -> Iterator[tuple[int, slice, int, slice]]:
+    """Parts of the packed tensor that fit a cache: utterance, its frames, U_b + 1, and the rows of the tensor."""
+    first = 0
+    for b, (times, u) in enumerate(zip(frames, rows, strict=True)):
+        step = max(1, BLOCK_ELEMENTS // (u * width))
+        for t in range(0, times, step):
+            number = min(step, times - t)
+            yield b, slice(t, t + number), u, slice(first, first + number * u)
+            first += number * u

@@ -18,7 +18,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from measure import alternate, peak_mib
+from measure import alternate, peak_in_new_process
 from training import training_step
 
 from asrkit.models.dss import DssKernel, convolve
@@ -50,17 +50,6 @@ def filter_step(kind: str, length: int) -> Callable[[], float]:
     return step
 
 
-def _peak(kind: str, length: int) -> float:
-    torch.set_num_threads(1)
-    return peak_mib(filter_step(kind, length))
-
-
-def peak(kind: str, length: int) -> float:
-    """Peak memory of a step, in a process that has done nothing else."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (kind, length))
-
-
 def step_ratio(repeats: int) -> float:
     """Time of a DSSformer's training step over a conformer's, on all cores."""
     steps = {kind: training_step(80, "bf16", [f"model.encoder.type={kind}"])[0] for kind in ("conformer", "dssformer")}
@@ -78,7 +67,7 @@ def main() -> None:
     torch.set_num_threads(1)
     for length in LENGTHS:
         seconds = alternate({kind: filter_step(kind, length) for kind in ("ours", "plain")}, arguments.repeats)
-        peaks = {kind: peak(kind, length) for kind in ("ours", "plain")}
+        peaks = {kind: peak_in_new_process(filter_step, kind, length) for kind in ("ours", "plain")}
         cases.append({
             "L": length, "ours_s": round(seconds["ours"], 4), "speedup": round(seconds["plain"] / seconds["ours"], 2),
             "memory_ratio": round(peaks["ours"] / peaks["plain"], 4),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +21,21 @@ def alternate(functions: Mapping[str, Callable[[], object]], repeats: int, warm_
             if turn >= warm_up:
                 times[name].append(time.perf_counter() - started)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def peak_in_new_process(make: Callable[..., Callable[[], object]], *arguments: object) -> float:
+    """:func:`peak_mib` of what ``make`` returns, in a process that has done nothing else, on one thread."""
+    # Freed memory goes back at once, so that the peak is that of what is in use.
+    os.environ |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_peak, (make, arguments))
+
+
+def _peak(make: Callable[..., Callable[[], object]], arguments: tuple[object, ...]) -> float:
+    import torch
+
+    torch.set_num_threads(1)
+    return peak_mib(make(*arguments))
 
 
 def peak_mib(function: Callable[[], object]) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import statistics
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from torchaudio.functional import rnnt_loss
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from measure import alternate, peak_mib
+from measure import alternate, peak_in_new_process
 from pruned_step import pruned_step
 
 from asrkit.losses.transducer import transducer_loss
@@ -77,17 +76,6 @@ def joint_step(packed: bool, shape: Shape) -> Callable[[], None]:
     return step
 
 
-def in_new_process(make: Callable[..., Callable[[], object]], *arguments: object) -> float:
-    """Peak memory of a step, in a process that has done nothing else."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (make, arguments))
-
-
-def _peak(make: Callable[..., Callable[[], object]], arguments: tuple[object, ...]) -> float:
-    torch.set_num_threads(1)
-    return peak_mib(make(*arguments))
-
-
 def grad_errors(shape: Shape) -> dict[str, float]:
     """Largest difference of each gradient from that of float64."""
     exact = full_step("float64", shape)()
@@ -111,9 +99,9 @@ def k2_speedup(shape: Shape, repeats: int) -> float | None:
 def measure(shape: Shape, repeats: int) -> dict[str, object]:
     """All figures of one size."""
     seconds = alternate({kind: full_step(kind, shape) for kind in ("ours", "torchaudio")}, repeats)
-    peaks = {kind: in_new_process(full_step, kind, shape) for kind in ("ours", "torchaudio")}
+    peaks = {kind: peak_in_new_process(full_step, kind, shape) for kind in ("ours", "torchaudio")}
     errors = grad_errors(shape)
-    packed, padded = (in_new_process(joint_step, packed, shape) for packed in (True, False))
+    packed, padded = (peak_in_new_process(joint_step, packed, shape) for packed in (True, False))
     return {
         "shape": list(shape),
         "ours_s": round(seconds["ours"], 4),
