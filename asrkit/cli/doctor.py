@@ -26,7 +26,7 @@ REQUIRED = (
 OPTIONAL = {
     "kaldi-native-fbank": "the test that compares features with it",
     "jiwer": "the test that compares error rates with it",
-    "k2": "nothing yet (extra k2: losses and search to come)",
+    "k2": "loss.implementation=k2 (tools/install_k2.sh; tools/test_k2.sh tests it in an environment of its own)",
     "onnx": "nothing yet (extra onnx: ONNX export to come)",
     "onnxruntime": "nothing yet (extra onnx)",
     "faiss-cpu": "nothing yet (extra retrieval: passage retrieval to come)",

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from asrkit.errors import UserError
 from asrkit.features.fbank import KaldiFbank, KaldiFbankConfig
 from asrkit.features.normalization import MeanStd, accumulate_statistics
-from asrkit.features.pipeline import FeaturePipeline, load_audio, side_of, speaker_of
+from asrkit.features.pipeline import TEMPO, FeaturePipeline, load_audio, side_of, speaker_of
 from asrkit.features.tempo import change_tempo
 from asrkit.files import atomic_path
 
@@ -101,7 +101,7 @@ def tempo_replica(cut: Cut, factor: float, sampling_rate_hz: int, data_dir: Path
             text=spoken.text, speaker=spoken.speaker,
         )
     ]  # fmt: skip
-    return _of_the_same_side(cut, replica.with_custom("tempo", factor))
+    return _of_the_same_side(cut, replica.with_custom(TEMPO, factor))
 
 
 def _of_the_same_side(original: Cut, replica: Cut) -> Cut:

@@ -16,7 +16,7 @@ from asrkit.features.fbank import FRAME_SHIFT_S, fbank
 from asrkit.features.normalization import GLOBAL, MeanStd, mean_std
 from asrkit.features.stacking import add_deltas, stack_frames
 
-REPLICA = "speed"
+SPEED, TEMPO = "speed", "tempo"
 
 
 def seeded_generator(*parts: int | str) -> torch.Generator:
@@ -47,7 +47,7 @@ class FeaturePipeline:
     @property
     def augmentation_names(self) -> tuple[str, ...]:
         """Everything that training counts the hits of."""
-        return (REPLICA, *self.augmentations)
+        return (SPEED, TEMPO, *self.augmentations)
 
     @property
     def frame_shift_s(self) -> float:
@@ -121,8 +121,7 @@ class FeaturePipeline:
         features = self.normalized(cut)
         applied = []
         if epoch is not None:
-            if is_replica(cut):
-                applied.append(REPLICA)
+            applied += replica_of(cut)
             presentation = Presentation(
                 cut, epoch, num_labels * self.frames_per_label, seeded_generator(seed, epoch, cut.id)
             )
@@ -144,9 +143,11 @@ def side_of(cut: Cut) -> str:
     return str((custom or {}).get("side") or f"{cut.recording_id}-{cut.channel}")
 
 
-def is_replica(cut: Cut) -> bool:
-    """Whether the feature stage made this cut from another one, at another speed or tempo."""
-    return bool(cut.has_recording and cut.recording.transforms) or cut.has_custom("tempo")
+def replica_of(cut: Cut) -> list[str]:
+    """``speed`` or ``tempo`` where the feature stage made this cut from another one by that."""
+    if cut.has_custom(TEMPO):
+        return [TEMPO]
+    return [SPEED] if cut.has_recording and cut.recording.transforms else []
 
 
 def load_audio(cut: Cut, sampling_rate_hz: int) -> torch.Tensor:

@@ -77,12 +77,21 @@ Lattice = Callable[[Transducer, torch.Tensor, torch.Tensor, Batch], torch.Tensor
 
 
 def _lattice(config: LossConfig) -> Lattice:
-    """The transducer loss that the settings name."""
-    if config.prune_range:
-        return partial(_pruned_lattice, config=config)
-    if config.implementation == "k2":
+    """The transducer loss that the settings name.
+
+    Raises:
+        UserError: settings that contradict each other.
+    """
+    pruned, implementation = config.prune_range > 0, config.implementation
+    if implementation == "k2" and not pruned:
         raise UserError("loss.implementation=k2 computes the pruned loss: set loss.prune_range, such as 5")
-    if config.implementation == "torchaudio":
+    if implementation == "torchaudio" and pruned:
+        raise UserError("loss.implementation=torchaudio computes the full lattice: set loss.prune_range=0")
+    if config.fastemit_lambda and (pruned or implementation != "ours"):
+        raise UserError("loss.fastemit_lambda needs loss.implementation=ours and loss.prune_range=0")
+    if pruned:
+        return partial(_pruned_lattice, config=config)
+    if implementation == "torchaudio":
         return _torchaudio_lattice
     return partial(_full_lattice, fastemit_lambda=config.fastemit_lambda)
 
@@ -121,9 +130,7 @@ def _pruned_lattice(
         )
         loss = k2_pruned_transducer_loss
     else:
-        simple, posteriors = simple_transducer_loss(
-            *parts, *labels, am_only_scale=am_scale, lm_only_scale=lm_scale
-        )
+        simple, posteriors = simple_transducer_loss(*parts, *labels, am_only_scale=am_scale, lm_only_scale=lm_scale)
         bounds = pruning_bounds(posteriors, encoder_lens, batch.token_lens, config.prune_range)
         loss = pruned_transducer_loss
     logits = model.joiner.pruned(encoder_out, predictor_out, bounds)

@@ -8,7 +8,7 @@ from lhotse import CutSet
 
 from asrkit.data.feature_store import compute_statistics, make_features
 from asrkit.data.loaders import transcript
-from asrkit.features.pipeline import FeaturePipeline, is_replica, load_audio, side_of
+from asrkit.features.pipeline import FeaturePipeline, load_audio, replica_of, side_of
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def replicas(tmp_path: Path, an4_cuts: CutSet) -> CutSet:
 def test_replicas_have_their_lengths_texts_and_audio(replicas: CutSet) -> None:
     cuts = list(replicas)
     assert len(cuts) == len({cut.id for cut in cuts}) == 6
-    assert [is_replica(cut) for cut in cuts] == [False, False, True, True, True, True]
+    assert [replica_of(cut) for cut in cuts] == [[], [], ["speed"], ["speed"], ["tempo"], ["tempo"]]
     for n in range(2):
         original, faster, slower = cuts[n], cuts[n + 2], cuts[n + 4]
         assert faster.duration == pytest.approx(original.duration / 1.1, abs=1e-3)
@@ -34,7 +34,7 @@ def test_replicas_have_their_lengths_texts_and_audio(replicas: CutSet) -> None:
             assert replica.supervisions[0].speaker == original.supervisions[0].speaker
             assert load_audio(replica, 16000).shape == (replica.num_samples,)
     pipeline = FeaturePipeline(num_mel_bins=16, normalization="none")
-    assert pipeline(cuts[4], epoch=1)[1] == ["speed"] and pipeline(cuts[0], epoch=1)[1] == []
+    assert pipeline(cuts[4], epoch=1)[1] == ["tempo"] and pipeline(cuts[0], epoch=1)[1] == []
 
 
 def test_sides_are_normalized_by_their_own_statistics(replicas: CutSet) -> None:

@@ -188,9 +188,17 @@ def test_every_loss_trains(workshop: Workshop, settings: dict[str, object]) -> N
     assert lines[1]["loss"]["transducer"] < lines[0]["loss"]["transducer"]
 
 
-def test_k2_needs_a_pruned_loss() -> None:
-    with pytest.raises(UserError, match=r"set loss\.prune_range"):
-        transducer_objective(LossConfig(implementation="k2"))
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (LossConfig(implementation="k2"), r"set loss\.prune_range, such as 5"),
+        (LossConfig(implementation="torchaudio", prune_range=5), r"set loss\.prune_range=0"),
+        (LossConfig(fastemit_lambda=0.1, prune_range=5), r"fastemit_lambda needs"),
+    ],
+)
+def test_losses_that_do_not_exist_are_refused(settings: LossConfig, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        transducer_objective(settings)
 
 
 def test_state_spaces_are_not_decayed() -> None:
