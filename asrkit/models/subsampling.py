@@ -37,6 +37,9 @@ class ConvSubsampling(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(1, channels, kernel_size=3, stride=2, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, kernel_size=3, stride=2, padding=1)
+        # Channels-last strides, which one input channel leaves open: without them, DistributedDataParallel warns that
+        # the gradient's differ.
+        self.conv1.weight.data = self.conv1.weight.data.as_strided((channels, 1, 3, 3), (9, 1, 3, 1))
         bins = (((feature_dim + 1) // 2) + 1) // 2
         self.proj = nn.Linear(channels * bins, output_dim)
         self.dropout = Dropout(dropout)
