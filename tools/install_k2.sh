@@ -6,8 +6,8 @@ python=.venv/bin/python
 [ -x "$python" ] || { echo "install_k2: run tools/setup.sh first" >&2; exit 2; }
 page=$("$python" -c 'import torch; print("cuda" if torch.version.cuda and torch.cuda.is_available() else "cpu")')
 version=$("$python" -c 'import torch; print(torch.__version__.split("+")[0])')
-command=("$python" -m pip install --only-binary :all: "k2>=1.24" --find-links "https://k2-fsa.github.io/k2/$page.html")
-echo "# k2 for torch $version ($page); the page lists the wheels, take the one whose name ends in torch$version"
+command=("$python" -m pip install --only-binary :all: k2 "torch==$version" --find-links "https://k2-fsa.github.io/k2/$page.html")
+echo "# k2 for torch $version ($page)"
 echo "${command[*]}"
 if [ "${1:-}" = --run ]; then
   "${command[@]}"

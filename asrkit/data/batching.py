@@ -71,11 +71,16 @@ class BatchBudget:
     vocab_size: int
     frame_shift_s: float
     """Seconds between encoder frames."""
+    growth: float = 1.0
+    """How much longer augmentation may make an utterance."""
+    prune_range: int = 0
+    """Labels that the joiner sees at a frame; 0 for all."""
 
     def lattice(self, batch: int, duration_s: float, num_tokens: int) -> int:
         """Entries of the joiner's output of ``batch`` utterances padded to a duration and a label count."""
-        frames = int(duration_s / self.frame_shift_s) + 1
-        return batch * frames * (num_tokens + 1) * self.vocab_size
+        frames = int(duration_s * self.growth / self.frame_shift_s) + 1
+        columns = min(num_tokens + 1, self.prune_range or num_tokens + 1)
+        return batch * frames * columns * self.vocab_size
 
     def fits(self, number: int, duration_s: float, num_tokens: int) -> bool:
         """Whether ``number`` utterances, padded to the longest duration and label count, make one update."""

@@ -88,10 +88,9 @@ def speed_replicas(cuts: CutSet, factors: list[float]) -> list[Cut]:
 def tempo_replica(cut: Cut, factor: float, sampling_rate_hz: int, data_dir: Path) -> Cut:
     """The cut at another tempo, its audio written under ``data_dir`` (Lhotse's own needs sox in torchaudio)."""
     path = data_dir.resolve() / "features" / "tempo" / f"{factor}" / f"{cut.id}.flac"
-    if not path.is_file():
-        waveform = change_tempo(load_audio(cut, sampling_rate_hz), factor, sampling_rate_hz)
-        with atomic_path(path) as temporary:
-            soundfile.write(temporary, waveform.clamp(-1, 1).numpy(), sampling_rate_hz)
+    waveform = change_tempo(load_audio(cut, sampling_rate_hz), factor, sampling_rate_hz)
+    with atomic_path(path) as temporary:
+        soundfile.write(temporary, waveform.clamp(-1, 1).numpy(), sampling_rate_hz)
     recording = Recording.from_file(path, recording_id=f"{cut.id}_tp{factor}")
     replica = recording.to_cut()
     spoken = cut.supervisions[0]

@@ -55,6 +55,8 @@ class Recognizer:
 
     def __init__(self, path: str | Path, method: str = "greedy", beam: int = 8) -> None:
         self.bundle: ModelBundle = load_model(Path(path))
+        if self.bundle.config.features.speaker_vector_dim:
+            raise UserError(f"{path} needs a vector of each speaker; use asrkit decode on prepared data instead")
         self.pipeline: FeaturePipeline = build_pipeline(self.bundle.config, self.bundle.statistics)
         self.search: Search = make_search(method, beam=beam)
 

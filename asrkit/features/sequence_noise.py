@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from lhotse.cut import Cut
 
+from asrkit.errors import UserError
 from asrkit.features.augmentation import Presentation, chosen
 
 NEIGHBOURS = 100
@@ -25,11 +26,16 @@ class SequenceNoise:
         features: normalized (T, F) features of one of them.
         probability: share of the utterances that are changed.
         scale: of what is added.
+
+    Raises:
+        UserError: fewer than two utterances.
     """
 
     def __init__(
         self, cuts: Sequence[Cut], features: Callable[[Cut], torch.Tensor], probability: float, scale: float
     ) -> None:
+        if len(cuts) < 2:
+            raise UserError("sequence_noise needs two training utterances at least")
         self.cuts = sorted(cuts, key=lambda cut: (cut.duration, cut.id))
         self.durations_s = [cut.duration for cut in self.cuts]
         self.features = features

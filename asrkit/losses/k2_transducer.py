@@ -1,6 +1,6 @@
 """The pruned transducer loss through k2 (Kuang et al. 2022, arXiv 2206.13236), where k2 is installed.
 
-The functions have the arguments and results of :mod:`asrkit.losses.pruned_transducer`, and need torch and k2 alone.
+They correspond to the functions of :mod:`asrkit.losses.pruned_transducer`, and need torch and k2 alone.
 """
 
 from __future__ import annotations

@@ -25,6 +25,9 @@ def simple_transducer_loss(
 ) -> tuple[torch.Tensor, ArcPosteriors]:
     """The loss of the trivial joiner, smoothed by parts that see only the encoder or only the predictor.
 
+    It is to run without autocast, which would round the normalizers. With ``am_only_scale`` the losses depend on the
+    whole batch, padding included, as k2's do: the predictor's mean distribution is taken over it.
+
     Smoothing (section 3.3) interpolates the log probabilities of the arcs with those of the predictor alone and
     of the encoder alone (with the predictor's mean distribution), so that neither learns to do without the other.
 
@@ -41,7 +44,7 @@ def simple_transducer_loss(
     Returns:
         (B,) losses, and the posteriors of the arcs for :func:`pruning_bounds`.
     """
-    am, lm = am.float() if am.dtype != torch.float64 else am, lm.to(torch.promote_types(lm.dtype, torch.float32))
+    am, lm = (x.to(torch.promote_types(x.dtype, torch.float32)) for x in (am, lm))
     am_peak, lm_peak = am.detach().amax(-1, keepdim=True), lm.detach().amax(-1, keepdim=True)
     am_exp, lm_exp = (am - am_peak).exp(), (lm - lm_peak).exp()  # (B, T', V), (B, U + 1, V)
     tiny = torch.finfo(am.dtype).tiny

@@ -58,9 +58,9 @@ def build_pipeline(
     """The feature pipeline of an experiment; augmentation only where its training utterances are given.
 
     Raises:
-        UserError: the speaker vectors cannot be read.
+        UserError: the speaker vectors cannot be read, or the data was prepared for another normalization.
     """
-    features = config.features
+    features, encoder = config.features, config.model.encoder
     vectors = read_speaker_vectors(Path(features.speaker_vectors)) if features.speaker_vectors else {}
     if vectors and len(next(iter(vectors.values()))) != features.speaker_vector_dim:
         raise UserError(
@@ -77,9 +77,14 @@ def build_pipeline(
         deltas=features.deltas,
         stacking=features.stacking,
         speaker_vectors=vectors,
-        frames_per_label=features.stacking * config.model.encoder.subsampling,
+        frames_per_label=features.stacking * (1 if encoder.type == "blstm" else encoder.subsampling),
     )
-    return pipeline if train is None else replace(pipeline, augmentations=_augmentations(config, pipeline, train))
+    if train is None:
+        return pipeline
+    kind = features.normalization
+    if kind in ("speaker", "side") and not any(name.startswith(f"{kind}:") for name in statistics):
+        raise UserError(f"there are no statistics for features.normalization={kind}; run asrkit features --force")
+    return replace(pipeline, augmentations=_augmentations(config, pipeline, train))
 
 
 def _augmentations(config: Config, pipeline: FeaturePipeline, train: Sequence[Cut]) -> dict[str, Augmentation]:

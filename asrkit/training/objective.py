@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -85,6 +86,10 @@ def _lattice(config: LossConfig) -> Lattice:
     pruned, implementation = config.prune_range > 0, config.implementation
     if implementation == "k2" and not pruned:
         raise UserError("loss.implementation=k2 computes the pruned loss: set loss.prune_range, such as 5")
+    if implementation == "k2" and importlib.util.find_spec("k2") is None:
+        raise UserError("loss.implementation=k2 needs k2, which is not installed: see tools/install_k2.sh")
+    if config.prune_range < 0 or config.prune_range == 1:
+        raise UserError(f"loss.prune_range is {config.prune_range}; give 0 (full lattice) or 2 and more, such as 5")
     if implementation == "torchaudio" and pruned:
         raise UserError("loss.implementation=torchaudio computes the full lattice: set loss.prune_range=0")
     if config.fastemit_lambda and (pruned or implementation != "ours"):
@@ -123,16 +128,22 @@ def _pruned_lattice(
     predictor_out = model.predictor(batch.tokens)
     labels = batch.tokens, encoder_lens, batch.token_lens
     parts: tuple[torch.Tensor, torch.Tensor] = model.simple_joiner(encoder_out, predictor_out)
-    am_scale, lm_scale = config.am_only_scale, config.lm_only_scale
-    if config.implementation == "k2":
-        simple, bounds = k2_pruned_losses(
-            *parts, *labels, prune_range=config.prune_range, am_only_scale=am_scale, lm_only_scale=lm_scale
-        )
-        loss = k2_pruned_transducer_loss
-    else:
-        simple, posteriors = simple_transducer_loss(*parts, *labels, am_only_scale=am_scale, lm_only_scale=lm_scale)
-        bounds = pruning_bounds(posteriors, encoder_lens, batch.token_lens, config.prune_range)
-        loss = pruned_transducer_loss
+    am_scale, lm_scale, size = config.am_only_scale, config.lm_only_scale, config.prune_range
+    loss = k2_pruned_transducer_loss if config.implementation == "k2" else pruned_transducer_loss
+    too_many = (batch.token_lens > (size - 1) * encoder_lens).tolist()
+    if any(too_many):
+        id = batch.utterance_ids[too_many.index(True)]
+        raise UserError(f"{id} has more labels than loss.prune_range={size} lets through; raise it or set it aside")
+    with torch.autocast(encoder_out.device.type, enabled=False):
+        if config.implementation == "k2":
+            simple, bounds = k2_pruned_losses(
+                *parts, *labels, prune_range=size, am_only_scale=am_scale, lm_only_scale=lm_scale
+            )
+        else:
+            simple, posteriors = simple_transducer_loss(
+                *parts, *labels, am_only_scale=am_scale, lm_only_scale=lm_scale
+            )
+            bounds = pruning_bounds(posteriors, encoder_lens, batch.token_lens, size)
     logits = model.joiner.pruned(encoder_out, predictor_out, bounds)
     pruned = loss(logits, batch.tokens, bounds, encoder_lens, batch.token_lens)
     return pruned.sum() + config.simple_weight * simple.sum()

@@ -59,7 +59,11 @@ def run_training(config: Config, data_dir: Path, exp_dir: Path, hooks: Hooks | N
         tokenizer = load_tokenizer(data_dir)
         statistics = load_statistics(data_dir)
         torch.manual_seed(config.train.seed)
-        bundle = ModelBundle(build_model(config, tokenizer.vocab_size), config, tokenizer, statistics)
+        try:
+            model = build_model(config, tokenizer.vocab_size)
+        except ValueError as error:
+            raise UserError(f"the model's settings do not fit: {error}") from error
+        bundle = ModelBundle(model, config, tokenizer, statistics)
         train = list(read_cuts(features_path(data_dir, "train")))
         data = TrainingData(
             train=train,

@@ -294,11 +294,13 @@ class Trainer:
         return word_error_rate([pair for part in self.process.gather(pairs) for pair in part])
 
     def _plan(self, epoch: int) -> list[Update]:
-        train = self.config.train
+        train, perturb = self.config.train, self.config.length_perturbation
         cuts = self.hooks.select(self.data.train, epoch) if self.hooks.select else self.data.train
         budget = BatchBudget(
             train.batch_seconds, train.lattice_budget, self.process.world_size * train.accumulation_steps,
             self.bundle.tokenizer.vocab_size, self.data.train_pipeline.frame_shift_s * self.model.encoder.subsampling,
+            growth=1 + perturb.insert_rate * perturb.max_insert if perturb.insert_probability > 0 else 1.0,
+            prune_range=self.config.loss.prune_range,
         )  # fmt: skip
         return plan_epoch(cuts, self.num_tokens, budget, seed=train.seed, epoch=epoch, num_buckets=train.num_buckets)
 

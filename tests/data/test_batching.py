@@ -74,3 +74,12 @@ def test_inference_batches_hold_everything_once() -> None:
     batches = inference_batches(list(CutSet.from_cuts(CUTS)), 20.0)
     assert sorted(c.id for b in batches for c in b) == sorted(NUM_TOKENS)
     assert all(len(b) * max(c.duration for c in b) <= 20.0 for b in batches)
+
+
+def test_the_lattice_counts_growth_and_pruning() -> None:
+    plain = BatchBudget(30.0, 10**9, 1, vocab_size=50, frame_shift_s=0.04)
+    assert plain.lattice(2, 4.0, 9) == 2 * 101 * 10 * 50
+    longer = BatchBudget(30.0, 10**9, 1, vocab_size=50, frame_shift_s=0.04, growth=1.3)
+    assert longer.lattice(2, 4.0, 9) == 2 * 131 * 10 * 50
+    pruned = BatchBudget(30.0, 10**9, 1, vocab_size=50, frame_shift_s=0.04, prune_range=5)
+    assert pruned.lattice(2, 4.0, 9) == 2 * 101 * 5 * 50 and pruned.lattice(2, 4.0, 2) == 2 * 101 * 3 * 50

@@ -178,6 +178,35 @@ def test_a_loss_finite_without_autocast_goes_on(workshop: Workshop) -> None:
     assert (workshop.folder / "retry" / "averaged.safetensors").exists()
 
 
+def test_the_trivial_joiner_is_not_rounded_by_autocast(workshop: Workshop) -> None:
+    seen: list[torch.dtype] = []
+
+    def objective(model: Transducer, batch: Batch, epoch: int) -> Losses:
+        assert model.simple_joiner is not None
+        model.simple_joiner.register_forward_hook(lambda module, inputs, out: seen.append(out[0].dtype))
+        torch.manual_seed(0)  # the same dropout twice
+        losses = plain(model, batch, epoch)
+        torch.manual_seed(0)
+        with torch.autocast("cpu", enabled=False):
+            exact = plain(model, batch, epoch)
+        assert losses.total.dtype == torch.float32
+        assert losses.total.item() == pytest.approx(exact.total.item(), rel=5e-3)
+        return losses
+
+    config = workshop.config(num_epochs=1, autocast="bf16")
+    config.loss = LossConfig(prune_range=3)
+    plain = transducer_objective(config.loss)
+    run_training(config, workshop.data_dir, workshop.folder / "pruned_bf16", Hooks(objective=objective))
+    assert torch.bfloat16 in seen
+
+
+def test_a_setting_that_no_model_can_have_is_one_line(workshop: Workshop) -> None:
+    config = workshop.config()
+    config.model.encoder.conformer.num_heads = 3
+    with pytest.raises(UserError, match="d_model 16 is not a multiple of num_heads 3"):
+        run_training(config, workshop.data_dir, workshop.folder / "impossible")
+
+
 @pytest.mark.parametrize("settings", [{"prune_range": 3}, {"implementation": "torchaudio"}, {"fastemit_lambda": 0.01}])
 def test_every_loss_trains(workshop: Workshop, settings: dict[str, object]) -> None:
     config = workshop.config(num_epochs=2, checkpoint_every_steps=1000)
@@ -192,6 +221,8 @@ def test_every_loss_trains(workshop: Workshop, settings: dict[str, object]) -> N
     ("settings", "message"),
     [
         (LossConfig(implementation="k2"), r"set loss\.prune_range, such as 5"),
+        (LossConfig(implementation="k2", prune_range=5), r"k2, which is not installed"),
+        (LossConfig(prune_range=1), r"give 0 \(full lattice\) or 2 and more"),
         (LossConfig(implementation="torchaudio", prune_range=5), r"set loss\.prune_range=0"),
         (LossConfig(fastemit_lambda=0.1, prune_range=5), r"fastemit_lambda needs"),
     ],
