@@ -70,8 +70,26 @@ class LengthPerturbationConfig:
     """Share of the utterances that gain zero frames."""
     insert_rate: float = 0.1
     max_insert: int = 3
+    from_epoch: int = 1
+    """First epoch with perturbation."""
     until_epoch: int = 0
     """Last epoch with perturbation; 0 never ends it."""
+
+
+@dataclass
+class NbestLabelSmoothingConfig:
+    """N-best label smoothing of Cui et al. 2022 (arXiv 2203.15176: probability 0.1, 20 hypotheses)."""
+
+    hypotheses: str = ""
+    """What ``asrkit nbest`` wrote for the training set."""
+    probability: float = 0.0
+    """ε, share of the presentations whose transcript is swapped for a hypothesis; 0 switches it off."""
+    num_hypotheses: int = 20
+    """K, the first of a list that are drawn from."""
+    from_epoch: int = 1
+    """First epoch with smoothing."""
+    until_epoch: int = 0
+    """Last epoch with smoothing; 0 never ends it."""
 
 
 @dataclass
@@ -152,11 +170,17 @@ class EncoderConfig:
 
 @dataclass
 class PredictorConfig:
-    """LSTM prediction network."""
+    """Prediction network."""
 
+    type: str = "lstm"
+    """``lstm``, or ``stateless``: a convolution over the last labels, whose width is ``embedding_dim``."""
     embedding_dim: int = 128
     hidden_dim: int = 128
+    """Of the LSTM."""
     num_layers: int = 1
+    """Of the LSTM."""
+    context_size: int = 2
+    """Labels that the stateless one sees."""
     dropout: float = 0.2
     embedding_dropout: float = 0.2
 
@@ -200,6 +224,26 @@ class LossConfig:
 
 
 @dataclass
+class LanguageModelConfig:
+    """A language model (``asrkit train-lm``)."""
+
+    type: str = "lstm"
+    """``lstm`` (fusion and rescoring) or ``transformer`` (rescoring)."""
+    hidden_dim: int = 512
+    """Width of the embedding and of each layer."""
+    num_layers: int = 1
+    bottleneck_dim: int = 256
+    """Width before the output (``lstm``)."""
+    num_heads: int = 8
+    """Of the ``transformer``."""
+    dropout: float = 0.1
+    max_symbols: int = 400
+    """Longer lines are left out."""
+    batch_symbols: int = 8000
+    """Symbols in one update, padding included."""
+
+
+@dataclass
 class ScheduleConfig:
     """Learning rate by epoch."""
 
@@ -210,6 +254,9 @@ class ScheduleConfig:
     warmup_epochs: float = 9
     hold_epochs: float = 7
     """Epochs at the peak, the first one included (``warmup_hold_anneal``)."""
+    boost_from_epoch: int = 0
+    """From this epoch on the rate is multiplied by ``boost``; 0 never."""
+    boost: float = 2.0
 
 
 @dataclass
@@ -244,17 +291,42 @@ class TrainConfig:
 
 
 @dataclass
+class FusionConfig:
+    """Language models in the beam searches (density ratio; a source weight of 0 is shallow fusion)."""
+
+    target_lm: str = ""
+    """The external language model's file."""
+    source_lm: str = ""
+    """That of the training transcripts; ``internal`` takes the transducer's own."""
+    target_weight: float = 0.0
+    """λ."""
+    source_weight: float = 0.0
+    """μ."""
+    length_weight: float = 0.0
+    """ρ, added for each label."""
+
+
+@dataclass
 class DecodeConfig:
     """Search."""
 
     method: str = "greedy"
-    """``greedy`` or ``beam``."""
+    """``greedy``, ``beam`` (alignment-length synchronous) or ``modified_beam`` (at most one label a frame)."""
     beam: int = 8
+    """Hypotheses kept."""
     nbest: int = 8
+    """Hypotheses returned."""
+    expand_beam: int = 0
+    """Labels tried for each hypothesis; 0 tries all."""
+    score_margin: float = 0.0
+    """Hypotheses worse than the best by more are dropped; 0 drops none."""
     max_symbols: int = 5
-    """Most labels at one frame (greedy)."""
+    """Most labels at one frame; 0 sets no bound."""
     max_labels_per_frame: float = 1.0
     """Bound on the length of a hypothesis, in labels per encoder frame (beam)."""
+    blank_penalty: float = 0.0
+    """Subtracted from blank's logit, against deletions."""
+    fusion: FusionConfig = field(default_factory=FusionConfig)
     batch_seconds: float = 120.0
 
 
@@ -263,6 +335,7 @@ class Config:
     """An experiment."""
 
     features: FeatureConfig = field(default_factory=FeatureConfig)
+    nbest_label_smoothing: NbestLabelSmoothingConfig = field(default_factory=NbestLabelSmoothingConfig)
     length_perturbation: LengthPerturbationConfig = field(default_factory=LengthPerturbationConfig)
     sequence_noise: SequenceNoiseConfig = field(default_factory=SequenceNoiseConfig)
     spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
@@ -271,6 +344,7 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
+    lm: LanguageModelConfig = field(default_factory=LanguageModelConfig)
 
 
 CHOICES: dict[str, tuple[object, ...]] = {
@@ -280,12 +354,14 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "model.encoder.subsampling": (1, 4),
     "model.encoder.dss.init": ("linear", "hippo", "exp_random", "s4d_inv", "s4d_lin"),
     "model.encoder.dss.form": ("exp", "softmax"),
+    "model.predictor.type": ("lstm", "stateless"),
     "model.joiner.combination": ("add", "multiply"),
     "loss.implementation": ("ours", "torchaudio", "k2"),
+    "lm.type": ("lstm", "transformer"),
     "train.autocast": ("none", "bf16", "fp16"),
     "train.device": ("auto", "cpu", "cuda"),
     "train.schedule.type": ("warmup_hold_anneal", "one_cycle"),
-    "decode.method": ("greedy", "beam"),
+    "decode.method": ("greedy", "beam", "modified_beam"),
 }
 
 

@@ -13,6 +13,7 @@ from lhotse import CutSet
 from asrkit.config import config_from_dict
 from asrkit.data.feature_store import compute_statistics, make_features, read_cuts, save_statistics
 from asrkit.data.loaders import transcript
+from asrkit.decoding.beam_search import BeamOptions
 from asrkit.decoding.decode import decode_cuts
 from asrkit.decoding.search import make_search
 from asrkit.features.pipeline import FeaturePipeline
@@ -46,13 +47,13 @@ CONFIG: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("method", ["greedy", "beam"])
+@pytest.mark.parametrize("method", ["greedy", "beam", "modified_beam"])
 def test_twenty_utterances_by_heart(learned: tuple[Path, Path], method: str) -> None:
     data_dir, model_path = learned
     bundle = load_model(model_path)
     pipeline = build_pipeline(bundle.config, bundle.statistics)
     cuts = list(read_cuts(data_dir / "features" / "train.jsonl.gz"))
-    decoded = list(decode_cuts(bundle.model, pipeline, cuts, make_search(method, beam=4)))
+    decoded = list(decode_cuts(bundle.model, pipeline, cuts, make_search(method, BeamOptions(beam=4))))
     assert len(decoded) == 20
     assert word_error_rate((transcript(cut), bundle.tokenizer.decode(nbest[0].tokens)) for cut, nbest in decoded) < 5.0
 

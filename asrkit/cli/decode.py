@@ -1,27 +1,37 @@
-"""``asrkit decode | score``."""
+"""``asrkit decode | nbest | rescore | score``."""
 
 from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 import torch
+from lhotse.cut import Cut
 
 from asrkit.cli.common import PATH, config_options, done_before
-from asrkit.config import load_config
+from asrkit.cli.searches import build_search
+from asrkit.config import DecodeConfig, load_config
 from asrkit.data.feature_store import features_path, load_statistics, read_cuts
 from asrkit.data.loaders import transcript
 from asrkit.decoding.decode import decode_cuts
-from asrkit.decoding.hypothesis import attach_hypotheses
-from asrkit.decoding.search import make_search
+from asrkit.decoding.hypothesis import Hypothesis, attach_hypotheses, hypothesis_from_dict
+from asrkit.decoding.nbest import rescore as rescore_nbest
+from asrkit.errors import UserError
 from asrkit.files import atomic_path, write_json, write_text
 from asrkit.scoring.nist import read_trn, write_trn
 from asrkit.scoring.report import headline, score_trn, summary, text_report
+from asrkit.scoring.wer import oracle, word_error_rate
+from asrkit.text.tokenizer import Tokenizer
 from asrkit.training.build import build_pipeline
-from asrkit.training.checkpoint import load_model
+from asrkit.training.checkpoint import ModelBundle, load_model
+from asrkit.training.language_model import load_language_model
 from asrkit.training.progress import log, progress_bar
+
+DECODED = ("hypotheses.jsonl.gz", "hyp.trn", "ref.trn")
+"""What decoding leaves in its folder."""
 
 
 @click.command()
@@ -41,38 +51,99 @@ def decode(
     overrides: tuple[str, ...],
 ) -> None:
     """Decode a split; only the decode.* settings of the configuration are used, all else is in the model."""
-    outputs = [out_dir / name for name in ("hypotheses.jsonl.gz", "hyp.trn", "ref.trn")]
-    if done_before(outputs, force):
+    if done_before([out_dir / name for name in DECODED], force):
         return
     settings = load_config(config_path, overrides).decode
     bundle = load_model(model_path)
+    decoded, seconds = decode_split(bundle, data_dir, split, settings)
+    write_decoded(out_dir, decoded, bundle.tokenizer)
+    audio_s = sum(cut.duration for cut, _ in decoded)
+    write_json(out_dir / "decode.json", {"model": str(model_path), "settings": asdict(settings),
+                                         "seconds": round(seconds, 2), "audio_s": round(audio_s, 2)})  # fmt: skip
+    log(f"decoded {split}: {len(decoded)} utterances, {settings.method}, real-time factor {seconds / audio_s:.4f}")
+
+
+@click.command()
+@click.option("--model", "model_path", type=PATH, required=True, help="A checkpoint or an exported model.")
+@click.option("--data-dir", type=PATH, required=True, help="Prepared data.")
+@click.option("--split", default="train", show_default=True, help="train, dev or test.")
+@click.option("--output", type=PATH, required=True, help="The CutSet to write, such as nbest.jsonl.gz.")
+@click.option("--force", is_flag=True, help="Decode again where it is done.")
+@config_options
+def nbest(
+    model_path: Path,
+    data_dir: Path,
+    split: str,
+    output: Path,
+    force: bool,
+    config_path: Path | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Keep decode.nbest hypotheses of each utterance, for label smoothing; print their oracle WER."""
+    if done_before([output], force):
+        return
+    settings = load_config(config_path, overrides).decode
+    if settings.method == "greedy":
+        raise UserError("greedy search has one hypothesis; set decode.method=beam")
+    if settings.beam < settings.nbest:
+        raise UserError(f"decode.nbest={settings.nbest} needs a decode.beam of at least as many")
+    bundle = load_model(model_path)
+    decoded, _ = decode_split(bundle, data_dir, split, settings)
+    texts = [(transcript(cut), [bundle.tokenizer.decode(h.tokens) for h in found]) for cut, found in decoded]
+    with atomic_path(output) as temporary:
+        attach_hypotheses([c for c, _ in decoded], [n for _, n in decoded], bundle.tokenizer).to_file(temporary)
+    first = word_error_rate((reference, found[0] if found else "") for reference, found in texts)
+    best = word_error_rate((reference, oracle(reference, found)) for reference, found in texts)
+    number = sum(len(found) for _, found in texts) / len(texts)
+    log(f"n-best of {split}: {number:.1f} hypotheses an utterance, WER {first:.2f} %, oracle {best:.2f} %")
+
+
+@click.command()
+@click.option("--decoded", type=PATH, required=True, help="Where asrkit decode has put n-best lists.")
+@click.option("--lm", "lm_path", type=PATH, required=True, help="A language model of asrkit train-lm.")
+@click.option("--weight", type=float, required=True, help="Of the language model.")
+@click.option("--length-weight", type=float, default=0.0, show_default=True, help="For each symbol.")
+@click.option("--out-dir", type=PATH, required=True, help="Where the new lists go.")
+@click.option("--force", is_flag=True, help="Rescore again where it is done.")
+def rescore(decoded: Path, lm_path: Path, weight: float, length_weight: float, out_dir: Path, force: bool) -> None:
+    """Reorder n-best lists with a language model."""
+    if done_before([out_dir / name for name in DECODED], force):
+        return
+    lm = load_language_model(lm_path)
+    pairs = []
+    for cut in read_cuts(decoded / DECODED[0]):
+        lists = [hypothesis_from_dict(values) for values in cut.hypotheses]
+        pairs.append((cut, rescore_nbest(lists, lm.model, weight, length_weight)))
+    write_decoded(out_dir, pairs, lm.tokenizer)
+    log(f"rescored {len(pairs)} utterances into {out_dir}")
+
+
+def decode_split(
+    bundle: ModelBundle, data_dir: Path, split: str, settings: DecodeConfig
+) -> tuple[list[tuple[Cut, list[Hypothesis]]], float]:
+    """The n-best list of each utterance of a split, and the seconds it took."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    statistics = load_statistics(data_dir) | bundle.statistics
+    pipeline = build_pipeline(bundle.config, load_statistics(data_dir) | bundle.statistics)
     cuts = list(read_cuts(features_path(data_dir, split)))
-    search = make_search(
-        settings.method, beam=settings.beam, nbest=settings.nbest, max_symbols=settings.max_symbols,
-        max_labels_per_frame=settings.max_labels_per_frame,
-    )  # fmt: skip
+    search = build_search(settings, bundle.tokenizer)
     started, decoded = time.monotonic(), []
     with progress_bar(f"decode {split}", len(cuts)) as bar:
-        for cut, nbest in decode_cuts(
-            bundle.model.to(device), build_pipeline(bundle.config, statistics), cuts, search,
-            batch_seconds=settings.batch_seconds, device=device,
-        ):  # fmt: skip
-            decoded.append((cut, nbest))
+        for cut, found in decode_cuts(
+            bundle.model.to(device), pipeline, cuts, search, batch_seconds=settings.batch_seconds, device=device
+        ):
+            decoded.append((cut, found))
             bar.advance()
-    seconds = time.monotonic() - started
-    with atomic_path(outputs[0]) as temporary:
-        attach_hypotheses([c for c, _ in decoded], [n for _, n in decoded], bundle.tokenizer).to_file(temporary)
-    speaker = {cut.id: cut.supervisions[0].speaker or cut.id for cut in cuts}
-    write_trn(
-        outputs[1], [(bundle.tokenizer.decode(n[0].tokens) if n else "", speaker[c.id], c.id) for c, n in decoded]
-    )
-    write_trn(outputs[2], [(transcript(cut), speaker[cut.id], cut.id) for cut in cuts])
-    audio_s = sum(cut.duration for cut in cuts)
-    write_json(out_dir / "decode.json", {"model": str(model_path), "method": settings.method, "beam": settings.beam,
-                                         "seconds": round(seconds, 2), "audio_s": round(audio_s, 2)})  # fmt: skip
-    log(f"decoded {split}: {len(cuts)} utterances, {settings.method}, real-time factor {seconds / audio_s:.4f}")
+    return decoded, time.monotonic() - started
+
+
+def write_decoded(out_dir: Path, decoded: list[tuple[Cut, list[Hypothesis]]], tokenizer: Tokenizer) -> None:
+    """Writes the n-best lists, and the best hypotheses and the transcripts as trn files."""
+    lists, hyp, ref = (out_dir / name for name in DECODED)
+    with atomic_path(lists) as temporary:
+        attach_hypotheses([c for c, _ in decoded], [n for _, n in decoded], tokenizer).to_file(temporary)
+    speaker = {cut.id: cut.supervisions[0].speaker or cut.id for cut, _ in decoded}
+    write_trn(hyp, [(tokenizer.decode(n[0].tokens) if n else "", speaker[c.id], c.id) for c, n in decoded])
+    write_trn(ref, [(transcript(cut), speaker[cut.id], cut.id) for cut, _ in decoded])
 
 
 @click.command()

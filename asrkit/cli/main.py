@@ -9,9 +9,10 @@ import click
 
 from asrkit import __version__
 from asrkit.cli.data import check, features, prepare, tokenizer
-from asrkit.cli.decode import decode, score
+from asrkit.cli.decode import decode, nbest, rescore, score
 from asrkit.cli.doctor import doctor
 from asrkit.cli.export import export, transcribe
+from asrkit.cli.language_model import train_lm
 from asrkit.cli.report import report
 from asrkit.cli.train import train
 from asrkit.errors import UserError
@@ -21,7 +22,10 @@ cli = click.Group(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 click.version_option(__version__)(cli)
-for command in (doctor, prepare, check, features, tokenizer, train, decode, score, export, transcribe, report):
+for command in (
+    doctor, prepare, check, features, tokenizer, train, train_lm, decode, nbest, rescore, score, export, transcribe,
+    report,
+):  # fmt: skip
     cli.add_command(command)
 
 

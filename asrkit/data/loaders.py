@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
 from asrkit.data.batching import Batch, Part
+from asrkit.data.nbest_label_smoothing import SMOOTHING, NbestLabelSmoothing
 from asrkit.errors import UserError
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.text.tokenizer import Tokenizer
@@ -76,6 +77,7 @@ class BatchDataset(Dataset):
     seed: int = 0
     epoch: int | None = None
     """None switches augmentation off."""
+    smoothing: NbestLabelSmoothing | None = None
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -95,6 +97,9 @@ class BatchDataset(Dataset):
         features, tokens, augmented = [], [], Counter[str]()
         for cut in part:
             labels = encode_transcript(self.tokenizer, cut) if self.tokenizer else []
+            if self.smoothing and self.epoch is not None:
+                labels, swapped = self.smoothing(labels, cut, self.seed, self.epoch)
+                augmented[SMOOTHING] += swapped
             x, applied = self.pipeline(cut, self.seed, self.epoch, len(labels))
             features.append(x)
             augmented.update(applied)

@@ -1,52 +1,73 @@
-"""Alignment-length synchronous beam search.
+"""Beam search of a transducer, batched over utterances and hypotheses.
 
-Saon et al. 2020 ("Alignment-length synchronous decoding for RNN transducer", ICASSP): at step i every
-hypothesis of the beam has the same alignment length t + u = i, where t frames have been left by blank and u
-labels emitted. So all hypotheses of a beam are compared after equally many decisions.
+Alignment-length synchronous (Saon et al. 2020, "Alignment-length synchronous decoding for RNN transducer",
+ICASSP): at step i every hypothesis has the same alignment length t + u = i, where t frames have been left by
+blank and u labels emitted, so that all are compared after equally many decisions. The time-synchronous
+"modified" search (Kang et al. 2023, arXiv 2211.00484) emits at most one label a frame and differs in one line:
+where a hypothesis stands.
+
+Shape letters: B utterances, K hypotheses of an utterance, V symbols, J width of the joiner.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
+from asrkit.decoding.density_ratio import Fusion, FusionWeights
+from asrkit.decoding.histories import Histories
 from asrkit.decoding.hypothesis import Hypothesis
-from asrkit.models.predictor import State
+from asrkit.decoding.traceback import Final, Trace, hypotheses
 from asrkit.models.transducer import Transducer
 
 BLANK_ID = 0
-Labels = tuple[int, ...]
 NEGLIGIBLE = 20.0
 """A beam whose whole probability is e^-20 of the worst kept result's cannot change the results any more."""
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A hypothesis in the beam: a label sequence with the probability of its alignments so far."""
+class BeamOptions:
+    """Settings of the search."""
 
-    labels: Labels
-    score: float
-    frames: tuple[int, ...]
-    """Frame of each label, in the best of the merged alignments."""
-    label_scores: tuple[float, ...]
-    best: float
-    """Score of that best alignment."""
+    beam: int = 8
+    """K, hypotheses kept at each step."""
+    nbest: int = 1
+    """Most hypotheses returned."""
+    expand_beam: int = 0
+    """Labels tried for each hypothesis, the best ones; 0 tries all."""
+    score_margin: float = math.inf
+    """Hypotheses worse than the best by more are dropped."""
+    max_symbols: int = 5
+    """Most labels at one frame; 0 sets no bound beside ``max_labels_per_frame``."""
+    max_labels_per_frame: float = 1.0
+    """A hypothesis of T' frames has at most this times T' labels, so a search ends after so many more steps."""
+    blank_penalty: float = 0.0
+    """Subtracted from blank's logit: fewer deletions."""
 
 
-@dataclass(frozen=True)
-class History:
-    """The predictor after a label sequence: its projection (J,) for the joiner, and its state."""
+@dataclass
+class Beam:
+    """The hypotheses of all utterances, (B, K) each; unused places have the score -inf."""
 
-    projection: torch.Tensor
-    state: State
-
-
-def log_add(a: float, b: float) -> float:
-    """log(e^a + e^b)."""
-    low, high = (a, b) if a < b else (b, a)
-    return high if low == -math.inf else high + math.log1p(math.exp(low - high))
+    score: torch.Tensor
+    """Sum over the alignments kept, fusion included."""
+    best: torch.Tensor
+    """Score of the best one of them."""
+    row: torch.Tensor
+    """Label history, see :class:`Histories`."""
+    parent: torch.Tensor
+    """Row of the history without its last label; -1 for the empty one."""
+    last: torch.Tensor
+    """Last label."""
+    length: torch.Tensor
+    """Labels so far, u."""
+    symbols: torch.Tensor
+    """Labels since the last blank, in the best alignment."""
+    source: torch.Tensor
+    target: torch.Tensor
+    """log p of the labels by the language models."""
 
 
 @torch.inference_mode()
@@ -56,136 +77,220 @@ def beam_search(
     encoder_lens: torch.Tensor,
     *,
     frame_shift_s: float,
-    beam: int = 8,
-    nbest: int = 1,
-    max_labels_per_frame: float = 1.0,
+    options: BeamOptions | None = None,
+    fusion: Fusion | None = None,
 ) -> list[list[Hypothesis]]:
-    """n-best lists of a batch. Each utterance is searched by itself, so its batch cannot change its result.
+    """n-best lists by the alignment-length synchronous search.
 
     Args:
         model: the transducer.
         encoder_out: (B, T', D).
         encoder_lens: (B,).
         frame_shift_s: seconds between encoder frames.
-        beam: hypotheses kept at each step.
-        nbest: most hypotheses returned for an utterance.
-        max_labels_per_frame: hypotheses have at most this many labels a frame, so a search of T' frames
-            ends after T' + max_labels_per_frame · T' steps.
+        options: see :class:`BeamOptions`.
+        fusion: language models to add, see :class:`Fusion`.
 
     Returns:
-        For each utterance its hypotheses, best first; scores are sums over all alignments that the beam
-        kept, in log probability.
+        For each utterance its hypotheses, best first. Scores are log probabilities summed over all alignments
+        that the beam kept, plus fusion; an utterance without frames has the empty hypothesis.
     """
-    encoder_proj = model.joiner.encoder_proj(encoder_out)
-    found = []
-    for b, time in enumerate(encoder_lens.tolist()):
-        max_labels = math.ceil(max_labels_per_frame * time)
-        found.append(_search_utterance(model, encoder_proj[b, :time], beam, nbest, max_labels, frame_shift_s))
-    return found
-
-
-def _search_utterance(
-    model: Transducer, encoder_proj: torch.Tensor, beam: int, nbest: int, max_labels: int, frame_shift_s: float
-) -> list[Hypothesis]:
-    """The search over (T', J) projected frames."""
-    time = encoder_proj.shape[0]
-    entries = [Entry((), 0.0, (), (), 0.0)]
-    histories: dict[Labels, History] = {(): _first_history(model, encoder_proj)}
-    finished: dict[Labels, Entry] = {}
-    for i in range(time + max_labels):
-        frames = torch.tensor([i - len(entry.labels) for entry in entries], device=encoder_proj.device)
-        projections = torch.stack([histories[entry.labels].projection for entry in entries])
-        logits = model.joiner.combine(encoder_proj[frames], projections)
-        candidates = _expand(
-            entries, torch.log_softmax(logits.to(_at_least_float32(logits)), dim=-1), i, beam, max_labels
-        )
-        live: dict[Labels, Entry] = {}
-        for entry in candidates:
-            at_end = i + 1 - len(entry.labels) >= time  # the last frame has been left by blank
-            _merge(finished if at_end else live, entry)
-        entries = sorted(live.values(), key=lambda entry: (-entry.score, entry.labels))[:beam]
-        if not entries or _settled(entries, finished, nbest):
+    options = options or BeamOptions()
+    search = _Search(model, encoder_out, encoder_lens, options, fusion)
+    most = torch.ceil(encoder_lens * options.max_labels_per_frame).long()
+    for i in range(int((encoder_lens + most).max()) if len(encoder_lens) else 0):
+        frame = i - search.beam.length
+        cells = search.scores(frame, most)
+        ends = frame == encoder_lens[:, None] - 1
+        search.finish(ends, cells[:, :, BLANK_ID], i)
+        cells[:, :, BLANK_ID].masked_fill_(ends, -math.inf)
+        search.keep_best(cells)
+        search.drop_settled()
+        if not search.alive():
             break
-        _extend_histories(model, histories, entries)
-        alive = {entry.labels for entry in entries} | {entry.labels[:-1] for entry in entries}
-        histories = {labels: history for labels, history in histories.items() if labels in alive}
-    ranked = sorted(finished.values(), key=lambda entry: (-entry.score, entry.labels))
-    return [_to_hypothesis(entry, frame_shift_s) for entry in ranked[:nbest]]
+    ranked = [sorted(finals, key=lambda final: -final.score)[: options.nbest] for finals in search.finals]
+    return hypotheses(ranked, search.trace, synchronous=False, frame_shift_s=frame_shift_s)
 
 
-def _at_least_float32(logits: torch.Tensor) -> torch.dtype:
-    return torch.promote_types(logits.dtype, torch.float32)
+@torch.inference_mode()
+def modified_beam_search(
+    model: Transducer,
+    encoder_out: torch.Tensor,
+    encoder_lens: torch.Tensor,
+    *,
+    frame_shift_s: float,
+    options: BeamOptions | None = None,
+    fusion: Fusion | None = None,
+) -> list[list[Hypothesis]]:
+    """n-best lists by the time-synchronous search with at most one label a frame; see :func:`beam_search`.
+
+    The order of the list divides a score by the number of labels and the blanks of the initial context, as
+    icefall and sherpa-onnx do; the scores themselves are not divided.
+    """
+    options = options or BeamOptions()
+    search = _Search(model, encoder_out, encoder_lens, options, fusion)
+    most = encoder_lens
+    for i in range(int(encoder_lens.max()) if len(encoder_lens) else 0):
+        frame = torch.full_like(search.beam.length, i)
+        search.keep_best(search.scores(frame, most))
+        search.finish(frame == encoder_lens[:, None] - 1, search.beam.score, i + 1)
+        search.beam.score.masked_fill_(frame == encoder_lens[:, None] - 1, -math.inf)
+    context = model.predictor.context_size
+    ranked = [
+        sorted(finals, key=lambda final: -final.score / (final.length + context))[: options.nbest]
+        for finals in search.finals
+    ]
+    return hypotheses(ranked, search.trace, synchronous=True, frame_shift_s=frame_shift_s)
 
 
-def _expand(entries: list[Entry], log_probs: torch.Tensor, i: int, beam: int, max_labels: int) -> list[Entry]:
-    """Each entry's blank expansion and its ``beam`` best labels, from log_probs (K, V)."""
-    number = min(beam, log_probs.shape[1] - 1)
-    blank_scores = log_probs[:, BLANK_ID].tolist()
-    label_scores, labels = log_probs[:, BLANK_ID + 1 :].topk(number, dim=-1)
-    candidates = []
-    for entry, blank, scores, tokens in zip(entries, blank_scores, label_scores.tolist(), labels.tolist(), strict=True):
-        candidates.append(replace(entry, score=entry.score + blank, best=entry.best + blank))
-        if len(entry.labels) >= max_labels:
-            continue
-        frame = i - len(entry.labels)
-        for score, token in zip(scores, tokens, strict=True):
-            candidates.append(
-                Entry(
-                    (*entry.labels, token + BLANK_ID + 1),
-                    entry.score + score,
-                    (*entry.frames, frame),
-                    (*entry.label_scores, score),
-                    entry.best + score,
-                )
-            )
-    return candidates
+class _Search:
+    """A batch's beam, and what a step of it is."""
 
+    def __init__(
+        self,
+        model: Transducer,
+        encoder_out: torch.Tensor,
+        encoder_lens: torch.Tensor,
+        options: BeamOptions,
+        fusion: Fusion | None,
+    ) -> None:
+        self.model, self.options, self.encoder_lens = model, options, encoder_lens
+        self.weights = fusion.weights if fusion is not None else FusionWeights()
+        self.fused = fusion is not None
+        self.encoder_proj = model.joiner.encoder_proj(encoder_out)  # (B, T', J)
+        self.histories = Histories(model, fusion)
+        self.trace = Trace()
+        shape, device = (len(encoder_lens), options.beam), encoder_out.device
+        dtype = torch.promote_types(self.encoder_proj.dtype, torch.float32)
+        whole = torch.zeros(shape, dtype=torch.int64, device=device)
+        real = torch.zeros(shape, dtype=dtype, device=device)
+        score = torch.full_like(real, -math.inf)
+        score[encoder_lens > 0, 0] = 0.0
+        self.beam = Beam(score, score.clone(), whole, whole - 1, whole, whole, whole, real, real)
+        # An utterance without frames is done.
+        self.finals: list[list[Final]] = [[] if frames else [Final()] for frames in encoder_lens.tolist()]
+        self.negligible = torch.full(shape[:1], -math.inf, dtype=dtype, device=device)
 
-def _merge(into: dict[Labels, Entry], entry: Entry) -> None:
-    """Adds the probability of an equal label sequence; times are those of the better alignment."""
-    other = into.get(entry.labels)
-    if other is None:
-        into[entry.labels] = entry
-        return
-    better = entry if entry.best > other.best else other
-    into[entry.labels] = replace(better, score=log_add(entry.score, other.score))
+    def alive(self) -> bool:
+        """Whether any hypothesis is left in the beam."""
+        return bool((self.beam.score > -math.inf).any())
 
+    def scores(self, frame: torch.Tensor, most: torch.Tensor) -> torch.Tensor:
+        """Scores (B, K, V) of every expansion of every hypothesis; those of the same labels are added up.
 
-def _settled(entries: list[Entry], finished: dict[Labels, Entry], nbest: int) -> bool:
-    """Whether all that is left in the beam is too improbable to enter or reorder the n-best list."""
-    if len(finished) < nbest:
-        return False
-    mass = -math.inf
-    for entry in entries:
-        mass = log_add(mass, entry.score)
-    return mass < sorted((e.score for e in finished.values()), reverse=True)[nbest - 1] - NEGLIGIBLE
+        Args:
+            frame: (B, K) where each hypothesis stands.
+            most: (B,) most labels of an utterance.
+        """
+        beam, options = self.beam, self.options
+        b, k = (beam.score > -math.inf).nonzero(as_tuple=True)
+        row = beam.row[b, k]
+        logits = self.model.joiner.combine(self.encoder_proj[b, frame[b, k]], self.histories.projection[row])
+        logits = logits.to(beam.score.dtype)
+        if options.blank_penalty:
+            logits[:, BLANK_ID] -= options.blank_penalty
+        step = torch.log_softmax(logits, dim=-1)  # (hypotheses, V)
+        self.emission = step.new_full((*beam.score.shape, step.shape[1]), -math.inf)
+        self.emission[b, k] = step
+        if self.fused:
+            weights, labels = self.weights, step[:, 1:]
+            labels += weights.target * self.histories.target[row, 1:] + weights.length
+            if weights.source:
+                labels -= weights.source * self.histories.source[row, 1:]
+        full = (beam.length >= most[:, None])[b, k]
+        if options.max_symbols:
+            full |= beam.symbols[b, k] >= options.max_symbols
+        step[:, 1:].masked_fill_(full[:, None], -math.inf)
+        if 0 < options.expand_beam < step.shape[1] - 1:
+            least = step[:, 1:].topk(options.expand_beam).values[:, -1:]
+            step[:, 1:].masked_fill_(step[:, 1:] < least, -math.inf)
+        self.step = torch.full_like(self.emission, -math.inf)
+        self.step[b, k] = step
+        return self._merged(beam.score[:, :, None] + self.step)
 
+    def _merged(self, cells: torch.Tensor) -> torch.Tensor:
+        """Adds a hypothesis' blank expansion and its parent's expansion by its last label: the same labels."""
+        beam = self.beam
+        match = beam.parent[:, :, None] == beam.row[:, None, :]  # (B, K, K): the second is the first's parent
+        match &= (beam.score > -math.inf)[:, None, :] & (beam.score > -math.inf)[:, :, None]
+        b, k, m = match.nonzero(as_tuple=True)
+        label = beam.last[b, k]
+        by_blank, by_label = cells[b, k, BLANK_ID], cells[b, m, label]
+        cells[b, k, BLANK_ID] = torch.logaddexp(by_blank, by_label)
+        cells[b, m, label] = -math.inf
+        # Times are those of the better alignment.
+        best_by_blank = beam.best[b, k] + self.step[b, k, BLANK_ID]
+        better = beam.best[b, m] + self.step[b, m, label] > best_by_blank
+        self.by_label = torch.full_like(beam.row, -1)  # from whose expansion by a label a blank one came, or -1
+        self.by_label[b[better], k[better]] = m[better]
+        return cells
 
-def _first_history(model: Transducer, encoder_proj: torch.Tensor) -> History:
-    token = torch.full((1,), BLANK_ID, device=encoder_proj.device)
-    out, state = model.predictor.step(token, model.predictor.initial_state(1))
-    return History(model.joiner.predictor_proj(out)[0], state)
+    def keep_best(self, cells: torch.Tensor) -> None:
+        """The next beam: the best K of (B, K, V) expansions."""
+        beam, (batch, width, vocab) = self.beam, cells.shape
+        score, index = cells.view(batch, width * vocab).topk(width)
+        if self.options.score_margin < math.inf:
+            score = score.masked_fill(score < score[:, :1] - self.options.score_margin, -math.inf)
+        source, label = index // vocab, index % vocab
+        is_label = label > 0
+        # The best alignment of a blank expansion may be its parent's by the last label.
+        other = self.by_label.gather(1, source)
+        swapped = ~is_label & (other >= 0)
+        origin = torch.where(swapped, other, source)
+        emitted = torch.where(swapped, beam.last.gather(1, source), label)
+        flat = origin * vocab + emitted
+        history = beam.row.gather(1, source)
+        new = is_label & (score > -math.inf)
+        row = history.clone()
+        row[new] = self.histories.extend(history[new], label[new])
+        lms = [beam.source.gather(1, source), beam.target.gather(1, source)]
+        if self.fused:
+            for total, table in zip(lms, (self.histories.source, self.histories.target), strict=True):
+                total[new] += table[history[new], label[new]]
+        self.trace.add(origin, emitted, self.emission.view(batch, -1).gather(1, flat))
+        self.beam = Beam(
+            score=score,
+            best=beam.best.gather(1, origin) + self.step.view(batch, -1).gather(1, flat),
+            row=row,
+            parent=torch.where(is_label, history, beam.parent.gather(1, source)),
+            last=torch.where(is_label, label, beam.last.gather(1, source)),
+            length=beam.length.gather(1, source) + is_label,
+            symbols=torch.where(emitted > 0, beam.symbols.gather(1, origin) + 1, 0),
+            source=lms[0],
+            target=lms[1],
+        )
+        self._clear_histories()
 
+    def _clear_histories(self) -> None:
+        live = self.beam.score > -math.inf
+        if live.any() and (place := self.histories.clear(self.beam.row[live])) is not None:
+            self.beam.row = place[self.beam.row]
+            self.beam.parent = torch.where(self.beam.parent >= 0, place[self.beam.parent], -1)
 
-def _extend_histories(model: Transducer, histories: dict[Labels, History], entries: list[Entry]) -> None:
-    """Runs the predictor once, for the label sequences that have not been seen yet."""
-    new = [entry.labels for entry in entries if entry.labels not in histories]
-    if not new:
-        return
-    parents = [histories[labels[:-1]].state for labels in new]
-    h, c = (torch.cat([state[k] for state in parents], dim=1) for k in (0, 1))
-    tokens = torch.tensor([labels[-1] for labels in new], device=h.device)
-    out, (h, c) = model.predictor.step(tokens, (h, c))
-    projections = model.joiner.predictor_proj(out)
-    for n, labels in enumerate(new):
-        histories[labels] = History(projections[n], (h[:, n : n + 1], c[:, n : n + 1]))
+    def finish(self, ends: torch.Tensor, score: torch.Tensor, steps: int) -> None:
+        """Sets hypotheses aside that have left the last frame.
 
+        Args:
+            ends: (B, K) which.
+            score: (B, K) with the last blank.
+            steps: steps that the trace holds for them.
+        """
+        beam = self.beam
+        b, k = (ends & (score > -math.inf)).nonzero(as_tuple=True)
+        if not len(b):
+            return
+        columns = (b, k, score[b, k], beam.length[b, k], beam.source[b, k], beam.target[b, k])
+        for utterance, place, total, length, source, target in zip(*(c.tolist() for c in columns), strict=True):
+            lm = self.weights.target * target - self.weights.source * source if self.fused else 0.0
+            parts = {"am": total - lm - self.weights.length * length}
+            if self.fused:
+                parts |= {"source_lm": source, "target_lm": target, "length": float(length)}
+            self.finals[utterance].append(Final(total, length, steps, place, parts))
+        for utterance in set(b.tolist()):
+            ranked = sorted((final.score for final in self.finals[utterance]), reverse=True)
+            if len(ranked) >= self.options.nbest:
+                self.negligible[utterance] = ranked[self.options.nbest - 1] - NEGLIGIBLE
 
-def _to_hypothesis(entry: Entry, frame_shift_s: float) -> Hypothesis:
-    return Hypothesis(
-        tokens=list(entry.labels),
-        score=entry.score,
-        token_times=[frame * frame_shift_s for frame in entry.frames],
-        token_scores=list(entry.label_scores),
-        parts={"am": entry.score},
-    )
+    def drop_settled(self) -> None:
+        """Ends the search of utterances whose beam is too improbable to enter or reorder the n-best list."""
+        settled = self.beam.score.logsumexp(dim=1) < self.negligible
+        self.beam.score[settled] = -math.inf

@@ -35,7 +35,7 @@ def greedy_search(
     """
     batch, device = encoder_out.shape[0], encoder_out.device
     encoder_proj = model.joiner.encoder_proj(encoder_out)
-    out, (h, c) = model.predictor.step(
+    out, state = model.predictor.step(
         torch.full((batch,), BLANK_ID, device=device), model.predictor.initial_state(batch)
     )
     predictor_proj = model.joiner.predictor_proj(out)
@@ -60,9 +60,10 @@ def greedy_search(
         frame[live[moves]] += 1
         symbols[live[moves]] = 0
         if emitted.numel():
-            out, (h_new, c_new) = model.predictor.step(token[is_label], (h[:, emitted], c[:, emitted]))
+            out, after = model.predictor.step(token[is_label], tuple(part[emitted] for part in state))
             predictor_proj[emitted] = model.joiner.predictor_proj(out)
-            h[:, emitted], c[:, emitted] = h_new, c_new
+            for part, new in zip(state, after, strict=True):
+                part[emitted] = new
     return [
         Hypothesis(
             tokens=[k for k, _, _ in found],

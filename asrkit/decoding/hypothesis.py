@@ -32,6 +32,7 @@ class Hypothesis:
             "text": tokenizer.decode(self.tokens),
             "score": round(self.score, 6),
             "parts": {name: round(value, 6) for name, value in self.parts.items()},
+            "token_ids": self.tokens,
             "tokens": [tokenizer.symbol(token) for token in self.tokens],
             "token_times": [round(time_s, 4) for time_s in self.token_times],
             "token_scores": [round(score, 4) for score in self.token_scores],
@@ -40,6 +41,13 @@ class Hypothesis:
                 for word, time_s in words_with_times(tokenizer, self.tokens, self.token_times)
             ],
         }
+
+
+def hypothesis_from_dict(values: dict[str, Any]) -> Hypothesis:
+    """What :meth:`Hypothesis.to_dict` wrote, as far as it is rounded."""
+    return Hypothesis(
+        values["token_ids"], values["score"], values["token_times"], values["token_scores"], dict(values["parts"])
+    )
 
 
 def attach_hypotheses(cuts: Sequence[Cut], nbest: Sequence[Sequence[Hypothesis]], tokenizer: Tokenizer) -> CutSet:

@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
-from asrkit.decoding.beam_search import beam_search
+from asrkit.decoding.beam_search import BeamOptions, beam_search, modified_beam_search
 from asrkit.decoding.decode import Search
+from asrkit.decoding.density_ratio import Fusion
 from asrkit.decoding.greedy import greedy_search
 from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.models.transducer import Transducer
 
 
-def make_search(
-    method: str, *, beam: int = 8, nbest: int = 1, max_symbols: int = 5, max_labels_per_frame: float = 1.0
-) -> Search:
+def make_search(method: str, options: BeamOptions | None = None, fusion: Fusion | None = None) -> Search:
     """A search with its settings.
 
     Args:
-        method: ``greedy`` or ``beam``.
-        beam: hypotheses kept (beam).
-        nbest: most hypotheses returned (beam; greedy returns one).
-        max_symbols: most labels at one frame (greedy).
-        max_labels_per_frame: bound on the length of a hypothesis (beam).
+        method: ``greedy``, ``beam`` or ``modified_beam``.
+        options: of the beam searches; ``max_symbols`` of the greedy one too.
+        fusion: language models for the beam searches.
     """
-
-    def greedy(model: Transducer, x: torch.Tensor, x_lens: torch.Tensor, shift_s: float) -> list[list[Hypothesis]]:
-        return [[h] for h in greedy_search(model, x, x_lens, frame_shift_s=shift_s, max_symbols=max_symbols)]
+    options = options or BeamOptions()
+    if method == "greedy":
+        return partial(_greedy, max_symbols=options.max_symbols)
+    search = beam_search if method == "beam" else modified_beam_search
 
     def wide(model: Transducer, x: torch.Tensor, x_lens: torch.Tensor, shift_s: float) -> list[list[Hypothesis]]:
-        return beam_search(
-            model, x, x_lens, frame_shift_s=shift_s, beam=beam, nbest=nbest, max_labels_per_frame=max_labels_per_frame
-        )
+        return search(model, x, x_lens, frame_shift_s=shift_s, options=options, fusion=fusion)
 
-    return greedy if method == "greedy" else wide
+    return wide
+
+
+def _greedy(
+    model: Transducer, x: torch.Tensor, x_lens: torch.Tensor, shift_s: float, max_symbols: int
+) -> list[list[Hypothesis]]:
+    return [[h] for h in greedy_search(model, x, x_lens, frame_shift_s=shift_s, max_symbols=max_symbols)]

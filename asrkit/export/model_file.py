@@ -10,6 +10,7 @@ import soundfile
 import torch
 import torchaudio.functional
 
+from asrkit.decoding.beam_search import BeamOptions
 from asrkit.decoding.decode import Search
 from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.decoding.search import make_search
@@ -49,7 +50,7 @@ class Recognizer:
 
     Args:
         path: what ``asrkit export`` wrote.
-        method: ``greedy`` or ``beam``.
+        method: ``greedy``, ``beam`` or ``modified_beam``.
         beam: hypotheses kept.
     """
 
@@ -58,7 +59,7 @@ class Recognizer:
         if self.bundle.config.features.speaker_vector_dim:
             raise UserError(f"{path} needs a vector of each speaker; use asrkit decode on prepared data instead")
         self.pipeline: FeaturePipeline = build_pipeline(self.bundle.config, self.bundle.statistics)
-        self.search: Search = make_search(method, beam=beam)
+        self.search: Search = make_search(method, BeamOptions(beam=beam))
 
     def transcribe(self, path: str | Path) -> Transcript:
         """The text of a file that soundfile reads; channels are mixed, other sampling rates resampled.

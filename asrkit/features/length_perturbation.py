@@ -34,12 +34,15 @@ class LengthPerturbation:
     """r_p: share of its frames after which a run of zero frames is inserted."""
     max_insert: int
     """T_p: longest run inserted; runs are uniform in 1 … T_p."""
+    from_epoch: int = 1
+    """First epoch with perturbation."""
     until_epoch: int = 0
     """Last epoch with perturbation; 0 never ends it."""
 
     def __call__(self, features: torch.Tensor, presentation: Presentation) -> tuple[torch.Tensor, bool]:
         """(T, F) to (T~, F), and whether frames were dropped or inserted."""
-        if self.until_epoch and presentation.epoch > self.until_epoch:
+        epoch = presentation.epoch
+        if epoch < self.from_epoch or (self.until_epoch and epoch > self.until_epoch):
             return features, False
         generator, perturbed = presentation.generator, features
         if chosen(self.drop_probability, generator):
@@ -80,9 +83,7 @@ def insert_frames(features: torch.Tensor, rate: float, max_run: int, generator: 
     return longer
 
 
-def _runs(
-    num_frames: int, rate: float, max_run: int, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _runs(num_frames: int, rate: float, max_run: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """Places (N,), all different, and a length in 1 … max_run for each."""
     number = round(rate * num_frames) if max_run > 0 else 0
     places = torch.randperm(num_frames, generator=generator)[:number]

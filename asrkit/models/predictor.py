@@ -1,23 +1,26 @@
-"""Prediction network of the transducer."""
+"""Prediction networks of the transducer: functions of the labels so far.
+
+Loss, search and export take the initial context from here alone: a history begins with ``context_size`` blanks.
+A state is a tuple of tensors (N, ...), one row a history, so that a search can pick and stack rows.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 from asrkit.models.dropout import Dropout
 
 BLANK_ID = 0
-State = tuple[torch.Tensor, torch.Tensor]
-"""LSTM state h, c; each (layers, N, hidden)."""
+State = tuple[torch.Tensor, ...]
+"""What N histories leave behind, each (N, ...)."""
 
 
 class LstmPredictor(nn.Module):
-    """Embedding and LSTM over the labels so far.
+    """Embedding and LSTM over all labels so far (Graves 2012, arXiv 1211.3711)."""
 
-    The history begins with blank: loss and search both feed it as the first input, and nothing else
-    defines the initial context.
-    """
+    context_size = 1
 
     def __init__(
         self,
@@ -44,15 +47,14 @@ class LstmPredictor(nn.Module):
         Returns:
             (B, U + 1, hidden); entry u has seen the first u labels.
         """
-        history = nn.functional.pad(tokens, (1, 0), value=BLANK_ID)
+        history = F.pad(tokens, (1, 0), value=BLANK_ID)
         out, _ = self.lstm(self.embedding_dropout(self.embedding(history)))
         return self.dropout(out)
 
-    def initial_state(self, batch: int) -> State:
-        """The state before any input, for ``batch`` hypotheses."""
-        weight = self.embedding.weight
-        shape = (self.lstm.num_layers, batch, self.lstm.hidden_size)
-        return weight.new_zeros(shape), weight.new_zeros(shape)
+    def initial_state(self, number: int) -> State:
+        """The state of ``number`` histories before any input: h and c, (N, layers, hidden)."""
+        zero = self.embedding.weight.new_zeros(number, self.lstm.num_layers, self.lstm.hidden_size)
+        return zero, zero.clone()
 
     def step(self, tokens: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
         """Extends N histories by one label each (blank for the first step).
@@ -64,5 +66,48 @@ class LstmPredictor(nn.Module):
         Returns:
             (N, hidden) outputs and the new state.
         """
-        out, state = self.lstm(self.embedding(tokens).unsqueeze(1), state)
-        return out.squeeze(1), state
+        before = tuple(part.transpose(0, 1).contiguous() for part in state)
+        out, after = self.lstm(self.embedding(tokens).unsqueeze(1), before)
+        return out.squeeze(1), tuple(part.transpose(0, 1) for part in after)
+
+
+class StatelessPredictor(nn.Module):
+    """Embedding and a grouped convolution over the last ``context_size`` labels.
+
+    The limited context of Ghodsi et al. 2020 ("RNN-Transducer with stateless prediction network", ICASSP), in the
+    form that other runtimes know: convolution without bias, groups of four channels, ReLU.
+    """
+
+    def __init__(
+        self, vocab_size: int, embedding_dim: int, context_size: int, dropout: float, embedding_dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        if embedding_dim % 4:
+            raise ValueError(f"embedding_dim must be a multiple of 4, got {embedding_dim}")
+        self.output_dim, self.context_size = embedding_dim, context_size
+        self.embedding = nn.Embedding(vocab_size, embedding_dim)
+        self.conv = nn.Conv1d(embedding_dim, embedding_dim, context_size, groups=embedding_dim // 4, bias=False)
+        self.dropout = Dropout(dropout)
+        self.embedding_dropout = Dropout(embedding_dropout)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """(B, U) to (B, U + 1, embedding); entry u has seen the last labels before it."""
+        history = F.pad(tokens, (self.context_size, 0), value=BLANK_ID)
+        return self.dropout(self._convolve(self.embedding_dropout(self.embedding(history))))
+
+    def initial_state(self, number: int) -> State:
+        """The last labels before the first input, all blank: (N, context - 1)."""
+        shape = (number, self.context_size - 1)
+        return (torch.full(shape, BLANK_ID, dtype=torch.int64, device=self.embedding.weight.device),)
+
+    def step(self, tokens: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        """Extends N histories by one label (N,) each: (N, embedding) outputs and the new state."""
+        history = torch.cat([state[0], tokens[:, None]], dim=1)
+        return self._convolve(self.embedding(history))[:, 0], (history[:, 1:],)
+
+    def _convolve(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, U, embedding) to (N, U - context + 1, embedding)."""
+        return F.relu(self.conv(x.transpose(1, 2)).transpose(1, 2))
+
+
+Predictor = LstmPredictor | StatelessPredictor

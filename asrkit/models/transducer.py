@@ -7,7 +7,7 @@ from torch import nn
 
 from asrkit.models.encoder import Encoder
 from asrkit.models.joiner import Joiner
-from asrkit.models.predictor import LstmPredictor
+from asrkit.models.predictor import Predictor
 
 
 class Transducer(nn.Module):
@@ -15,7 +15,7 @@ class Transducer(nn.Module):
 
     Args:
         encoder: see :class:`Encoder`.
-        predictor: see :class:`LstmPredictor`.
+        predictor: see :mod:`asrkit.models.predictor`.
         joiner: see :class:`Joiner`.
         ctc_head: D to V, for an auxiliary CTC loss.
         simple_joiner: for the pruned loss.
@@ -24,7 +24,7 @@ class Transducer(nn.Module):
     def __init__(
         self,
         encoder: Encoder,
-        predictor: LstmPredictor,
+        predictor: Predictor,
         joiner: Joiner,
         ctc_head: nn.Linear | None = None,
         simple_joiner: SimpleJoiner | None = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,6 +111,11 @@ def score_utterance(id: str, speaker: str, reference: str, hypothesis: str) -> S
     return ScoredUtterance(
         id, speaker, pairs, count_errors(pairs, len(ref)), count_errors(align(ref_chars, hyp_chars), len(ref_chars))
     )
+
+
+def oracle(reference: str, texts: Sequence[str]) -> str:
+    """The text of an n-best list with the fewest word errors, the better ranked one of equals; empty of none."""
+    return min(texts, key=lambda text: score_utterance("", "", reference, text).words.total, default="")
 
 
 def word_error_rate(pairs: Iterable[tuple[str, str]]) -> float:

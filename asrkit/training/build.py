@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from asrkit.config import Config
+from asrkit.data.nbest_label_smoothing import NbestLabelSmoothing, read_hypotheses
 from asrkit.errors import UserError
 from asrkit.features.augmentation import Augmentation
 from asrkit.features.length_perturbation import LengthPerturbation
@@ -25,8 +26,9 @@ from asrkit.models.conformer import Conformer
 from asrkit.models.dssformer import dssformer
 from asrkit.models.encoder import Encoder
 from asrkit.models.joiner import Joiner
-from asrkit.models.predictor import LstmPredictor
+from asrkit.models.predictor import LstmPredictor, Predictor, StatelessPredictor
 from asrkit.models.transducer import SimpleJoiner, Transducer
+from asrkit.text.tokenizer import Tokenizer
 
 
 def build_encoder(config: Config) -> Encoder:
@@ -41,10 +43,19 @@ def build_encoder(config: Config) -> Encoder:
     return dssformer(input_dim, dss=asdict(settings.dss), **conformer)
 
 
+def build_predictor(config: Config, vocab_size: int) -> Predictor:
+    """The prediction network of an experiment."""
+    settings = config.model.predictor
+    common = {"dropout": settings.dropout, "embedding_dropout": settings.embedding_dropout}
+    if settings.type == "stateless":
+        return StatelessPredictor(vocab_size, settings.embedding_dim, settings.context_size, **common)
+    return LstmPredictor(vocab_size, settings.embedding_dim, settings.hidden_dim, settings.num_layers, **common)
+
+
 def build_model(config: Config, vocab_size: int) -> Transducer:
     """The transducer of an experiment, with random weights from torch's global generator."""
     encoder = build_encoder(config)
-    predictor = LstmPredictor(vocab_size, **asdict(config.model.predictor))
+    predictor = build_predictor(config, vocab_size)
     joiner = Joiner(encoder.output_dim, predictor.output_dim, vocab_size=vocab_size, **asdict(config.model.joiner))
     needs_ctc = config.loss.ctc_weight > 0 or config.loss.ctc_only_epochs > 0
     ctc_head = nn.Linear(encoder.output_dim, vocab_size) if needs_ctc else None
@@ -98,6 +109,19 @@ def _augmentations(config: Config, pipeline: FeaturePipeline, train: Sequence[Cu
     if masks.probability > 0:
         found["spec_augment"] = SpecAugment(**asdict(masks))
     return found
+
+
+def build_smoothing(config: Config, tokenizer: Tokenizer) -> NbestLabelSmoothing | None:
+    """The n-best label smoothing of an experiment, None where its probability is 0.
+
+    Raises:
+        UserError: the hypotheses cannot be read.
+    """
+    smoothing = config.nbest_label_smoothing
+    if smoothing.probability <= 0:
+        return None
+    hypotheses = read_hypotheses(Path(smoothing.hypotheses), tokenizer)
+    return NbestLabelSmoothing(**(asdict(smoothing) | {"hypotheses": hypotheses}))
 
 
 def read_speaker_vectors(path: Path) -> dict[str, torch.Tensor]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +17,7 @@ from typing import Any, cast
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from asrkit.config import Config, config_from_dict, config_to_dict
 from asrkit.errors import UserError
@@ -70,6 +71,8 @@ def load_model(path: Path) -> ModelBundle:
         UserError: no such file, no asrkit model, or weights of another architecture than its configuration's.
     """
     header, tensors = read_tensors(path)
+    if "kind" in header:
+        raise UserError(f"{path} is a {header['kind'].replace('_', ' ')}, not a recognizer")
     config = config_from_dict(json.loads(header["config"]), str(path))
     tokenizer = tokenizer_from_dict(json.loads(header["tokenizer"]))
     model = build_model(config, tokenizer.vocab_size)
@@ -99,7 +102,7 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     return header, tensors
 
 
-def load_weights(model: Transducer, tensors: dict[str, torch.Tensor], path: Path) -> None:
+def load_weights(model: nn.Module, tensors: dict[str, torch.Tensor], path: Path) -> None:
     """Copies a file's weights into a model.
 
     Raises:
@@ -149,10 +152,17 @@ class CheckpointName:
 class CheckpointFolder:
     """The checkpoints of one run: the last two with training state, and the weights worth keeping."""
 
-    def __init__(self, folder: Path, keep_last: int, keep_every_epochs: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        keep_last: int,
+        keep_every_epochs: int,
+        write: Callable[[Path, Any], None] = save_model,
+    ) -> None:
         self.folder = Path(folder)
         self.keep_last = keep_last
         self.keep_every_epochs = keep_every_epochs
+        self.write = write
 
     def weights(self, name: CheckpointName) -> Path:
         """The model file of a checkpoint."""
@@ -171,9 +181,9 @@ class CheckpointFolder:
                 found.append(CheckpointName(int(match[1]), match[2] is None, int(match[2] or 0)))
         return sorted(found)
 
-    def save(self, name: CheckpointName, bundle: ModelBundle, state: dict[str, Any], best_epoch: int) -> None:
+    def save(self, name: CheckpointName, bundle: object, state: dict[str, Any], best_epoch: int) -> None:
         """Writes a checkpoint, weights first (state without weights would not be resumable), then prunes."""
-        save_model(self.weights(name), bundle)
+        self.write(self.weights(name), bundle)
         with atomic_path(self.state(name)) as temporary:
             try:
                 torch.save(state, temporary)
@@ -181,7 +191,7 @@ class CheckpointFolder:
                 raise OSError(str(error).splitlines()[0]) from error
         self._prune(best_epoch)
 
-    def load_latest(self, model: Transducer) -> dict[str, Any] | None:
+    def load_latest(self, model: nn.Module) -> dict[str, Any] | None:
         """Loads the newest checkpoint's weights into ``model`` and returns its state, None where there is none.
 
         Raises:

@@ -140,9 +140,7 @@ def _pruned_lattice(
                 *parts, *labels, prune_range=size, am_only_scale=am_scale, lm_only_scale=lm_scale
             )
         else:
-            simple, posteriors = simple_transducer_loss(
-                *parts, *labels, am_only_scale=am_scale, lm_only_scale=lm_scale
-            )
+            simple, posteriors = simple_transducer_loss(*parts, *labels, am_only_scale=am_scale, lm_only_scale=lm_scale)
             bounds = pruning_bounds(posteriors, encoder_lens, batch.token_lens, size)
     logits = model.joiner.pruned(encoder_out, predictor_out, bounds)
     pruned = loss(logits, batch.tokens, bounds, encoder_lens, batch.token_lens)

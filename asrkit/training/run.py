@@ -15,7 +15,7 @@ from asrkit.errors import UserError
 from asrkit.files import write_text
 from asrkit.models.transducer import num_parameters
 from asrkit.text.tokenizer import Tokenizer, tokenizer_from_dict
-from asrkit.training.build import build_model, build_pipeline
+from asrkit.training.build import build_model, build_pipeline, build_smoothing
 from asrkit.training.checkpoint import ModelBundle
 from asrkit.training.parallel import process_group
 from asrkit.training.progress import log
@@ -70,13 +70,14 @@ def run_training(config: Config, data_dir: Path, exp_dir: Path, hooks: Hooks | N
             dev=list(read_cuts(features_path(data_dir, "dev"))),
             train_pipeline=build_pipeline(config, statistics, train),
             dev_pipeline=build_pipeline(config, statistics),
+            smoothing=build_smoothing(config, tokenizer),
         )
         if process.is_main:
             hours = sum(cut.duration for cut in data.train) / 3600
             log(
                 f"{num_parameters(bundle.model):,} parameters, {tokenizer.vocab_size} symbols, {len(data.train)} "
                 f"utterances ({hours:.2f} h), {process.world_size} process(es) on {process.device.type}, "
-                f"augmentations: {', '.join(data.train_pipeline.augmentation_names)} {config.features.speed_factors}"
+                f"augmentations: {', '.join(data.augmentation_names)} {config.features.speed_factors}"
             )
         Trainer(bundle, data, exp_dir, process, hooks).run()
 

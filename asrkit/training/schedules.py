@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from asrkit.config import ScheduleConfig
+
 
 def warmup_hold_anneal(
     epoch: int, *, initial_lr: float, peak_lr: float, warmup_epochs: float, hold_epochs: float
@@ -40,3 +42,20 @@ def one_cycle(
     if epochs_done < warmup_epochs:
         return initial_lr + (peak_lr - initial_lr) * epochs_done / warmup_epochs
     return peak_lr * max(0.0, num_epochs - epochs_done) / (num_epochs - warmup_epochs)
+
+
+def learning_rate(schedule: ScheduleConfig, epoch: int, fraction: float, num_epochs: int) -> float:
+    """The rate within ``epoch`` (from 1), of which ``fraction`` is done.
+
+    The boost is that of the last, clean epochs of Cui et al. 2022 (arXiv 2203.15176, section 4).
+    """
+    boost = schedule.boost if 0 < schedule.boost_from_epoch <= epoch else 1.0
+    if schedule.type == "one_cycle":
+        return boost * one_cycle(
+            epoch - 1 + fraction, initial_lr=schedule.initial_lr, peak_lr=schedule.peak_lr,
+            warmup_epochs=schedule.warmup_epochs, num_epochs=num_epochs,
+        )  # fmt: skip
+    return boost * warmup_hold_anneal(
+        epoch, initial_lr=schedule.initial_lr, peak_lr=schedule.peak_lr,
+        warmup_epochs=schedule.warmup_epochs, hold_epochs=schedule.hold_epochs,
+    )  # fmt: skip

@@ -21,9 +21,10 @@ from lhotse.cut import Cut
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from asrkit.config import Config, ScheduleConfig
+from asrkit.config import Config
 from asrkit.data.batching import Batch, BatchBudget, Update, plan_epoch
 from asrkit.data.loaders import BatchDataset, LoaderError, encode_transcript, iterate, transcript
+from asrkit.data.nbest_label_smoothing import SMOOTHING, NbestLabelSmoothing
 from asrkit.decoding.decode import decode_cuts
 from asrkit.decoding.search import make_search
 from asrkit.errors import UserError
@@ -33,7 +34,7 @@ from asrkit.training.checkpoint import CheckpointFolder, CheckpointName, ModelBu
 from asrkit.training.objective import Losses, Objective, ObjectiveModule, transducer_objective
 from asrkit.training.parallel import Process
 from asrkit.training.progress import MetricsFile, log, progress_bar
-from asrkit.training.schedules import one_cycle, warmup_hold_anneal
+from asrkit.training.schedules import learning_rate
 
 
 class Stopped(Exception):
@@ -52,6 +53,12 @@ class TrainingData:
     dev: Sequence[Cut]
     train_pipeline: FeaturePipeline
     dev_pipeline: FeaturePipeline
+    smoothing: NbestLabelSmoothing | None = None
+
+    @property
+    def augmentation_names(self) -> tuple[str, ...]:
+        """Everything that changes utterances, whose hits are counted."""
+        return (*self.train_pipeline.augmentation_names, *([SMOOTHING] if self.smoothing else []))
 
 
 @dataclass(frozen=True)
@@ -158,7 +165,7 @@ class Trainer:
         local = [self._local_parts(update) for update in plan]
         dataset = BatchDataset(
             [[part or update[0][:1] for part in parts] for parts, update in zip(local, plan, strict=True)],
-            self.data.train_pipeline, self.bundle.tokenizer, train.seed, state.epoch,
+            self.data.train_pipeline, self.bundle.tokenizer, train.seed, state.epoch, self.data.smoothing,
         )  # fmt: skip
         started, speech_before_s = time.monotonic(), state.sums.get("speech_s", 0.0)
         batches = iterate(dataset, train.num_workers, state.step)
@@ -257,7 +264,7 @@ class Trainer:
 
     def _report(self, num_updates: int, wer: float | None, sums: dict[str, float], hits: Counter[str]) -> None:
         assert self.metrics
-        names = self.data.train_pipeline.augmentation_names
+        names = self.data.augmentation_names
         world, number = self.process.world_size, sums["utterances"]
         seconds = sums["train_s"] / world
         wait_share = sums["wait_s"] / world / seconds
@@ -387,16 +394,3 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
     others = [p for p in model.parameters() if not getattr(p, "no_weight_decay", False)]
     groups: list[dict[str, object]] = [{"params": others, "weight_decay": weight_decay}]
     return [*groups, {"params": marked, "weight_decay": 0.0}] if marked else groups
-
-
-def learning_rate(schedule: ScheduleConfig, epoch: int, fraction: float, num_epochs: int) -> float:
-    """The rate within ``epoch`` (from 1), of which ``fraction`` is done."""
-    if schedule.type == "one_cycle":
-        return one_cycle(
-            epoch - 1 + fraction, initial_lr=schedule.initial_lr, peak_lr=schedule.peak_lr,
-            warmup_epochs=schedule.warmup_epochs, num_epochs=num_epochs,
-        )  # fmt: skip
-    return warmup_hold_anneal(
-        epoch, initial_lr=schedule.initial_lr, peak_lr=schedule.peak_lr,
-        warmup_epochs=schedule.warmup_epochs, hold_epochs=schedule.hold_epochs,
-    )  # fmt: skip

@@ -1,16 +1,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from asrkit.decoding.beam_search import beam_search
+from asrkit.decoding.beam_search import BeamOptions, beam_search, modified_beam_search
 from asrkit.decoding.greedy import greedy_search
 from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.decoding.search import make_search
 from asrkit.models.transducer import Transducer
 from tests.conftest import tiny_model
+
+EXACT = BeamOptions(beam=400, nbest=400, max_symbols=0)
+"""Wider than the number of label sequences in these tests, so that nothing is pruned."""
 
 
 def encoded(batch: int, time: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -48,7 +52,7 @@ def test_an_infinite_beam_sums_all_alignments() -> None:
     model = tiny_model(vocab_size=3, dtype=torch.float64)
     x = encoded(1, 4, dtype=torch.float64)
     # Labels 1 and 2, at most 4 of them: 31 sequences, far fewer than the beam.
-    found = beam_search(model, x, torch.tensor([4]), frame_shift_s=0.04, beam=10_000, nbest=10_000)[0]
+    found = beam_search(model, x, torch.tensor([4]), frame_shift_s=0.04, options=EXACT)[0]
     assert len(found) == sum(2**u for u in range(5))
     for hypothesis in found:
         assert abs(hypothesis.score - forward_log_prob(model, x, hypothesis.tokens)) < 1e-9
@@ -58,8 +62,9 @@ def test_the_probabilities_of_all_sequences_sum_to_1() -> None:
     model = tiny_model(vocab_size=2, dtype=torch.float64)
     with torch.no_grad():
         model.joiner.out.bias[0] += 6.0  # long sequences are rare, so the sum over the short ones is nearly all
-    found = beam_search(model, encoded(1, 3, dtype=torch.float64), torch.tensor([3]), frame_shift_s=0.04,
-                        beam=10_000, nbest=10_000, max_labels_per_frame=4.0)[0]  # fmt: skip
+    options = replace(EXACT, max_labels_per_frame=4.0)
+    x = encoded(1, 3, dtype=torch.float64)
+    found = beam_search(model, x, torch.tensor([3]), frame_shift_s=0.04, options=options)[0]
     assert abs(sum(math.exp(h.score) for h in found) - 1) < 1e-9
 
 
@@ -90,10 +95,10 @@ def test_greedy_is_the_textbook_loop(max_symbols: int) -> None:
         assert hypothesis.token_times == pytest.approx([0.04 * t for t in frames])
 
 
-@pytest.mark.parametrize("method", ["greedy", "beam"])
+@pytest.mark.parametrize("method", ["greedy", "beam", "modified_beam"])
 def test_batch_and_order_change_nothing(method: str) -> None:
     model = talkative(tiny_model())
-    search = make_search(method, beam=4, nbest=4)
+    search = make_search(method, BeamOptions(beam=4, nbest=4))
     features = torch.randn(4, 120, 16, generator=torch.Generator().manual_seed(1)) * 3
     lens = torch.tensor([120, 64, 17, 90])
 
@@ -118,7 +123,7 @@ def test_the_best_of_an_infinite_beam_is_at_least_as_probable_as_greedy() -> Non
     x = encoded(20, 4, seed=5, dtype=torch.float64)
     lens = torch.full((20,), 4)
     greedy = greedy_search(model, x, lens, frame_shift_s=0.04, max_symbols=1)
-    wide = beam_search(model, x, lens, frame_shift_s=0.04, beam=10_000, nbest=1)
+    wide = beam_search(model, x, lens, frame_shift_s=0.04, options=replace(EXACT, nbest=1))
     for b in range(20):
         best = forward_log_prob(model, x[b : b + 1], wide[b][0].tokens)
         assert best >= forward_log_prob(model, x[b : b + 1], greedy[b].tokens) - 1e-9
@@ -126,7 +131,8 @@ def test_the_best_of_an_infinite_beam_is_at_least_as_probable_as_greedy() -> Non
 
 def test_nbest_is_sorted_and_without_repeats() -> None:
     model = talkative(tiny_model())
-    nbest = beam_search(model, encoded(1, 15), torch.tensor([15]), frame_shift_s=0.04, beam=8, nbest=5)[0]
+    options = BeamOptions(beam=8, nbest=5)
+    nbest = beam_search(model, encoded(1, 15), torch.tensor([15]), frame_shift_s=0.04, options=options)[0]
     assert len(nbest) == 5
     assert [h.score for h in nbest] == sorted((h.score for h in nbest), reverse=True)
     assert len({tuple(h.tokens) for h in nbest}) == 5
@@ -141,4 +147,7 @@ def test_searches_end_on_a_model_that_never_says_blank() -> None:
         model.joiner.out.bias[0] -= 50.0
     x, lens = encoded(1, 10), torch.tensor([10])
     assert len(greedy_search(model, x, lens, frame_shift_s=0.04, max_symbols=5)[0].tokens) == 50
-    assert all(len(h.tokens) <= 10 for h in beam_search(model, x, lens, frame_shift_s=0.04, beam=4, nbest=4)[0])
+    options = BeamOptions(beam=4, nbest=4, max_symbols=0)
+    for search in (beam_search, modified_beam_search):
+        nbest = search(model, x, lens, frame_shift_s=0.04, options=options)[0]
+        assert nbest and all(len(h.tokens) <= 10 for h in nbest)

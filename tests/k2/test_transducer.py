@@ -30,9 +30,7 @@ def test_full_loss_is_k2s(shape: tuple[int, int, int, int]) -> None:
     boundary[:, 2], boundary[:, 3] = token_lens, frame_lens
     mine, theirs = logits.clone().requires_grad_(), logits.clone().requires_grad_()
     losses = transducer_loss(mine, tokens, frame_lens, token_lens)
-    expected = k2.rnnt_loss(
-        logits=theirs, symbols=tokens, termination_symbol=0, boundary=boundary, reduction="none"
-    )
+    expected = k2.rnnt_loss(logits=theirs, symbols=tokens, termination_symbol=0, boundary=boundary, reduction="none")
     assert close(losses, expected)
     losses.sum().backward()
     expected.sum().backward()

@@ -40,9 +40,7 @@ def test_simple_loss_is_the_full_loss_of_the_sum() -> None:
 
 def test_smoothing_interpolates_log_probabilities() -> None:
     am, lm, tokens, frame_lens, token_lens = parts((1, 6, 3, 5), dtype=torch.float64)
-    losses, _ = simple_transducer_loss(
-        am, lm, tokens, frame_lens, token_lens, am_only_scale=0.2, lm_only_scale=0.3
-    )
+    losses, _ = simple_transducer_loss(am, lm, tokens, frame_lens, token_lens, am_only_scale=0.2, lm_only_scale=0.3)
     joint = torch.log_softmax(am.unsqueeze(2) + lm.unsqueeze(1), -1)
     lm_only = torch.log_softmax(lm, -1).unsqueeze(1)
     unigram = torch.softmax(lm, -1).mean((0, 1))

@@ -156,7 +156,6 @@ def test_steps_are_log_uniform_and_sizes_are_the_papers() -> None:
     assert sum(p.numel() for p in layer.parameters()) == 1_477_824
 
 
-
 def test_fast_lengths() -> None:
     for least in (1, 2, 7, 11, 500, 2001):
         size = fast_length(least)

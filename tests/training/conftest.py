@@ -71,8 +71,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory, an4_cuts: CutSet) -> Work
     splits = {"train": CutSet.from_cuts(cuts[:24]), "dev": CutSet.from_cuts(cuts[24:30])}
     for split, part in splits.items():
         make_features(
-            part, split, folder / "data", sampling_rate_hz=16000, num_mel_bins=16, speed_factors=[1.0],
-            store=True
+            part, split, folder / "data", sampling_rate_hz=16000, num_mel_bins=16, speed_factors=[1.0], store=True
         )
     pipeline = FeaturePipeline(num_mel_bins=16, normalization="none")
     save_statistics(folder / "data", compute_statistics(splits["train"], pipeline))

@@ -1,0 +1,63 @@
+"""The search that the ``decode`` settings describe."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from asrkit.config import DecodeConfig, FusionConfig
+from asrkit.decoding.beam_search import BeamOptions
+from asrkit.decoding.decode import Search
+from asrkit.decoding.density_ratio import Fusion, FusionWeights
+from asrkit.decoding.search import make_search
+from asrkit.errors import UserError
+from asrkit.models.language_model import LstmLanguageModel
+from asrkit.text.tokenizer import Tokenizer
+from asrkit.training.language_model import load_language_model
+
+INTERNAL = "internal"
+"""As ``decode.fusion.source_lm``: the transducer's own language model."""
+
+
+def build_search(settings: DecodeConfig, tokenizer: Tokenizer) -> Search:
+    """The search with its language models.
+
+    Raises:
+        UserError: settings that contradict each other, or language models of other symbols.
+    """
+    options = BeamOptions(
+        beam=settings.beam, nbest=settings.nbest, expand_beam=settings.expand_beam,
+        score_margin=settings.score_margin or math.inf, max_symbols=settings.max_symbols,
+        max_labels_per_frame=settings.max_labels_per_frame, blank_penalty=settings.blank_penalty,
+    )  # fmt: skip
+    fusion = build_fusion(settings.fusion, tokenizer)
+    if fusion is not None and settings.method == "greedy":
+        raise UserError("decode.fusion needs decode.method=beam or modified_beam")
+    return make_search(settings.method, options, fusion)
+
+
+def build_fusion(settings: FusionConfig, tokenizer: Tokenizer) -> Fusion | None:
+    """The language models of a search, None where none has a weight.
+
+    Raises:
+        UserError: a weight without a model, or a model of other symbols.
+    """
+    weights = FusionWeights(settings.source_weight, settings.target_weight, settings.length_weight)
+    if weights == FusionWeights():
+        return None
+    for weight, name in ((settings.source_weight, "source_lm"), (settings.target_weight, "target_lm")):
+        if weight and not getattr(settings, name):
+            raise UserError(f"decode.fusion: a weight is set but {name} is not; give a language model's file")
+    internal = settings.source_lm == INTERNAL
+    source = _read(settings.source_lm, tokenizer) if settings.source_weight and not internal else None
+    target = _read(settings.target_lm, tokenizer) if settings.target_weight else None
+    return Fusion(weights, target, source, internal and settings.source_weight != 0)
+
+
+def _read(path: str, tokenizer: Tokenizer) -> LstmLanguageModel:
+    bundle = load_language_model(Path(path))
+    if bundle.tokenizer.to_dict() != tokenizer.to_dict():
+        raise UserError(f"{path} has other symbols than the recognizer; train it with the same tokenizer.json")
+    if not isinstance(bundle.model, LstmLanguageModel):
+        raise UserError(f"{path} is a transformer, which rescores n-best lists (asrkit rescore); fusion takes an LSTM")
+    return bundle.model

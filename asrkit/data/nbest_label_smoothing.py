@@ -1,0 +1,74 @@
+"""N-best label smoothing: now and then a transcript is swapped for what a recognizer heard instead.
+
+Cui et al. 2022, "Improving generalization of deep neural network acoustic models with length perturbation and
+n-best based label smoothing", arXiv 2203.15176, section 3. For each presentation g ~ U[0, 1] is drawn; where
+g > 1 - ε, one of the K hypotheses is taken in place of the reference, each with the same probability. The
+expected loss is (1 - ε) L(x, y) + (ε / K) Σ_i L(x, y_i).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from lhotse import CutSet
+from lhotse.cut import Cut
+
+from asrkit.errors import UserError
+from asrkit.features.augmentation import chosen
+from asrkit.features.pipeline import seeded_generator
+from asrkit.text.tokenizer import Tokenizer
+
+SMOOTHING = "nbest_label_smoothing"
+"""Its name among the augmentations."""
+
+
+@dataclass(frozen=True)
+class NbestLabelSmoothing:
+    """Swaps transcripts at random."""
+
+    hypotheses: Mapping[str, Sequence[Sequence[int]]]
+    """Labels of the hypotheses by utterance id, best first."""
+    probability: float
+    """ε."""
+    num_hypotheses: int
+    """K; an utterance with a shorter list has what is there."""
+    from_epoch: int = 1
+    until_epoch: int = 0
+    """Last epoch with smoothing; 0 never ends it."""
+
+    def __call__(self, labels: list[int], cut: Cut, seed: int, epoch: int) -> tuple[list[int], bool]:
+        """The labels of this presentation, and whether they were swapped.
+
+        Raises:
+            UserError: an utterance without a list.
+        """
+        if epoch < self.from_epoch or (self.until_epoch and epoch > self.until_epoch):
+            return labels, False
+        generator = seeded_generator("nbest", seed, epoch, cut.id)
+        if not chosen(self.probability, generator):
+            return labels, False
+        if cut.id not in self.hypotheses:
+            raise UserError(f"{cut.id} has no n-best list; run asrkit nbest on this training set again")
+        of_utterance = self.hypotheses[cut.id][: self.num_hypotheses]
+        if not of_utterance:
+            return labels, False
+        return list(of_utterance[int(torch.randint(len(of_utterance), (), generator=generator))]), True
+
+
+def read_hypotheses(path: Path, tokenizer: Tokenizer) -> dict[str, list[list[int]]]:
+    """n-best lists by utterance id from a CutSet that ``asrkit nbest`` wrote; empty hypotheses are left out.
+
+    Raises:
+        UserError: no such file, or cuts without lists.
+    """
+    if not path.is_file():
+        raise UserError(f"nbest_label_smoothing.hypotheses: there is no file {path}; make it with asrkit nbest")
+    found = {}
+    for cut in CutSet.from_file(path):
+        if not cut.has_custom("hypotheses"):
+            raise UserError(f"{path}: {cut.id} has no n-best list; make the file with asrkit nbest")
+        found[cut.id] = [tokenizer.encode(item["text"]) for item in cut.hypotheses if item["text"]]
+    return found

@@ -1,0 +1,87 @@
+"""Language models in the search: density ratio, shallow fusion, internal language model.
+
+McDermott et al. 2019 (arXiv 2002.11268) as Saon et al. 2021 (arXiv 2103.09935) write it:
+
+    score(y) = log p(y | x) - μ log p_src(y) + λ log p_ext(y) + ρ |y|
+
+The terms are added with each label; blank has none, and leaves the language models where they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from asrkit.models.language_model import LstmLanguageModel
+from asrkit.models.transducer import Transducer
+
+
+@dataclass(frozen=True)
+class FusionWeights:
+    """Weights of the formula above."""
+
+    source: float = 0.0
+    """μ."""
+    target: float = 0.0
+    """λ."""
+    length: float = 0.0
+    """ρ."""
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """The models whose scores are added to a label's.
+
+    ``target`` alone is shallow fusion. With ``internal`` the source is what the transducer itself knows of
+    the language: the joiner with a zero in place of the encoder (Variani et al. 2020, arXiv 2003.07705;
+    Meng et al. 2021, arXiv 2011.01991), normalized over labels.
+    """
+
+    weights: FusionWeights
+    target: LstmLanguageModel | None = None
+    source: LstmLanguageModel | None = None
+    internal: bool = False
+
+    def initial_state(self, number: int) -> list[torch.Tensor]:
+        """States of both models before any label, each (N, ...)."""
+        return [part for lm in self._models() for part in lm.initial_state(number)]
+
+    def step(
+        self, transducer: Transducer, projection: torch.Tensor, tokens: torch.Tensor, states: list[torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+        """Both models after one more label.
+
+        Args:
+            transducer: for its internal language model.
+            projection: (N, J) of the predictor after the label.
+            tokens: (N,) the labels, blank for the first step.
+            states: before the label, as :meth:`initial_state` orders them.
+
+        Returns:
+            log p_src and log p_ext of the next label, (N, V) each and 0 where there is no model, and the states.
+        """
+        nothing = projection.new_zeros(len(tokens), transducer.vocab_size)
+        scores = {"source": nothing, "target": nothing}
+        after: list[torch.Tensor] = []
+        for name, lm in (("source", self.source), ("target", self.target)):
+            if lm is None:
+                continue
+            number = len(lm.initial_state(1))
+            scores[name], state = lm.step(tokens, tuple(states[len(after) : len(after) + number]))
+            after += state
+        if self.internal:
+            scores["source"] = internal_log_probs(transducer, projection)
+        return scores["source"], scores["target"], after
+
+    def _models(self) -> list[LstmLanguageModel]:
+        return [lm for lm in (self.source, self.target) if lm is not None]
+
+
+def internal_log_probs(transducer: Transducer, projection: torch.Tensor) -> torch.Tensor:
+    """log p of the next label given the labels alone: projections (N, J) to (N, V), -inf for blank."""
+    joiner = transducer.joiner
+    zero = joiner.encoder_proj(projection.new_zeros(joiner.encoder_proj.in_features))
+    logits = joiner.combine(zero, projection)
+    labels = torch.log_softmax(logits[:, 1:].to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)
+    return torch.nn.functional.pad(labels, (1, 0), value=-torch.inf).to(projection.dtype)

@@ -1,0 +1,124 @@
+"""Label histories of a search: each distinct one is evaluated once, whatever hypothesis it belongs to."""
+
+from __future__ import annotations
+
+import torch
+
+from asrkit.decoding.density_ratio import Fusion
+from asrkit.models.transducer import Transducer
+
+BLANK_ID = 0
+ROOM = 4096
+"""Rows beyond the live ones before a table is cleared of what no search can come back to."""
+
+
+class Histories:
+    """A row for each distinct label history of a batch, shared by its utterances and hypotheses.
+
+    A row holds what depends on the labels alone: the predictor's state and its projection for the joiner, and,
+    with fusion, the language models' states and their log probabilities of the next label. Row 0 is the empty
+    history. A history that is pruned and found again, as happens frame after frame, is looked up and not
+    evaluated again.
+
+    Args:
+        model: the transducer.
+        fusion: language models, or None.
+    """
+
+    def __init__(self, model: Transducer, fusion: Fusion | None = None) -> None:
+        self.model, self.fusion = model, fusion
+        self.rows: dict[tuple[int, int], int] = {}  # (row of the history without its last label, label) to row
+        self.lengths: list[int] = [0]
+        self.size, self.room = 1, ROOM
+        tokens = torch.full((1,), BLANK_ID, device=model.joiner.out.weight.device)
+        states = [*model.predictor.initial_state(1)]
+        self.predictor_states = len(states)
+        if fusion is not None:
+            states += fusion.initial_state(1)
+        self.tables = [table.contiguous() for table in self._evaluate(tokens, states)]
+
+    @property
+    def projection(self) -> torch.Tensor:
+        """(rows, J)."""
+        return self.tables[0]
+
+    @property
+    def source(self) -> torch.Tensor:
+        """(rows, V) log probabilities of the next label by the source language model."""
+        return self.tables[1]
+
+    @property
+    def target(self) -> torch.Tensor:
+        """(rows, V) log probabilities of the next label by the external language model."""
+        return self.tables[2]
+
+    def extend(self, parents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Rows (N,) of the histories ``parents`` (N,) with one more label (N,) each."""
+        found: list[int] = []
+        new: list[tuple[int, int]] = []
+        for key in zip(parents.tolist(), labels.tolist(), strict=True):
+            row = self.rows.get(key)
+            if row is None:
+                row = self.rows[key] = self.size + len(new)
+                new.append(key)
+            found.append(row)
+        if new:
+            self._add(new)
+        return torch.tensor(found, dtype=torch.int64, device=parents.device)
+
+    def clear(self, rows: torch.Tensor) -> torch.Tensor | None:
+        """Drops what no hypothesis can come back to, once there is enough of it.
+
+        A history shorter than every live hypothesis is never seen again: labels are only added.
+
+        Args:
+            rows: (N,) of the live hypotheses.
+
+        Returns:
+            New row by old row, -1 where dropped; None if nothing was done.
+        """
+        if self.size < self.room:
+            return None
+        shortest = min(self.lengths[row] for row in rows.tolist())
+        kept = [row for row, length in enumerate(self.lengths) if length >= shortest or row == 0]
+        place = torch.full((self.size,), -1, dtype=torch.int64)
+        place[kept] = torch.arange(len(kept))
+        moved = place.tolist()
+        index = torch.tensor(kept, device=rows.device)
+        self.tables = [table[index] for table in self.tables]
+        self.lengths = [self.lengths[row] for row in kept]
+        self.rows = {
+            (moved[p], label): moved[row] for (p, label), row in self.rows.items() if moved[p] >= 0 <= moved[row]
+        }
+        self.size, self.room = len(kept), 2 * len(kept) + ROOM
+        return place.to(rows.device)
+
+    def _add(self, keys: list[tuple[int, int]]) -> None:
+        parents = torch.tensor([parent for parent, _ in keys], device=self.projection.device)
+        tokens = torch.tensor([label for _, label in keys], device=parents.device)
+        first = 3 if self.fusion is not None else 1
+        made = self._evaluate(tokens, [table[parents] for table in self.tables[first:]])
+        end = self.size + len(keys)
+        if end > self.projection.shape[0]:
+            capacity = 2 * end
+            self.tables = [_grown(table, capacity) for table in self.tables]
+        for table, values in zip(self.tables, made, strict=True):
+            table[self.size : end] = values
+        self.lengths += [self.lengths[parent] + 1 for parent, _ in keys]
+        self.size = end
+
+    def _evaluate(self, tokens: torch.Tensor, states: list[torch.Tensor]) -> list[torch.Tensor]:
+        """The rows of histories that end with ``tokens`` (N,), from the states before them."""
+        number = self.predictor_states
+        out, state = self.model.predictor.step(tokens, tuple(states[:number]))
+        projection = self.model.joiner.predictor_proj(out)
+        if self.fusion is None:
+            return [projection, *state]
+        source, target, lm_states = self.fusion.step(self.model, projection, tokens, states[number:])
+        return [projection, source, target, *state, *lm_states]
+
+
+def _grown(table: torch.Tensor, capacity: int) -> torch.Tensor:
+    larger = table.new_empty(capacity, *table.shape[1:])
+    larger[: table.shape[0]] = table
+    return larger

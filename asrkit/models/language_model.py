@@ -1,0 +1,137 @@
+"""Language models over the recognizer's symbols.
+
+A text line y_1 … y_U is read as <s> y_1 … y_U </s>; both marks are symbol 0, which is blank elsewhere. The
+sizes that Saon et al. 2021 (arXiv 2103.09935) state, 5 to 84 M, are those of an LSTM whose embedding is as wide as
+its state, whose upper layers see the embedding beside the layer below, and whose output passes a bottleneck.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from asrkit.models.dropout import Dropout
+
+BOUNDARY_ID = 0
+"""Begins and ends a line."""
+State = tuple[torch.Tensor, ...]
+
+
+class LstmLanguageModel(nn.Module):
+    """LSTM layers with a skip from the embedding and a bottleneck before the output.
+
+    Args:
+        vocab_size: V, the boundary included.
+        hidden_dim: width of the embedding and of each layer.
+        num_layers: LSTM layers.
+        bottleneck_dim: width before the output.
+        dropout: on the embedding and on each layer's output.
+    """
+
+    def __init__(
+        self, vocab_size: int, hidden_dim: int, num_layers: int, bottleneck_dim: int, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.embedding = nn.Embedding(vocab_size, hidden_dim)
+        widths = [hidden_dim] + [2 * hidden_dim] * (num_layers - 1)
+        self.layers = nn.ModuleList(nn.LSTM(width, hidden_dim, batch_first=True) for width in widths)
+        self.bottleneck = nn.Linear(hidden_dim, bottleneck_dim)
+        self.out = nn.Linear(bottleneck_dim, vocab_size)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Log probabilities (B, U + 1, V) of each next symbol; tokens (B, U), padded with anything."""
+        out, _ = self._run(F.pad(tokens, (1, 0), value=BOUNDARY_ID), self.initial_state(len(tokens)))
+        return out
+
+    def initial_state(self, number: int) -> State:
+        """Before the line begins: h and c of each layer, (N, hidden)."""
+        weight = self.embedding.weight
+        return tuple(weight.new_zeros(number, weight.shape[1]) for _ in range(2 * len(self.layers)))
+
+    def step(self, tokens: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        """Reads one symbol (N,) more (the boundary first): log probabilities (N, V) of the next one, and the state."""
+        out, state = self._run(tokens[:, None], state)
+        return out[:, 0], state
+
+    def _run(self, tokens: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+        embedded = x = self.dropout(self.embedding(tokens))
+        after: list[torch.Tensor] = []
+        for n, layer in enumerate(self.layers):
+            h, c = (part.unsqueeze(0).contiguous() for part in state[2 * n : 2 * n + 2])
+            x, (h, c) = layer(x if n == 0 else torch.cat([x, embedded], dim=-1), (h, c))
+            x = self.dropout(x)
+            after += [h[0], c[0]]
+        logits = self.out(self.bottleneck(x))
+        return torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1), tuple(after)
+
+
+class TransformerLanguageModel(nn.Module):
+    """Pre-norm causal transformer with learned positions, for rescoring.
+
+    Args:
+        vocab_size: V, the boundary included.
+        d_model: width.
+        num_layers: blocks.
+        num_heads: heads.
+        max_length: symbols of the longest line.
+        dropout: everywhere.
+    """
+
+    def __init__(
+        self, vocab_size: int, d_model: int, num_layers: int, num_heads: int, max_length: int, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.vocab_size, self.max_length = vocab_size, max_length
+        self.embedding = nn.Embedding(vocab_size, d_model)
+        self.positions = nn.Embedding(max_length, d_model)
+        block = nn.TransformerEncoderLayer(
+            d_model, num_heads, 4 * d_model, dropout, activation="gelu", batch_first=True, norm_first=True
+        )
+        self.blocks = nn.TransformerEncoder(block, num_layers, nn.LayerNorm(d_model), enable_nested_tensor=False)
+        self.out = nn.Linear(d_model, vocab_size, bias=False)
+        self.out.weight = self.embedding.weight
+        nn.init.normal_(self.embedding.weight, std=d_model**-0.5)
+        nn.init.normal_(self.positions.weight, std=d_model**-0.5)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Log probabilities (B, U + 1, V) of each next symbol; tokens (B, U), padded with anything.
+
+        Raises:
+            ValueError: a line is longer than ``max_length`` - 1.
+        """
+        history = F.pad(tokens, (1, 0), value=BOUNDARY_ID)
+        length = history.shape[1]
+        if length > self.max_length:
+            raise ValueError(f"a line of {length - 1} symbols; the model reads up to {self.max_length - 1}")
+        x = self.dropout(self.embedding(history) + self.positions.weight[:length])
+        mask = nn.Transformer.generate_square_subsequent_mask(length, device=x.device, dtype=x.dtype)
+        logits = self.out(self.blocks(x, mask=mask, is_causal=True))
+        return torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)
+
+
+LanguageModel = LstmLanguageModel | TransformerLanguageModel
+
+
+def line_log_probs(
+    model: LanguageModel, tokens: torch.Tensor, token_lens: torch.Tensor, with_end: bool
+) -> torch.Tensor:
+    """log p of whole lines.
+
+    Args:
+        model: a language model.
+        tokens: (B, U), padded.
+        token_lens: (B,).
+        with_end: whether the end of the line counts, as in perplexity; a search's label scores leave it out.
+
+    Returns:
+        (B,).
+    """
+    log_probs = model(tokens)  # (B, U + 1, V)
+    u = torch.arange(log_probs.shape[1], device=tokens.device)
+    targets = F.pad(tokens, (0, 1)).masked_fill(u >= token_lens[:, None], BOUNDARY_ID)
+    picked = log_probs.gather(2, targets[:, :, None])[:, :, 0]
+    return picked.masked_fill(u >= (token_lens + int(with_end))[:, None], 0.0).sum(1)

@@ -1,0 +1,220 @@
+"""Trains language models: one loop over encoded text, perplexity by epoch, checkpoints as for recognizers."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from asrkit.config import Config, config_from_dict, config_to_dict
+from asrkit.data.text_lines import TextLines, encode_text, plan_text_epoch
+from asrkit.errors import UserError
+from asrkit.features.pipeline import seeded_generator
+from asrkit.files import atomic_path
+from asrkit.models.language_model import (
+    LanguageModel,
+    LstmLanguageModel,
+    TransformerLanguageModel,
+    line_log_probs,
+)
+from asrkit.models.transducer import num_parameters
+from asrkit.text.tokenizer import Tokenizer, tokenizer_from_dict
+from asrkit.training.checkpoint import FORMAT, CheckpointFolder, CheckpointName, load_weights, read_tensors
+from asrkit.training.progress import MetricsFile, log, progress_bar
+from asrkit.training.run import remember_config
+from asrkit.training.schedules import learning_rate
+
+KIND = "language_model"
+
+
+@dataclass
+class LanguageModelBundle:
+    """A language model with its settings and symbols."""
+
+    model: LanguageModel
+    config: Config
+    tokenizer: Tokenizer
+
+
+def build_language_model(config: Config, vocab_size: int) -> LanguageModel:
+    """The language model of an experiment, with random weights from torch's global generator."""
+    lm = config.lm
+    if lm.type == "lstm":
+        return LstmLanguageModel(vocab_size, lm.hidden_dim, lm.num_layers, lm.bottleneck_dim, lm.dropout)
+    return TransformerLanguageModel(
+        vocab_size, lm.hidden_dim, lm.num_layers, lm.num_heads, lm.max_symbols + 1, lm.dropout
+    )
+
+
+def save_language_model(path: Path, bundle: LanguageModelBundle) -> None:
+    """Writes a language model's file in one piece."""
+    tensors = {f"model.{name}": t.detach().cpu().contiguous().clone() for name, t in bundle.model.state_dict().items()}
+    header = {
+        "asrkit_format": FORMAT,
+        "kind": KIND,
+        "config": json.dumps(config_to_dict(bundle.config)),
+        "tokenizer": json.dumps(bundle.tokenizer.to_dict()),
+    }
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, header)
+
+
+def load_language_model(path: Path) -> LanguageModelBundle:
+    """Reads what :func:`save_language_model` wrote; the model is in evaluation mode.
+
+    Raises:
+        UserError: no such file, or not a language model of asrkit.
+    """
+    header, tensors = read_tensors(path)
+    if header.get("kind") != KIND:
+        raise UserError(f"{path} is not a language model; give the file that asrkit train-lm wrote")
+    config = config_from_dict(json.loads(header["config"]), str(path))
+    tokenizer = tokenizer_from_dict(json.loads(header["tokenizer"]))
+    model = build_language_model(config, tokenizer.vocab_size)
+    load_weights(model, tensors, path)
+    return LanguageModelBundle(model.eval(), config, tokenizer)
+
+
+@torch.no_grad()
+def perplexity(model: LanguageModel, text: TextLines, batch_symbols: int, device: torch.device) -> float:
+    """Per symbol, ends of lines included."""
+    model.eval()
+    total, number = 0.0, 0
+    for lines in plan_text_epoch(text.lengths, batch_symbols, torch.Generator().manual_seed(0)):
+        tokens, lens = (part.to(device) for part in text.batch(lines))
+        total -= line_log_probs(model, tokens, lens, with_end=True).sum().item()
+        number += int(lens.sum()) + len(lines)
+    return math.exp(total / number)
+
+
+@dataclass
+class _State:
+    epoch: int = 1
+    step: int = 0
+    updates: int = 0
+    best_perplexity: float = math.inf
+    best_epoch: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+
+
+def train_language_model(
+    config: Config, tokenizer: Tokenizer, text: Sequence[Path], dev_text: Sequence[Path], exp_dir: Path
+) -> None:
+    """Trains, or goes on training, in ``exp_dir``; the epoch with the best perplexity becomes ``best.safetensors``.
+
+    Args:
+        config: the sections ``lm`` and ``train`` are used.
+        tokenizer: the recognizer's symbols.
+        text: files, see :func:`asrkit.data.text_lines.encode_text`.
+        dev_text: files for the perplexity by epoch.
+        exp_dir: where the experiment goes.
+
+    Raises:
+        UserError: unreadable text, a folder of another configuration, or a loss that is not finite.
+    """
+    remember_config(config, exp_dir)
+    torch.manual_seed(config.train.seed)
+    bundle = LanguageModelBundle(build_language_model(config, tokenizer.vocab_size), config, tokenizer)
+    longest = config.lm.max_symbols
+    train, left_out = encode_text(text, tokenizer, exp_dir / "text" / "train", longest)
+    dev, dev_left_out = encode_text(dev_text, tokenizer, exp_dir / "text" / "dev", longest)
+    log(
+        f"{num_parameters(bundle.model):,} parameters, {tokenizer.vocab_size} symbols; train {len(train)} lines with "
+        f"{len(train.tokens):,} symbols ({left_out} lines left out), dev {len(dev)} lines ({dev_left_out} left out)"
+    )
+    _Loop(bundle, train, dev, exp_dir).run()
+
+
+class _Loop:
+    """The training loop."""
+
+    def __init__(self, bundle: LanguageModelBundle, train: TextLines, dev: TextLines, exp_dir: Path) -> None:
+        self.bundle, self.train, self.dev, self.exp_dir = bundle, train, dev, exp_dir
+        settings = self.settings = bundle.config.train
+        wanted = settings.device
+        if wanted == "auto":
+            wanted = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(wanted)
+        self.model = bundle.model.to(self.device)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), weight_decay=settings.weight_decay, fused=True)
+        self.checkpoints = CheckpointFolder(exp_dir / "checkpoints", 2, settings.keep_every_epochs, save_language_model)
+        self.state = _State()
+
+    def run(self) -> None:
+        """All epochs that are left."""
+        saved = self.checkpoints.load_latest(self.model)
+        if saved is not None:
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.state = _State(**saved["loop"])
+            log(f"going on at epoch {self.state.epoch}, update {self.state.step} of it")
+        metrics = MetricsFile(self.exp_dir)
+        metrics.rewind(self.state.epoch)
+        try:
+            while self.state.epoch <= self.settings.num_epochs:
+                self._epoch(metrics)
+        finally:
+            metrics.close()
+        best = self.checkpoints.weights(CheckpointName(self.state.best_epoch, True))
+        load_weights(self.model, read_tensors(best)[1], best)
+        save_language_model(self.exp_dir / "best.safetensors", self.bundle)
+        log(f"best perplexity {self.state.best_perplexity:.3f} a symbol, after epoch {self.state.best_epoch}")
+
+    def _epoch(self, metrics: MetricsFile) -> None:
+        state, settings, lm = self.state, self.settings, self.bundle.config.lm
+        generator = seeded_generator("text", settings.seed, state.epoch)
+        plan = plan_text_epoch(self.train.lengths, lm.batch_symbols, generator)
+        started = time.monotonic()
+        with progress_bar(f"epoch {state.epoch}/{settings.num_epochs}", len(plan), state.step) as bar:
+            while state.step < len(plan):
+                lr = learning_rate(settings.schedule, state.epoch, state.step / len(plan), settings.num_epochs)
+                self._update(*self.train.batch(plan[state.step]), lr)
+                state.step, state.updates = state.step + 1, state.updates + 1
+                bar.advance(f"perplexity {math.exp(state.sums['loss'] / state.sums['symbols']):.3f}, lr {lr:.1e}")
+                if state.step % settings.checkpoint_every_steps == 0 and state.step < len(plan):
+                    self._save(CheckpointName(state.epoch, False, state.step))
+        dev = perplexity(self.model, self.dev, lm.batch_symbols, self.device)
+        if dev < state.best_perplexity:
+            state.best_perplexity, state.best_epoch = dev, state.epoch
+        train = math.exp(state.sums["loss"] / state.sums["symbols"])
+        seconds = state.sums.get("seconds", 0.0) + time.monotonic() - started
+        metrics.epoch({"epoch": state.epoch, "updates": len(plan), "train_perplexity": train, "dev_perplexity": dev,
+                       "seconds": round(seconds, 1)})  # fmt: skip
+        log(f"epoch {state.epoch}: perplexity {train:.3f}, dev {dev:.3f} a symbol, {seconds:.0f} s")
+        finished = CheckpointName(state.epoch, True)
+        state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
+        self._save(finished)
+
+    def _update(self, tokens: torch.Tensor, lens: torch.Tensor, lr: float) -> None:
+        state, settings = self.state, self.settings
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        # Dropout is a function of where training is, so that a resumed run repeats it.
+        where = (settings.seed, state.epoch, state.step)
+        torch.manual_seed(seeded_generator("dropout", *where).initial_seed())
+        self.model.train()
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(settings.autocast)
+        symbols = int(lens.sum()) + len(lens)
+        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+            loss = -line_log_probs(self.model, tokens.to(self.device), lens.to(self.device), with_end=True).sum()
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"the loss is not finite at epoch {state.epoch}, update {state.step}; lower the learning rate"
+            )
+        (loss / symbols).backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), settings.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        state.sums["loss"] = state.sums.get("loss", 0.0) + loss.item()
+        state.sums["symbols"] = state.sums.get("symbols", 0.0) + symbols
+
+    def _save(self, name: CheckpointName) -> None:
+        state: dict[str, Any] = {"optimizer": self.optimizer.state_dict(), "loop": vars(self.state)}
+        self.checkpoints.save(name, self.bundle, state, self.state.best_epoch)
