@@ -47,7 +47,7 @@ CONFIG: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("method", ["greedy", "beam", "modified_beam"])
+@pytest.mark.parametrize("method", ["greedy", "beam"])
 def test_twenty_utterances_by_heart(learned: tuple[Path, Path], method: str) -> None:
     data_dir, model_path = learned
     bundle = load_model(model_path)

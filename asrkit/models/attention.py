@@ -47,11 +47,9 @@ class RelativeSelfAttention(nn.Module):
     def _relative_scores(self, q: torch.Tensor) -> torch.Tensor:
         """(B, H, T, d) queries to (B, H, T, T) scores: entry (i, j) is q_i · r(j - i)."""
         batch, heads, time, _ = q.shape
-        distance = torch.arange(1 - time, time, device=q.device).clamp(-self.max_distance, self.max_distance)
-        table = self.relative[distance + self.max_distance]  # (2T - 1, d), column c is distance c - (T - 1)
-        by_distance = (q @ table.t().to(q.dtype)).contiguous()  # (B, H, T, 2T - 1)
-        # Row i needs columns T - 1 - i … 2T - 2 - i: one step less a row, so a row stride of 2T - 2.
-        row = 2 * time - 1
-        return by_distance.as_strided(
-            (batch, heads, time, time), (heads * time * row, time * row, row - 1, 1), time - 1
-        )
+        distance = torch.arange(1 - time, time + 1, device=q.device).clamp(-self.max_distance, self.max_distance)
+        table = self.relative[distance + self.max_distance]  # (2T, d), column c is distance c - (T - 1)
+        by_distance = (q @ table.t().to(q.dtype)).view(batch, heads, 2 * time * time)
+        # Row i needs columns T - 1 - i … 2T - 2 - i: one step less a row, so rows of 2T - 1, from column T - 1 on.
+        rows = by_distance[:, :, time - 1 : time - 1 + time * (2 * time - 1)]
+        return rows.view(batch, heads, time, 2 * time - 1)[..., :time]

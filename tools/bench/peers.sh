@@ -9,7 +9,7 @@ tools/setup.sh
 echo "peers: installing ESPnet, SpeechBrain, sherpa-onnx into $PWD/$env (once, a few minutes)" >&2
 [ -x "$env/bin/python" ] || .venv/bin/python -m venv "$env"
 site() { "$1" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
-site .venv/bin/python > "$(site "$env/bin/python")/asrkit-environment.pth"
+echo "import site; site.addsitedir('$(site .venv/bin/python)')" > "$(site "$env/bin/python")/asrkit-environment.pth"
 "$env/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps \
   espnet==202511 typeguard humanfriendly \
   speechbrain==1.1.0 hyperpyyaml ruamel.yaml ruamel.yaml.clib joblib huggingface_hub scipy requests tqdm \

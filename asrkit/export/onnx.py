@@ -1,0 +1,134 @@
+"""ONNX in the three files, with the metadata, that sherpa-onnx and other k2 runtimes read.
+
+The encoder file takes un-normalized Kaldi log-Mel features and holds the global normalization and the joiner's
+encoder projection; the decoder file holds the predictor and its projection; the joiner file the rest.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from asrkit.errors import UserError
+from asrkit.features.normalization import GLOBAL
+from asrkit.files import atomic_path, write_text
+from asrkit.models.predictor import StatelessPredictor
+from asrkit.models.transducer import Transducer
+from asrkit.training.checkpoint import ModelBundle
+
+ENCODER, DECODER, JOINER, TOKENS = "encoder.onnx", "decoder.onnx", "joiner.onnx", "tokens.txt"
+OPSET = 17
+
+
+class OnnxEncoder(nn.Module):
+    """Features (B, T, F) and lengths (B,) to projected encoder output (B, T', J) and lengths (B,)."""
+
+    def __init__(self, model: Transducer, mean: torch.Tensor, std: torch.Tensor) -> None:
+        super().__init__()
+        self.encoder, self.proj = model.encoder, model.joiner.encoder_proj
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+
+    def forward(self, x: torch.Tensor, x_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Normalizes, encodes and projects."""
+        encoder_out, encoder_lens = self.encoder((x - self.mean) / self.std, x_lens)
+        return self.proj(encoder_out), encoder_lens
+
+
+class OnnxDecoder(nn.Module):
+    """The last labels (N, context) to the projected predictor output (N, J)."""
+
+    def __init__(self, model: Transducer, predictor: StatelessPredictor) -> None:
+        super().__init__()
+        self.predictor, self.proj = predictor, model.joiner.predictor_proj
+
+    def forward(self, y: torch.Tensor) -> torch.Tensor:
+        """Runtimes fill the initial context with -1: here, as everywhere, it is blank."""
+        y = y.clamp(min=0)
+        out, _ = self.predictor.step(y[:, -1], (y[:, :-1],))
+        return self.proj(out)
+
+
+class OnnxJoiner(nn.Module):
+    """Projected encoder and predictor outputs (N, J) to logits (N, V)."""
+
+    def __init__(self, model: Transducer) -> None:
+        super().__init__()
+        self.joiner = model.joiner
+
+    def forward(self, encoder_out: torch.Tensor, decoder_out: torch.Tensor) -> torch.Tensor:
+        """The joiner after its projections."""
+        return self.joiner.combine(encoder_out, decoder_out)
+
+
+def export_onnx(bundle: ModelBundle, folder: Path) -> None:
+    """Writes encoder.onnx, decoder.onnx, joiner.onnx and tokens.txt.
+
+    Raises:
+        UserError: the package onnx is missing, or the model cannot be served so: another predictor than the
+            stateless one, or features that the runtimes do not compute.
+    """
+    if importlib.util.find_spec("onnx") is None:
+        raise UserError("ONNX export needs the package onnx: pip install 'asrkit[onnx]'")
+    model, features = bundle.model.eval().cpu(), bundle.config.features
+    predictor = model.predictor
+    if not isinstance(predictor, StatelessPredictor):
+        raise UserError("ONNX export needs model.predictor.type=stateless: the runtimes keep no LSTM state")
+    if bundle.config.model.encoder.type == "dssformer":
+        raise UserError("ONNX export does not know the DSSformer's Fourier transforms; use a conformer or a bi-LSTM")
+    if features.deltas or features.stacking > 1 or features.speaker_vector_dim:
+        raise UserError("ONNX export takes plain log-Mel features: no deltas, stacking or speaker vectors")
+    if features.normalization not in ("global", "none"):
+        raise UserError("ONNX export needs features.normalization=global or none: the runtimes know no speakers")
+    bins, width = features.num_mel_bins, model.joiner.encoder_proj.out_features
+    mean, std = torch.zeros(bins), torch.ones(bins)
+    if features.normalization == "global":
+        mean, std = bundle.statistics[GLOBAL].mean, bundle.statistics[GLOBAL].std
+    _write(
+        folder / ENCODER, OnnxEncoder(model, mean, std).eval(), (torch.zeros(2, 90, bins), torch.tensor([90, 80])),
+        {"x": {0: "N", 1: "T"}, "x_lens": {0: "N"}}, {"encoder_out": {0: "N", 1: "T_out"}, "encoder_out_lens": {0: "N"}},
+        {"model_type": bundle.config.model.encoder.type, "version": "1", "model_author": "asrkit",
+         "subsampling_factor": str(model.encoder.subsampling), "feature_dim": str(bins)},
+    )  # fmt: skip
+    _write(
+        folder / DECODER, OnnxDecoder(model, predictor).eval(),
+        (torch.zeros(2, predictor.context_size, dtype=torch.int64),),
+        {"y": {0: "N"}}, {"decoder_out": {0: "N"}},
+        {"context_size": str(predictor.context_size), "vocab_size": str(model.vocab_size)},
+    )  # fmt: skip
+    _write(
+        folder / JOINER, OnnxJoiner(model).eval(), (torch.zeros(2, width), torch.zeros(2, width)),
+        {"encoder_out": {0: "N"}, "decoder_out": {0: "N"}}, {"logit": {0: "N"}}, {"joiner_dim": str(width)},
+    )  # fmt: skip
+    symbols = (f"{bundle.tokenizer.symbol(n)} {n}\n" for n in range(bundle.tokenizer.vocab_size))
+    write_text(folder / TOKENS, "".join(symbols).replace("<blank>", "<blk>", 1))
+
+
+def _write(
+    path: Path,
+    module: nn.Module,
+    example: Sequence[torch.Tensor],
+    inputs: dict[str, dict[int, str]],
+    outputs: dict[str, dict[int, str]],
+    metadata: dict[str, str],
+) -> None:
+    import onnx
+
+    with atomic_path(path) as temporary:
+        with warnings.catch_warnings():
+            # The exporter that records a trace is the one whose graphs these runtimes know; it warns of its age.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                module, tuple(example), str(temporary), input_names=list(inputs), output_names=list(outputs),
+                dynamic_axes=inputs | outputs, opset_version=OPSET, dynamo=False,
+            )  # fmt: skip
+        proto = onnx.load(str(temporary))
+        for key, value in metadata.items():
+            entry = proto.metadata_props.add()
+            entry.key, entry.value = key, value
+        onnx.save(proto, str(temporary))
