@@ -27,8 +27,8 @@ OPTIONAL = {
     "kaldi-native-fbank": "the test that compares features with it",
     "jiwer": "the test that compares error rates with it",
     "k2": "loss.implementation=k2 (tools/install_k2.sh; tools/test_k2.sh tests it in an environment of its own)",
-    "onnx": "nothing yet (extra onnx: ONNX export to come)",
-    "onnxruntime": "nothing yet (extra onnx)",
+    "onnx": "asrkit export --onnx (extra onnx)",
+    "onnxruntime": "the test of the ONNX files (extra onnx)",
     "faiss-cpu": "nothing yet (extra retrieval: passage retrieval to come)",
     "sentence-transformers": "nothing yet (extra retrieval)",
 }

@@ -9,16 +9,23 @@ import click
 
 from asrkit.cli.common import PATH, done_before
 from asrkit.export.model_file import Recognizer, export_model
+from asrkit.export.onnx import DECODER, ENCODER, JOINER, TOKENS, export_onnx
+from asrkit.training.checkpoint import load_model
 from asrkit.training.progress import log
 
 
 @click.command()
 @click.option("--model", "model_path", type=PATH, required=True, help="A checkpoint.")
-@click.option("--output", type=PATH, required=True, help="The .safetensors file to write.")
+@click.option("--output", type=PATH, required=True, help="The .safetensors file to write, or the folder.")
+@click.option("--onnx", is_flag=True, help="Write the folder OUTPUT with the ONNX files that sherpa-onnx reads.")
 @click.option("--force", is_flag=True, help="Export again where it is done.")
-def export(model_path: Path, output: Path, force: bool) -> None:
-    """Write one file with weights, feature statistics, tokenizer and configuration."""
-    if done_before([output], force):
+def export(model_path: Path, output: Path, onnx: bool, force: bool) -> None:
+    """Write one file with weights, feature statistics, tokenizer and configuration, or a folder of ONNX files."""
+    if done_before([output / TOKENS if onnx else output], force):
+        return
+    if onnx:
+        export_onnx(load_model(model_path), output)
+        log(f"exported {output} for sherpa-onnx: {ENCODER}, {DECODER}, {JOINER}, {TOKENS}")
         return
     size = export_model(model_path, output)
     log(f"exported {output} ({size / 1e6:.1f} MB)")

@@ -12,7 +12,7 @@ Shape letters: B utterances, K hypotheses of an utterance, V symbols, J width of
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -100,6 +100,7 @@ def beam_search(
     for i in range(int((encoder_lens + most).max()) if len(encoder_lens) else 0):
         frame = i - search.beam.length
         cells = search.scores(frame, most)
+        search.add_equal_labels(cells)
         ends = frame == encoder_lens[:, None] - 1
         search.finish(ends, cells[:, :, BLANK_ID], i)
         cells[:, :, BLANK_ID].masked_fill_(ends, -math.inf)
@@ -123,15 +124,17 @@ def modified_beam_search(
 ) -> list[list[Hypothesis]]:
     """n-best lists by the time-synchronous search with at most one label a frame; see :func:`beam_search`.
 
-    The order of the list divides a score by the number of labels and the blanks of the initial context, as
-    icefall and sherpa-onnx do; the scores themselves are not divided.
+    As in icefall and sherpa-onnx, equal label sequences are added up after pruning, and the order of the list
+    divides a score by the number of labels and of the blanks of the initial context; the
+    scores themselves are not divided.
     """
-    options = options or BeamOptions()
+    options = replace(options or BeamOptions(), max_symbols=0)  # one label a frame is the rule already
     search = _Search(model, encoder_out, encoder_lens, options, fusion)
     most = encoder_lens
     for i in range(int(encoder_lens.max()) if len(encoder_lens) else 0):
         frame = torch.full_like(search.beam.length, i)
         search.keep_best(search.scores(frame, most))
+        search.add_equal_hypotheses()
         search.finish(frame == encoder_lens[:, None] - 1, search.beam.score, i + 1)
         search.beam.score.masked_fill_(frame == encoder_lens[:, None] - 1, -math.inf)
     context = model.predictor.context_size
@@ -159,6 +162,9 @@ class _Search:
         self.encoder_proj = model.joiner.encoder_proj(encoder_out)  # (B, T', J)
         self.histories = Histories(model, fusion)
         self.trace = Trace()
+        self.utterance = torch.arange(len(encoder_lens), device=encoder_out.device)[:, None]
+        self.by_label: torch.Tensor | None = None
+        """(B, K) from whose expansion by a label the best alignment of a blank expansion comes, or -1."""
         shape, device = (len(encoder_lens), options.beam), encoder_out.device
         dtype = torch.promote_types(self.encoder_proj.dtype, torch.float32)
         whole = torch.zeros(shape, dtype=torch.int64, device=device)
@@ -175,54 +181,62 @@ class _Search:
         return bool((self.beam.score > -math.inf).any())
 
     def scores(self, frame: torch.Tensor, most: torch.Tensor) -> torch.Tensor:
-        """Scores (B, K, V) of every expansion of every hypothesis; those of the same labels are added up.
+        """Scores (B, K, V) of every expansion of every hypothesis.
 
         Args:
             frame: (B, K) where each hypothesis stands.
             most: (B,) most labels of an utterance.
         """
         beam, options = self.beam, self.options
-        b, k = (beam.score > -math.inf).nonzero(as_tuple=True)
-        row = beam.row[b, k]
-        logits = self.model.joiner.combine(self.encoder_proj[b, frame[b, k]], self.histories.projection[row])
-        logits = logits.to(beam.score.dtype)
+        frame = frame.clamp(0, self.encoder_proj.shape[1] - 1)  # unused places stand anywhere
+        projected = self.encoder_proj[self.utterance, frame]  # (B, K, J)
+        logits = self.model.joiner.combine(projected, self.histories.projection[beam.row]).to(beam.score.dtype)
         if options.blank_penalty:
-            logits[:, BLANK_ID] -= options.blank_penalty
-        step = torch.log_softmax(logits, dim=-1)  # (hypotheses, V)
-        self.emission = step.new_full((*beam.score.shape, step.shape[1]), -math.inf)
-        self.emission[b, k] = step
+            logits[..., BLANK_ID] -= options.blank_penalty
+        self.emission = step = torch.log_softmax(logits, dim=-1)
         if self.fused:
-            weights, labels = self.weights, step[:, 1:]
-            labels += weights.target * self.histories.target[row, 1:] + weights.length
+            weights = self.weights
+            bonus = weights.target * self.histories.target[beam.row, 1:] + weights.length
             if weights.source:
-                labels -= weights.source * self.histories.source[row, 1:]
-        full = (beam.length >= most[:, None])[b, k]
+                bonus -= weights.source * self.histories.source[beam.row, 1:]
+            step = torch.cat([step[..., :1], step[..., 1:] + bonus], dim=-1)
+        full = beam.length >= most[:, None]
         if options.max_symbols:
-            full |= beam.symbols[b, k] >= options.max_symbols
-        step[:, 1:].masked_fill_(full[:, None], -math.inf)
-        if 0 < options.expand_beam < step.shape[1] - 1:
-            least = step[:, 1:].topk(options.expand_beam).values[:, -1:]
-            step[:, 1:].masked_fill_(step[:, 1:] < least, -math.inf)
-        self.step = torch.full_like(self.emission, -math.inf)
-        self.step[b, k] = step
-        return self._merged(beam.score[:, :, None] + self.step)
+            full = full | (beam.symbols >= options.max_symbols)
+        if full.any():
+            step = step.clone()
+            step[..., 1:].masked_fill_(full[:, :, None], -math.inf)
+        if 0 < options.expand_beam < step.shape[2] - 1:
+            least = step[..., 1:].topk(options.expand_beam).values[..., -1:]
+            step = torch.cat([step[..., :1], step[..., 1:].masked_fill(step[..., 1:] < least, -math.inf)], dim=-1)
+        self.step = step
+        return beam.score[:, :, None] + step
 
-    def _merged(self, cells: torch.Tensor) -> torch.Tensor:
-        """Adds a hypothesis' blank expansion and its parent's expansion by its last label: the same labels."""
-        beam = self.beam
+    def add_equal_labels(self, cells: torch.Tensor) -> None:
+        """Adds up a hypothesis' blank expansion and its parent's expansion by its last label: the same labels."""
+        beam, live = self.beam, self.beam.score > -math.inf
         match = beam.parent[:, :, None] == beam.row[:, None, :]  # (B, K, K): the second is the first's parent
-        match &= (beam.score > -math.inf)[:, None, :] & (beam.score > -math.inf)[:, :, None]
+        match &= live[:, None, :] & live[:, :, None]
         b, k, m = match.nonzero(as_tuple=True)
+        if not len(b):
+            return
         label = beam.last[b, k]
-        by_blank, by_label = cells[b, k, BLANK_ID], cells[b, m, label]
-        cells[b, k, BLANK_ID] = torch.logaddexp(by_blank, by_label)
+        cells[b, k, BLANK_ID] = torch.logaddexp(cells[b, k, BLANK_ID], cells[b, m, label])
         cells[b, m, label] = -math.inf
         # Times are those of the better alignment.
-        best_by_blank = beam.best[b, k] + self.step[b, k, BLANK_ID]
-        better = beam.best[b, m] + self.step[b, m, label] > best_by_blank
-        self.by_label = torch.full_like(beam.row, -1)  # from whose expansion by a label a blank one came, or -1
+        better = beam.best[b, m] + self.step[b, m, label] > beam.best[b, k] + self.step[b, k, BLANK_ID]
+        self.by_label = torch.full_like(beam.row, -1)
         self.by_label[b[better], k[better]] = m[better]
-        return cells
+
+    def add_equal_hypotheses(self) -> None:
+        """Adds up hypotheses of the beam that have the same labels, into the better one of two."""
+        beam = self.beam
+        live = beam.score > -math.inf
+        same = (beam.row[:, :, None] == beam.row[:, None, :]) & live[:, :, None] & live[:, None, :]
+        b, k, m = same.triu(1).nonzero(as_tuple=True)
+        if len(b):
+            beam.score[b, k] = torch.logaddexp(beam.score[b, k], beam.score[b, m])
+            beam.score[b, m] = -math.inf
 
     def keep_best(self, cells: torch.Tensor) -> None:
         """The next beam: the best K of (B, K, V) expansions."""
@@ -232,24 +246,28 @@ class _Search:
             score = score.masked_fill(score < score[:, :1] - self.options.score_margin, -math.inf)
         source, label = index // vocab, index % vocab
         is_label = label > 0
-        # The best alignment of a blank expansion may be its parent's by the last label.
-        other = self.by_label.gather(1, source)
-        swapped = ~is_label & (other >= 0)
-        origin = torch.where(swapped, other, source)
-        emitted = torch.where(swapped, beam.last.gather(1, source), label)
-        flat = origin * vocab + emitted
+        origin, emitted = source, label
+        if self.by_label is not None:
+            # The best alignment of a blank expansion may be its parent's by the last label.
+            other = self.by_label.gather(1, source)
+            swapped = ~is_label & (other >= 0)
+            origin = torch.where(swapped, other, source)
+            emitted = torch.where(swapped, beam.last.gather(1, source), label)
+            self.by_label = None
+        cell = origin * vocab + emitted
         history = beam.row.gather(1, source)
         new = is_label & (score > -math.inf)
         row = history.clone()
         row[new] = self.histories.extend(history[new], label[new])
-        lms = [beam.source.gather(1, source), beam.target.gather(1, source)]
+        lms = [beam.source, beam.target]
         if self.fused:
+            lms = [total.gather(1, source) for total in lms]
             for total, table in zip(lms, (self.histories.source, self.histories.target), strict=True):
                 total[new] += table[history[new], label[new]]
-        self.trace.add(origin, emitted, self.emission.view(batch, -1).gather(1, flat))
+        self.trace.add(origin, emitted, self.emission.view(batch, -1).gather(1, cell))
         self.beam = Beam(
             score=score,
-            best=beam.best.gather(1, origin) + self.step.view(batch, -1).gather(1, flat),
+            best=beam.best.gather(1, origin) + self.step.view(batch, -1).gather(1, cell),
             row=row,
             parent=torch.where(is_label, history, beam.parent.gather(1, source)),
             last=torch.where(is_label, label, beam.last.gather(1, source)),

@@ -31,8 +31,7 @@ class OnnxEncoder(nn.Module):
     def __init__(self, model: Transducer, mean: torch.Tensor, std: torch.Tensor) -> None:
         super().__init__()
         self.encoder, self.proj = model.encoder, model.joiner.encoder_proj
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std)
+        self.mean, self.std = nn.Buffer(mean), nn.Buffer(std)
 
     def forward(self, x: torch.Tensor, x_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Normalizes, encodes and projects."""
@@ -91,7 +90,8 @@ def export_onnx(bundle: ModelBundle, folder: Path) -> None:
         mean, std = bundle.statistics[GLOBAL].mean, bundle.statistics[GLOBAL].std
     _write(
         folder / ENCODER, OnnxEncoder(model, mean, std).eval(), (torch.zeros(2, 90, bins), torch.tensor([90, 80])),
-        {"x": {0: "N", 1: "T"}, "x_lens": {0: "N"}}, {"encoder_out": {0: "N", 1: "T_out"}, "encoder_out_lens": {0: "N"}},
+        {"x": {0: "N", 1: "T"}, "x_lens": {0: "N"}},
+        {"encoder_out": {0: "N", 1: "T_out"}, "encoder_out_lens": {0: "N"}},
         {"model_type": bundle.config.model.encoder.type, "version": "1", "model_author": "asrkit",
          "subsampling_factor": str(model.encoder.subsampling), "feature_dim": str(bins)},
     )  # fmt: skip

@@ -6,12 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 
+from asrkit.config import config_from_dict
+from asrkit.decoding import beam_search as beam_module
 from asrkit.decoding.beam_search import BeamOptions, beam_search, modified_beam_search
 from asrkit.decoding.greedy import greedy_search
 from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.decoding.search import make_search
 from asrkit.models.transducer import Transducer
-from tests.conftest import tiny_model
+from asrkit.training.build import build_model
+from tests.conftest import TINY, tiny_model
 
 EXACT = BeamOptions(beam=400, nbest=400, max_symbols=0)
 """Wider than the number of label sequences in these tests, so that nothing is pruned."""
@@ -151,3 +154,92 @@ def test_searches_end_on_a_model_that_never_says_blank() -> None:
     for search in (beam_search, modified_beam_search):
         nbest = search(model, x, lens, frame_shift_s=0.04, options=options)[0]
         assert nbest and all(len(h.tokens) <= 10 for h in nbest)
+
+
+def modified_log_prob(model: Transducer, encoder_out: torch.Tensor, labels: list[int]) -> float:
+    """log of the probability of all alignments with at most one label a frame, where a label ends its frame."""
+    tokens = torch.tensor([labels], dtype=torch.int64)
+    log_probs = torch.log_softmax(model.joiner(encoder_out, model.predictor(tokens)), -1)[0]
+    alpha = {0: 0.0}
+    for t in range(log_probs.shape[0]):
+        after: dict[int, list[float]] = {}
+        for u, score in alpha.items():
+            after.setdefault(u, []).append(score + log_probs[t, u, 0].item())
+            if u < len(labels):
+                after.setdefault(u + 1, []).append(score + log_probs[t, u, labels[u]].item())
+        alpha = {u: float(torch.logsumexp(torch.tensor(s, dtype=torch.float64), 0)) for u, s in after.items()}
+    return alpha[len(labels)]
+
+
+def test_the_modified_search_sums_alignments_with_one_label_a_frame() -> None:
+    model = tiny_model(vocab_size=3, dtype=torch.float64)
+    x = encoded(1, 4, dtype=torch.float64)
+    found = modified_beam_search(model, x, torch.tensor([4]), frame_shift_s=0.04, options=EXACT)[0]
+    assert len(found) == sum(2**u for u in range(5))
+    for h in found:
+        assert abs(h.score - modified_log_prob(model, x, h.tokens)) < 1e-9
+        assert len(set(h.token_times)) == len(h.token_times)
+
+
+def test_all_hypotheses_of_a_step_have_the_same_alignment_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = talkative(tiny_model())
+    steps: list[set[int]] = []
+    scores = beam_module._Search.scores
+
+    def watched(self: beam_module._Search, frame: torch.Tensor, most: torch.Tensor) -> torch.Tensor:
+        live = self.beam.score > -math.inf
+        steps.append(set((frame + self.beam.length)[live].tolist()))
+        return scores(self, frame, most)
+
+    monkeypatch.setattr(beam_module._Search, "scores", watched)
+    nbest = beam_search(model, encoded(3, 12), torch.tensor([12, 12, 7]), frame_shift_s=0.04)
+    assert any(of_utterance[0].tokens for of_utterance in nbest)
+    assert steps == [{i} for i in range(len(steps))] and len(steps) > 12
+
+
+@pytest.mark.parametrize("method", ["greedy", "beam", "modified_beam"])
+def test_utterances_without_frames_or_with_one(method: str) -> None:
+    model = talkative(tiny_model())
+    search = make_search(method, BeamOptions(beam=3, nbest=3))
+    x = encoded(3, 5)
+    nothing, one, whole = search(model, x, torch.tensor([0, 1, 5]), 0.04)
+    assert [h.tokens for h in nothing] == [[]]
+    assert len(one[0].tokens) <= 5
+    alone = search(model, x[2:], torch.tensor([5]), 0.04)[0]
+    assert [h.tokens for h in whole] == [h.tokens for h in alone]
+    assert search(model, x[:0], torch.tensor([], dtype=torch.int64), 0.04) == []
+
+
+def test_options_narrow_the_search() -> None:
+    model = talkative(tiny_model(dtype=torch.float64))
+    x, lens = encoded(1, 10, dtype=torch.float64), torch.tensor([10])
+
+    def labels(**options: float) -> list[list[int]]:
+        made = BeamOptions(**({"beam": 8, "nbest": 8} | options))  # type: ignore[arg-type]
+        return [h.tokens for h in beam_search(model, x, lens, frame_shift_s=0.04, options=made)[0]]
+
+    assert labels(expand_beam=5, score_margin=1e9) == labels()  # five labels are all there are
+    assert labels(score_margin=1e-9)[0] != [] and len(labels(score_margin=1e-9)) <= 8
+    assert len(labels(blank_penalty=-20.0)[0]) < len(labels()[0])
+    times = beam_search(model, x, lens, frame_shift_s=1.0, options=BeamOptions(beam=8, max_symbols=1))[0][0].token_times
+    assert len(set(times)) == len(times)
+
+
+def test_a_stateless_predictor_repeats_itself_and_is_searched() -> None:
+    model = talkative(stateless_model())
+    x = encoded(2, 6, dtype=torch.float64)
+    found = beam_search(model, x[:1, :4], torch.tensor([4]), frame_shift_s=0.04, options=BeamOptions(400, 30, 0))[0]
+    for h in found:
+        assert abs(h.score - forward_log_prob(model, x[:1, :4], h.tokens)) < 1e-9
+    tokens = torch.tensor([[3, 1, 2], [2, 2, 1]])
+    state = model.predictor.initial_state(2)
+    for u, column in enumerate([torch.zeros(2, dtype=torch.int64), *tokens.unbind(1)]):
+        out, state = model.predictor.step(column, state)
+        assert torch.allclose(out, model.predictor(tokens)[:, u])
+
+
+def stateless_model() -> Transducer:
+    """A tiny transducer whose predictor sees two labels."""
+    torch.manual_seed(0)
+    settings = TINY["model"] | {"predictor": {"type": "stateless", "embedding_dim": 8}}
+    return build_model(config_from_dict(TINY | {"model": settings}, "tests"), 4).double().eval()

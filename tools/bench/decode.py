@@ -4,7 +4,7 @@ Usage: tools/bench/peers.sh && .venv-peers/bin/python tools/bench/decode.py [--j
            [--recipe NAME:MODEL:DATA_DIR]... [--utterances N] [--source-lm FILE --target-lm FILE]
 
 Times are of the search alone, in milliseconds an utterance, the encoder having run before; the real-time factor
-adds the encoder's time. Searches that take batches get 32 utterances at a time. ``neg_log_prob`` is the exact
+adds the encoder's time. Searches that take batches get 128 utterances at a time. ``neg_log_prob`` is the exact
 -log P (full sum by asrkit's loss) of the returned hypothesis, mean over utterances.
 """
 
@@ -34,13 +34,14 @@ from asrkit.decoding.beam_search import BeamOptions, beam_search, modified_beam_
 from asrkit.decoding.density_ratio import Fusion, FusionWeights
 from asrkit.decoding.greedy import greedy_search
 from asrkit.losses.transducer import transducer_loss
+from asrkit.models.language_model import LstmLanguageModel
 from asrkit.scoring.wer import word_error_rate
 from asrkit.training.build import build_pipeline
 from asrkit.training.checkpoint import ModelBundle, load_model
 from asrkit.training.language_model import load_language_model
 
 ROOT = Path(__file__).resolve().parents[2]
-BATCH = 32
+BATCH = 128
 THREADS = 2
 WEIGHTS = FusionWeights(source=0.3, target=0.4, length=0.2)
 """For timing; the recipes tune them."""
@@ -76,9 +77,7 @@ def make_task(name: str, model_path: Path, data_dir: Path, utterances: int) -> T
     with torch.no_grad():  # not inference mode, whose tensors the peers' modules refuse
         for i in range(0, len(features), BATCH):
             part = features[i : i + BATCH]
-            out, lens = bundle.model.encoder(
-                pad_sequence(part, batch_first=True), torch.tensor([len(x) for x in part])
-            )
+            out, lens = bundle.model.encoder(pad_sequence(part, batch_first=True), torch.tensor([len(x) for x in part]))
             encoded += [x[:n].clone() for x, n in zip(out, lens.tolist(), strict=True)]
     seconds = time.perf_counter() - started
     return Task(name, bundle, encoded, [transcript(cut) for cut in cuts], sum(c.duration for c in cuts), seconds)
@@ -176,6 +175,13 @@ def measure(task: Task, fusion: Fusion | None, slow: bool, repeats: int) -> list
     return rows
 
 
+def read_lstm(path: Path) -> LstmLanguageModel:
+    """A language model for fusion."""
+    model = load_language_model(path).model
+    assert isinstance(model, LstmLanguageModel)
+    return model
+
+
 def main() -> None:
     """Measures every recipe given and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -197,8 +203,7 @@ def main() -> None:
         name, model, data_dir = recipe.split(":")
         fusion = None
         if arguments.source_lm and arguments.target_lm:
-            lms = [load_language_model(path).model for path in (arguments.target_lm, arguments.source_lm)]
-            fusion = Fusion(WEIGHTS, lms[0], lms[1])
+            fusion = Fusion(WEIGHTS, read_lstm(arguments.target_lm), read_lstm(arguments.source_lm))
         task = make_task(name, Path(model), Path(data_dir), arguments.utterances)
         rows += measure(task, fusion, not arguments.no_slow_peers, arguments.repeats)
     if arguments.json:
