@@ -55,6 +55,8 @@ class SpecAugmentConfig:
     max_time_mask_frames: int = 40
     max_time_mask_fraction: float = 0.05
     """A single time mask covers at most this share of the utterance."""
+    from_epoch: int = 1
+    """First epoch with masks: a model that cannot align yet learns it sooner without."""
 
 
 @dataclass

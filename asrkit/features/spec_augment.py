@@ -19,11 +19,12 @@ class SpecAugment:
     num_time_masks: int
     max_time_mask_frames: int
     max_time_mask_fraction: float
+    from_epoch: int = 1
 
     def __call__(self, features: torch.Tensor, presentation: Presentation) -> tuple[torch.Tensor, bool]:
         """(T, F) to a masked copy, and whether the utterance was chosen."""
         generator = presentation.generator
-        if not chosen(self.probability, generator):
+        if presentation.epoch < self.from_epoch or not chosen(self.probability, generator):
             return features, False
         num_frames, num_bins = features.shape
         masked = features.clone()
