@@ -17,7 +17,8 @@ from asrkit.config import DecodeConfig, load_config
 from asrkit.data.feature_store import features_path, load_statistics, read_cuts
 from asrkit.data.loaders import transcript
 from asrkit.decoding.decode import decode_cuts
-from asrkit.decoding.hypothesis import Hypothesis, attach_hypotheses, hypothesis_from_dict
+from asrkit.decoding.hypothesis import Hypothesis
+from asrkit.decoding.nbest import attach_hypotheses, hypothesis_from_dict
 from asrkit.decoding.nbest import rescore as rescore_nbest
 from asrkit.errors import UserError
 from asrkit.files import atomic_path, write_json, write_text

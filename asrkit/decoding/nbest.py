@@ -1,15 +1,34 @@
-"""n-best lists: how sure their hypotheses are, and another order by another language model."""
+"""n-best lists: as fields of cuts, with words, times and confidences, and in the order of another language model."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from lhotse import CutSet
+from lhotse.cut import Cut
 from torch.nn.utils.rnn import pad_sequence
 
 from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.models.language_model import LanguageModel, line_log_probs
+from asrkit.text.tokenizer import Tokenizer, words_with_times
+
+SAME_TIME_S = 0.3
+"""Two hypotheses have the same word where it begins at most so far apart."""
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word of a hypothesis."""
+
+    word: str
+    time: float
+    """Of its first symbol, in seconds."""
+    confidence: float
+    """Between 0 and 1, see :func:`words`."""
 
 
 def posteriors(nbest: Sequence[Hypothesis]) -> list[float]:
@@ -17,6 +36,61 @@ def posteriors(nbest: Sequence[Hypothesis]) -> list[float]:
     scores = torch.tensor([h.score for h in nbest], dtype=torch.float64)
     found: list[float] = torch.softmax(scores, dim=0).tolist()
     return found
+
+
+def words(nbest: Sequence[Hypothesis], tokenizer: Tokenizer) -> list[list[Word]]:
+    """The words of each hypothesis of a list, with times and confidences.
+
+    A word's confidence is the share, in the probability of the list, of the hypotheses that have the same word
+    at the same time. A list of one (greedy search) says nothing of that kind: there it is the geometric mean of
+    the hypothesis' symbol probabilities, the same for all its words.
+    """
+    spoken = [words_with_times(tokenizer, h.tokens, h.token_times) for h in nbest]
+    if len(nbest) == 1:
+        sure = math.exp(sum(nbest[0].token_scores) / max(1, len(nbest[0].token_scores)))
+        return [[Word(word, time_s, sure) for word, time_s in spoken[0]]]
+    shares = posteriors(nbest)
+
+    def confidence(word: str, time_s: float) -> float:
+        return min(1.0, sum(
+            share for share, others in zip(shares, spoken, strict=True)
+            if any(other == word and abs(at_s - time_s) <= SAME_TIME_S for other, at_s in others)
+        ))  # fmt: skip
+
+    return [[Word(word, time_s, confidence(word, time_s)) for word, time_s in of_one] for of_one in spoken]
+
+
+def nbest_to_dicts(nbest: Sequence[Hypothesis], tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    """Plain values of a list, for a cut's custom field or for JSON."""
+    return [
+        {
+            "text": tokenizer.decode(h.tokens),
+            "score": round(h.score, 6),
+            "parts": {name: round(value, 6) for name, value in h.parts.items()},
+            "token_ids": h.tokens,
+            "tokens": [tokenizer.symbol(token) for token in h.tokens],
+            "token_times": [round(time_s, 4) for time_s in h.token_times],
+            "token_scores": [round(score, 4) for score in h.token_scores],
+            "words": [{"word": w.word, "time": round(w.time, 4), "confidence": round(w.confidence, 4)} for w in of_one],
+        }
+        for h, of_one in zip(nbest, words(nbest, tokenizer) if nbest else [], strict=True)
+    ]
+
+
+def hypothesis_from_dict(values: dict[str, Any]) -> Hypothesis:
+    """A hypothesis of :func:`nbest_to_dicts`, as far as it is rounded."""
+    return Hypothesis(
+        values["token_ids"], values["score"], values["token_times"], values["token_scores"], dict(values["parts"])
+    )
+
+
+def attach_hypotheses(cuts: Sequence[Cut], nbest: Sequence[Sequence[Hypothesis]], tokenizer: Tokenizer) -> CutSet:
+    """The cuts with their n-best lists in the custom field ``hypotheses``, best first."""
+    decoded = []
+    for cut, hypotheses in zip(cuts, nbest, strict=True):
+        cut = cut.drop_features() if cut.has_features else cut
+        decoded.append(cut.with_custom("hypotheses", nbest_to_dicts(hypotheses, tokenizer)))
+    return CutSet.from_cuts(decoded)
 
 
 @torch.inference_mode()
@@ -29,11 +103,7 @@ def rescore(nbest: Sequence[Hypothesis], model: LanguageModel, weight: float, le
         weight: of its log probability.
         length_weight: for each label.
     """
-    if not nbest:
-        return []
-    tokens = pad_sequence([torch.tensor(h.tokens, dtype=torch.int64) for h in nbest], batch_first=True)
-    lens = torch.tensor([len(h.tokens) for h in nbest])
-    log_probs = line_log_probs(model, tokens, lens, with_end=True).tolist()
+    log_probs = lm_log_probs(nbest, model, with_end=True)
     rescored = [
         replace(
             h, score=h.score + weight * log_prob + length_weight * len(h.tokens),
@@ -42,3 +112,14 @@ def rescore(nbest: Sequence[Hypothesis], model: LanguageModel, weight: float, le
         for h, log_prob in zip(nbest, log_probs, strict=True)
     ]  # fmt: skip
     return sorted(rescored, key=lambda h: -h.score)
+
+
+@torch.inference_mode()
+def lm_log_probs(nbest: Sequence[Hypothesis], model: LanguageModel, with_end: bool) -> list[float]:
+    """log p of each hypothesis by a language model; see :func:`line_log_probs`."""
+    if not nbest:
+        return []
+    tokens = pad_sequence([torch.tensor(h.tokens, dtype=torch.int64) for h in nbest], batch_first=True)
+    lens = torch.tensor([len(h.tokens) for h in nbest])
+    found: list[float] = line_log_probs(model, tokens, lens, with_end).tolist()
+    return found

@@ -13,6 +13,7 @@ import torchaudio.functional
 from asrkit.decoding.beam_search import BeamOptions
 from asrkit.decoding.decode import Search
 from asrkit.decoding.hypothesis import Hypothesis
+from asrkit.decoding.nbest import nbest_to_dicts
 from asrkit.decoding.search import make_search
 from asrkit.errors import UserError
 from asrkit.features.fbank import FRAME_SHIFT_S, fbank
@@ -42,7 +43,7 @@ class Transcript:
     text: str
     duration_s: float
     details: dict[str, Any]
-    """Score, tokens and words with times."""
+    """Score, tokens and words with times and confidences."""
 
 
 class Recognizer:
@@ -59,7 +60,7 @@ class Recognizer:
         if self.bundle.config.features.speaker_vector_dim:
             raise UserError(f"{path} needs a vector of each speaker; use asrkit decode on prepared data instead")
         self.pipeline: FeaturePipeline = build_pipeline(self.bundle.config, self.bundle.statistics)
-        self.search: Search = make_search(method, BeamOptions(beam=beam))
+        self.search: Search = make_search(method, BeamOptions(beam=beam, nbest=beam))
 
     def transcribe(self, path: str | Path) -> Transcript:
         """The text of a file that soundfile reads; channels are mixed, other sampling rates resampled.
@@ -68,20 +69,23 @@ class Recognizer:
             UserError: the file is missing, unreadable or empty.
         """
         waveform = read_audio(Path(path), self.pipeline.sampling_rate_hz)
-        best = self.recognize(waveform)
         duration_s = waveform.numel() / self.pipeline.sampling_rate_hz
-        details = best.to_dict(self.bundle.tokenizer)
+        details = nbest_to_dicts(self.nbest(waveform), self.bundle.tokenizer)[0]
         return Transcript(str(path), details.pop("text"), round(duration_s, 3), details)
 
     def recognize(self, waveform: torch.Tensor) -> Hypothesis:
         """The best hypothesis of (N,) samples in [-1, 1] at the model's sampling rate."""
+        return self.nbest(waveform)[0]
+
+    def nbest(self, waveform: torch.Tensor) -> list[Hypothesis]:
+        """The n-best list of (N,) samples in [-1, 1] at the model's sampling rate."""
         pipeline, model = self.pipeline, self.bundle.model
         features = fbank(waveform, pipeline.sampling_rate_hz, pipeline.num_mel_bins)
         x = pipeline.finish(pipeline.normalize(features, None), None).unsqueeze(0)  # (1, T, F)
         with torch.inference_mode():
             encoder_out, encoder_lens = model.encoder(x, torch.tensor([x.shape[1]]))
             frame_shift_s = pipeline.frame_shift_s * model.encoder.subsampling
-            return self.search(model, encoder_out, encoder_lens, frame_shift_s)[0][0]
+            return self.search(model, encoder_out, encoder_lens, frame_shift_s)[0]
 
 
 def read_audio(path: Path, sampling_rate_hz: int) -> torch.Tensor:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from lhotse import CutSet
@@ -52,6 +54,13 @@ def test_spec_augment_hits_as_often_as_asked() -> None:
     once = presentation(0)
     hits = sum(augment(torch.ones(20, 8), once)[1] for _ in range(2000))
     assert abs(hits / 2000 - 0.3) < 0.03
+    late = SpecAugment(1.0, 1, 5, 1, 10, 0.5, from_epoch=3)
+    assert [late(torch.ones(20, 8), replace(once, epoch=epoch))[1] for epoch in (1, 2, 3, 4)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_augmentation_is_a_function_of_seed_epoch_and_utterance(an4_cuts: CutSet) -> None:

@@ -1,0 +1,109 @@
+"""Beam search over a graph by k2, where k2 is installed. Imports torch and k2 alone.
+
+Frame-synchronous, at most one label a frame, over any acceptor of label sequences: the trivial graph accepts
+them all, a lexicon or n-gram graph (an ``Fsa`` whose labels are symbols) accepts and scores what it holds. The
+form of icefall's ``fast_beam_search``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import k2
+import torch
+
+
+@dataclass(frozen=True)
+class K2Options:
+    """Settings of k2's search."""
+
+    beam: float = 20.0
+    """Hypotheses worse than the best by more are dropped."""
+    max_contexts: int = 64
+    """Most label histories of a stream at a frame."""
+    max_states: int = 256
+    """Most states of a stream at a frame."""
+
+
+@torch.no_grad()
+def k2_lattice(
+    decode: Callable[[torch.Tensor], torch.Tensor],
+    join: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    encoder_proj: torch.Tensor,
+    encoder_lens: torch.Tensor,
+    *,
+    context_size: int,
+    vocab_size: int,
+    graph: k2.Fsa | None = None,
+    options: K2Options | None = None,
+) -> k2.Fsa:
+    """The lattices of a batch.
+
+    Args:
+        decode: the stateless predictor with its projection, contexts (N, context) to (N, J).
+        join: projected outputs (N, J) each to logits (N, V).
+        encoder_proj: (B, T', J).
+        encoder_lens: (B,).
+        context_size: labels that the predictor sees.
+        vocab_size: V; blank is 0.
+        graph: acceptor of label sequences, all of them if None.
+        options: see :class:`K2Options`.
+
+    Returns:
+        An FsaVec of B lattices whose labels are symbols (blank included) and whose scores are log probabilities.
+    """
+    options = options or K2Options()
+    graph = k2.trivial_graph(vocab_size - 1) if graph is None else graph
+    config = k2.RnntDecodingConfig(
+        vocab_size=vocab_size, decoder_history_len=context_size, beam=options.beam,
+        max_contexts=options.max_contexts, max_states=options.max_states,
+    )  # fmt: skip
+    streams = k2.RnntDecodingStreams([k2.RnntDecodingStream(graph) for _ in encoder_lens], config)
+    # k2 1.23 makes the last frame's arcs final ones without scores, so each utterance gets a frame of blank to lose.
+    after_end = torch.nn.functional.pad(encoder_proj, (0, 0, 0, 1))
+    only_blank = torch.full((vocab_size,), -1e10, device=encoder_proj.device)
+    only_blank[0] = 0.0
+    for t in range(after_end.shape[1]):
+        shape, contexts = streams.get_contexts()
+        utterance = shape.row_ids(1).long()  # which stream each context belongs to
+        predicted = decode(contexts.long())
+        log_probs = torch.log_softmax(join(after_end[utterance, t], predicted), dim=-1)
+        over = (t >= encoder_lens)[utterance]
+        streams.advance(torch.where(over[:, None], only_blank, log_probs))
+    streams.terminate_and_flush_to_streams()
+    return streams.format_output((encoder_lens + 1).tolist())
+
+
+def k2_best_paths(lattice: k2.Fsa) -> list[tuple[list[int], float]]:
+    """Labels and score of the most probable path of each lattice."""
+    best = k2.shortest_path(lattice, use_double_scores=True)
+    scores = best.get_tot_scores(use_double_scores=True, log_semiring=False).tolist()
+    labels: list[list[int]] = [[label for label in path if label > 0] for path in _labels(best)]
+    return list(zip(labels, scores, strict=True))
+
+
+def k2_nbest(lattice: k2.Fsa, num_paths: int) -> list[list[tuple[list[int], float]]]:
+    """Distinct label sequences among ``num_paths`` random paths of each lattice, best first.
+
+    A sequence's score is that of its best sampled path.
+    """
+    paths = k2.random_paths(lattice, num_paths=num_paths, use_double_scores=True)
+    symbols = k2.ragged.index(lattice.labels.contiguous(), paths)  # [utterance][path][symbol]
+    arc_scores = lattice.scores
+    found = []
+    for of_utterance, arcs in zip(symbols.tolist(), paths.tolist(), strict=True):
+        best: dict[tuple[int, ...], float] = {}
+        for path, path_arcs in zip(of_utterance, arcs, strict=True):
+            labels = tuple(label for label in path if label > 0)
+            score = float(arc_scores[torch.tensor(path_arcs)].double().sum()) if path_arcs else 0.0
+            best[labels] = max(score, best.get(labels, float("-inf")))
+        ranked = sorted(best.items(), key=lambda item: -item[1])
+        found.append([(list(labels), score) for labels, score in ranked])
+    return found
+
+
+def _labels(best: k2.Fsa) -> list[list[int]]:
+    if best.shape[0] is None:
+        best = k2.create_fsa_vec([best])
+    return [best[n].labels.tolist() for n in range(best.shape[0])]
