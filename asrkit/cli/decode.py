@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
@@ -13,7 +13,8 @@ from lhotse.cut import Cut
 
 from asrkit.cli.common import PATH, config_options, done_before
 from asrkit.cli.searches import build_search
-from asrkit.config import DecodeConfig, load_config
+from asrkit.cli.tune_fusion import tune_fusion
+from asrkit.config import DecodeConfig, FusionConfig, load_config
 from asrkit.data.feature_store import features_path, load_statistics, read_cuts
 from asrkit.data.loaders import transcript
 from asrkit.decoding.decode import decode_cuts
@@ -40,6 +41,12 @@ DECODED = ("hypotheses.jsonl.gz", "hyp.trn", "ref.trn")
 @click.option("--data-dir", type=PATH, required=True, help="Prepared data.")
 @click.option("--split", default="test", show_default=True, help="train, dev or test.")
 @click.option("--out-dir", type=PATH, required=True, help="Where hypotheses go.")
+@click.option(
+    "--tune-fusion",
+    "tune",
+    is_flag=True,
+    help="Find the weights of decode.fusion's language models on this split (dev), then decode with them.",
+)
 @click.option("--force", is_flag=True, help="Decode again where it is done.")
 @config_options
 def decode(
@@ -47,6 +54,7 @@ def decode(
     data_dir: Path,
     split: str,
     out_dir: Path,
+    tune: bool,
     force: bool,
     config_path: Path | None,
     overrides: tuple[str, ...],
@@ -56,6 +64,10 @@ def decode(
         return
     settings = load_config(config_path, overrides).decode
     bundle = load_model(model_path)
+    if tune:
+        plain = replace(settings, nbest=settings.beam, fusion=FusionConfig())
+        lists, _ = decode_split(bundle, data_dir, split, plain)
+        settings = replace(settings, fusion=tune_fusion(bundle, settings.fusion, lists, out_dir))
     decoded, seconds = decode_split(bundle, data_dir, split, settings)
     write_decoded(out_dir, decoded, bundle.tokenizer)
     audio_s = sum(cut.duration for cut, _ in decoded)

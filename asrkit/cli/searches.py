@@ -45,13 +45,31 @@ def build_fusion(settings: FusionConfig, tokenizer: Tokenizer) -> Fusion | None:
     weights = FusionWeights(settings.source_weight, settings.target_weight, settings.length_weight)
     if weights == FusionWeights():
         return None
+    return Fusion(weights, *read_fusion_models(settings, tokenizer))
+
+
+def read_fusion_models(
+    settings: FusionConfig, tokenizer: Tokenizer, all_given: bool = False
+) -> tuple[LstmLanguageModel | None, LstmLanguageModel | None, bool]:
+    """The external and the source language model and whether the source is the transducer's own.
+
+    Args:
+        settings: of the fusion.
+        tokenizer: of the recognizer.
+        all_given: read models whose weight is 0 too, which tuning starts from.
+
+    Raises:
+        UserError: a weight without a model, or a model of other symbols.
+    """
     for weight, name in ((settings.source_weight, "source_lm"), (settings.target_weight, "target_lm")):
         if weight and not getattr(settings, name):
             raise UserError(f"decode.fusion: a weight is set but {name} is not; give a language model's file")
     internal = settings.source_lm == INTERNAL
-    source = _read(settings.source_lm, tokenizer) if settings.source_weight and not internal else None
-    target = _read(settings.target_lm, tokenizer) if settings.target_weight else None
-    return Fusion(weights, target, source, internal and settings.source_weight != 0)
+    with_source = bool(settings.source_lm) and (all_given or settings.source_weight != 0)
+    with_target = bool(settings.target_lm) and (all_given or settings.target_weight != 0)
+    source = _read(settings.source_lm, tokenizer) if with_source and not internal else None
+    target = _read(settings.target_lm, tokenizer) if with_target else None
+    return target, source, internal and with_source
 
 
 def _read(path: str, tokenizer: Tokenizer) -> LstmLanguageModel:

@@ -13,8 +13,10 @@ from dataclasses import dataclass
 
 import torch
 
-from asrkit.models.language_model import LstmLanguageModel
+from asrkit.models.language_model import LstmLanguageModel, line_log_probs
 from asrkit.models.transducer import Transducer
+
+Pair = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,21 @@ class Fusion:
         if self.internal:
             scores["source"] = internal_log_probs(transducer, projection)
         return scores["source"], scores["target"], after
+
+    def line_scores(self, transducer: Transducer, tokens: torch.Tensor, token_lens: torch.Tensor) -> Pair:
+        """log p_src and log p_ext, (N,) each, of whole label sequences (N, U): what the steps add up to."""
+        nothing = torch.zeros(len(tokens), dtype=torch.float64, device=tokens.device)
+        source, target = (
+            nothing if lm is None else line_log_probs(lm, tokens, token_lens, with_end=False)
+            for lm in (self.source, self.target)
+        )
+        if self.internal:
+            out = transducer.joiner.predictor_proj(transducer.predictor(tokens))[:, :-1]  # (N, U, J)
+            log_probs = internal_log_probs(transducer, out.flatten(0, 1)).view(*tokens.shape, -1)
+            padding = torch.arange(tokens.shape[1], device=tokens.device) >= token_lens[:, None]
+            # Padding is blank, whose log probability is -inf here.
+            source = log_probs.gather(2, tokens.unsqueeze(2)).squeeze(2).masked_fill(padding, 0.0).sum(1)
+        return source, target
 
     def _models(self) -> list[LstmLanguageModel]:
         return [lm for lm in (self.source, self.target) if lm is not None]

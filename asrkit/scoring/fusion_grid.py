@@ -1,0 +1,110 @@
+"""WER over a grid of fusion weights, by rescoring n-best lists that were decoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from asrkit.decoding.density_ratio import FusionWeights
+from asrkit.scoring.wer import score_utterance
+
+
+@dataclass(frozen=True)
+class ScoredList:
+    """An utterance's hypotheses, as numbers: (K,) arrays but for the first."""
+
+    reference_words: int
+    errors: np.ndarray
+    """Word errors."""
+    am: np.ndarray
+    source: np.ndarray
+    target: np.ndarray
+    """log p by the transducer and the two language models."""
+    length: np.ndarray
+    """Labels."""
+
+
+@dataclass(frozen=True)
+class GridPoint:
+    """WER in percent of the best hypotheses under some weights."""
+
+    weights: FusionWeights
+    wer: float
+
+
+def scored_list(
+    reference: str,
+    texts: Sequence[str],
+    am: Sequence[float],
+    source: Sequence[float],
+    target: Sequence[float],
+    length: Sequence[int],
+) -> ScoredList:
+    """An n-best list with its errors counted."""
+    errors = [score_utterance("", "", reference, text).words.total for text in texts]
+    columns = (np.asarray(column, dtype=np.float64) for column in (errors, am, source, target, length))
+    return ScoredList(len(reference.split()), *columns)
+
+
+def fusion_grid(
+    lists: Sequence[ScoredList], source: Sequence[float], target: Sequence[float], length: Sequence[float]
+) -> list[GridPoint]:
+    """WER at every combination of the weights, the lowest first (of equals, the smallest weights)."""
+    words = max(1, sum(of_utterance.reference_words for of_utterance in lists))
+    points = []
+    for mu in source:
+        for lam in target:
+            for rho in length:
+                errors = 0.0
+                for h in lists:
+                    score = h.am - mu * h.source + lam * h.target + rho * h.length
+                    errors += h.errors[int(score.argmax())]
+                points.append(GridPoint(FusionWeights(mu, lam, rho), 100 * errors / words))
+    return sorted(points, key=lambda p: (p.wer, p.weights.source, p.weights.target, p.weights.length))
+
+
+def grid_table(points: Sequence[GridPoint]) -> str:
+    """WER by source (rows) and target weight (columns), each at its best length weight."""
+    sources = sorted({p.weights.source for p in points})
+    targets = sorted({p.weights.target for p in points})
+    best = _best_over_length(points)
+    lines = ["mu \\ lambda " + "".join(f"{lam:>8.2f}" for lam in targets)]
+    lines += [f"{mu:>11.2f} " + "".join(f"{best[mu, lam]:>8.2f}" for lam in targets) for mu in sources]
+    return "\n".join(lines)
+
+
+def plot_grid(points: Sequence[GridPoint], path: Path) -> None:
+    """The surface of :func:`grid_table` as a picture, its lowest point marked."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    sources = sorted({p.weights.source for p in points})
+    targets = sorted({p.weights.target for p in points})
+    best = _best_over_length(points)
+    values = np.array([[best[mu, lam] for lam in targets] for mu in sources])
+    figure, axes = plt.subplots(figsize=(6.4, 4.8))
+    image = axes.imshow(values, origin="lower", aspect="auto", cmap="viridis_r")
+    axes.set_xticks(range(len(targets)), [f"{lam:g}" for lam in targets])
+    axes.set_yticks(range(len(sources)), [f"{mu:g}" for mu in sources])
+    axes.set_xlabel("weight of the external language model, λ")
+    axes.set_ylabel("weight of the source language model, μ")
+    low = points[0]
+    axes.plot(targets.index(low.weights.target), sources.index(low.weights.source), "r*", markersize=14)
+    axes.set_title(f"n-best rescoring, ρ at its best: {low.wer:.2f} % at ρ = {low.weights.length:g}")
+    figure.colorbar(image, label="WER %")
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def _best_over_length(points: Sequence[GridPoint]) -> dict[tuple[float, float], float]:
+    best: dict[tuple[float, float], float] = {}
+    for p in points:
+        key = p.weights.source, p.weights.target
+        best[key] = min(p.wer, best.get(key, float("inf")))
+    return best
