@@ -1,0 +1,71 @@
+"""Encoding recordings that are too long for the encoder's memory, in overlapping windows."""
+
+from __future__ import annotations
+
+import torch
+
+from asrkit.models.encoder import Encoder
+
+WINDOWS_AT_ONCE = 8
+WINDOW_S, OVERLAP_S = 60.0, 5.0
+"""Seconds, for whoever has no reason to take others."""
+
+
+def encode(
+    encoder: Encoder, x: torch.Tensor, x_lens: torch.Tensor, window: int, overlap: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The encoder's output; of utterances longer than ``window``, window by window.
+
+    Attention needs memory by the square of the length. A longer utterance is cut into windows, each encoded
+    with ``overlap`` frames of context on both sides that are then dropped: memory is bounded by the window, and
+    a frame sees at least ``overlap`` frames around it.
+
+    Args:
+        encoder: any encoder.
+        x: (B, T, F).
+        x_lens: (B,).
+        window: frames of a window with its context, at least three times ``overlap``.
+        overlap: frames of context.
+
+    Returns:
+        encoder_out (B, T', D), zero in the padding, and encoder_lens (B,).
+    """
+    if x.shape[1] <= window:
+        return encoder(x, x_lens)
+    if window < 3 * overlap:
+        raise ValueError(f"a window of {window} frames leaves too little between two overlaps of {overlap}")
+    parts = [
+        _encode_long(encoder, row[:length], window, overlap)
+        if length > window
+        else _encode_short(encoder, row[:length])
+        for row, length in zip(x, x_lens.tolist(), strict=True)
+    ]
+    lens = torch.tensor([len(part) for part in parts], device=x_lens.device)
+    return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True), lens
+
+
+def _encode_short(encoder: Encoder, x: torch.Tensor) -> torch.Tensor:
+    """(T, F) to (T', D)."""
+    if not len(x):
+        return x.new_zeros(0, encoder.output_dim)
+    out, lens = encoder(x[None], torch.tensor([len(x)], device=x.device))
+    return out[0, : int(lens[0])]
+
+
+def _encode_long(encoder: Encoder, x: torch.Tensor, window: int, overlap: int) -> torch.Tensor:
+    """(T, F) to (T', D), a few windows at a time."""
+    step = encoder.subsampling
+    overlap = -(-overlap // step) * step
+    hop = (window - 2 * overlap) // step * step  # windows begin where an encoder frame does
+    spans = [
+        (max(0, s - overlap), s, min(s + hop, len(x)), min(s + hop + overlap, len(x))) for s in range(0, len(x), hop)
+    ]
+    found: list[torch.Tensor] = []
+    for i in range(0, len(spans), WINDOWS_AT_ONCE):
+        group = spans[i : i + WINDOWS_AT_ONCE]
+        cut = [x[begin:end] for begin, _, _, end in group]
+        lens = torch.tensor([len(part) for part in cut], device=x.device)
+        out, _ = encoder(torch.nn.utils.rnn.pad_sequence(cut, batch_first=True), lens)
+        for row, (begin, first, last, _) in zip(out, group, strict=True):
+            found.append(row[(first - begin) // step : -(-(last - begin) // step)])
+    return torch.cat(found)
