@@ -11,6 +11,7 @@ stop_stage=6
 again=()
 data_dir=$recipe_dir/data
 exp_dir=
+nbest_model=
 overrides=()
 
 usage() {
@@ -28,6 +29,7 @@ Each stage skips what is done.
   --exp-dir DIR     the experiment ($recipe_dir/exp/<name of the configuration>)
   --config FILE     the experiment's YAML ($config)
   --processes N     training processes on this machine ($processes)
+  --nbest-model F   decode the training set with this model first, for a configuration with n-best label smoothing
   --skip-bad        set bad utterances aside instead of stopping
   key=value         overrides of the configuration, such as train.num_epochs=10
 EOF
@@ -38,7 +40,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     -h|--help) usage; exit 0 ;;
     --skip-bad) skip_bad=(--skip-bad); shift; continue ;;
-    --stage|--stop-stage|--corpus-dir|--data-dir|--exp-dir|--config|--processes)
+    --stage|--stop-stage|--corpus-dir|--data-dir|--exp-dir|--config|--processes|--nbest-model)
       [ $# -ge 2 ] || { echo "$0: $1 needs a value" >&2; exit 2; } ;;&
     --stage) stage=$2; again=(--force); shift 2 ;;
     --stop-stage) stop_stage=$2; shift 2 ;;
@@ -47,6 +49,7 @@ while [ $# -gt 0 ]; do
     --exp-dir) exp_dir=$2; shift 2 ;;
     --config) config=$2; shift 2 ;;
     --processes) processes=$2; shift 2 ;;
+    --nbest-model) nbest_model=$2; shift 2 ;;
     *=*) overrides+=("$1"); shift ;;
     *) echo "$0: unknown option '$1'" >&2; usage >&2; exit 2 ;;
   esac
@@ -66,6 +69,14 @@ fi
 if runs 2; then
   "$asrkit" tokenizer --data-dir "$data_dir" "${settings[@]}"
   "$asrkit" features --data-dir "$data_dir" "${settings[@]}"
+fi
+if [ -n "$nbest_model" ]; then
+  lists=$exp_dir/nbest_train.jsonl.gz
+  if runs 3; then
+    "$asrkit" nbest --model "$nbest_model" --data-dir "$data_dir" --split train --output "$lists" \
+      decode.method=beam decode.beam=20 decode.nbest=20
+  fi
+  settings+=("nbest_label_smoothing.hypotheses=$lists")
 fi
 if runs 3; then
   "$asrkit" train --data-dir "$data_dir" --exp-dir "$exp_dir" --processes "$processes" "${settings[@]}"

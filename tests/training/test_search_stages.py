@@ -1,0 +1,119 @@
+"""The stages around the search, as commands: train-lm, nbest, decode with fusion, rescore, label smoothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from lhotse import CutSet
+
+from asrkit.cli.main import cli
+from asrkit.config import load_config
+from asrkit.data.feature_store import load_statistics
+from asrkit.data.loaders import transcript
+from asrkit.data.nbest_label_smoothing import read_hypotheses
+from asrkit.errors import UserError
+from asrkit.scoring.nist import read_trn
+from asrkit.training.build import build_model
+from asrkit.training.checkpoint import ModelBundle, save_model
+from asrkit.training.progress import read_metrics
+from asrkit.training.run import load_tokenizer, run_training
+from tests.training.conftest import Workshop
+
+LM = (
+    "lm.hidden_dim=16", "lm.bottleneck_dim=8", "lm.batch_symbols=500", "train.num_epochs=1", "train.device=cpu",
+    "train.schedule.type=one_cycle", "train.schedule.peak_lr=0.01", "train.schedule.warmup_epochs=0.5",
+)  # fmt: skip
+
+
+def asrkit(*args: str | Path) -> str:
+    """Runs a command in this process and returns what it printed."""
+    result = CliRunner().invoke(cli, list(map(str, args)), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def shop(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A random recognizer that talks, and a language model of the same symbols."""
+    folder = tmp_path_factory.mktemp("search")
+    config = load_config(workshop.folder / "tiny.yaml")
+    tokenizer = load_tokenizer(workshop.folder / "data")
+    torch.manual_seed(0)
+    model = build_model(config, tokenizer.vocab_size)
+    with torch.no_grad():
+        model.joiner.out.weight.mul_(6)
+        model.joiner.out.bias[0] += 3.0
+    statistics = load_statistics(workshop.folder / "data")
+    save_model(folder / "model.safetensors", ModelBundle(model, config, tokenizer, statistics))
+    cuts = CutSet.from_file(workshop.folder / "data" / "features" / "train.jsonl.gz")
+    (folder / "text.txt").write_text("\n".join(map(transcript, cuts)))
+    for name, kind in (("lm", "lstm"), ("transformer", "transformer")):
+        asrkit(
+            "train-lm", "--data-dir", workshop.folder / "data", "--text", folder / "text.txt",
+            "--dev-text", workshop.folder / "data" / "features" / "dev.jsonl.gz", "--exp-dir", folder / name,
+            f"lm.type={kind}", *LM,
+        )  # fmt: skip
+    return {"folder": folder, "data": workshop.folder / "data", "config": workshop.folder / "tiny.yaml"}
+
+
+def test_fusion_is_tuned_decoded_and_rescored(shop: dict[str, Path]) -> None:
+    folder, lm = shop["folder"], shop["folder"] / "lm" / "best.safetensors"
+    printed = asrkit(
+        "decode", "--model", folder / "model.safetensors", "--data-dir", shop["data"], "--split", "dev",
+        "--out-dir", folder / "fused", "--tune-fusion", "decode.method=beam", "decode.beam=4", "decode.nbest=4",
+        f"decode.fusion.target_lm={lm}", "decode.fusion.source_lm=internal",
+    )  # fmt: skip
+    assert "lowest: " in printed and (folder / "fused" / "fusion_grid.png").is_file()
+    lists = {cut.id: cut.hypotheses for cut in CutSet.from_file(folder / "fused" / "hypotheses.jsonl.gz")}
+    assert len(lists) == 6
+    for of_utterance in lists.values():
+        for hypothesis in of_utterance:
+            assert {"am", "source_lm", "target_lm", "length"} <= set(hypothesis["parts"])
+            assert all(0 <= word["confidence"] <= 1 for word in hypothesis["words"])
+    asrkit(
+        "rescore", "--decoded", folder / "fused", "--lm", folder / "transformer" / "best.safetensors",
+        "--weight", "5.0", "--out-dir", folder / "rescored",
+    )  # fmt: skip
+    assert read_trn(folder / "rescored" / "hyp.trn").keys() == read_trn(folder / "fused" / "hyp.trn").keys()
+    rescored = {cut.id: cut.hypotheses for cut in CutSet.from_file(folder / "rescored" / "hypotheses.jsonl.gz")}
+    for id, of_utterance in rescored.items():
+        assert sorted(h["text"] for h in of_utterance) == sorted(h["text"] for h in lists[id])
+        assert [h["score"] for h in of_utterance] == sorted((h["score"] for h in of_utterance), reverse=True)
+
+
+def test_nbest_lists_smooth_labels_in_their_epochs(shop: dict[str, Path], tmp_path: Path) -> None:
+    lists = shop["folder"] / "nbest.jsonl.gz"
+    asrkit(
+        "nbest", "--model", shop["folder"] / "model.safetensors", "--data-dir", shop["data"], "--output", lists,
+        "decode.method=beam", "decode.beam=4", "decode.nbest=4",
+    )  # fmt: skip
+    found = read_hypotheses(lists, load_tokenizer(shop["data"]))
+    assert len(found) == 24 and max(map(len, found.values())) == 4
+    overrides = [
+        f"nbest_label_smoothing.hypotheses={lists}", "nbest_label_smoothing.probability=0.5",
+        "nbest_label_smoothing.from_epoch=2", "nbest_label_smoothing.until_epoch=2", "train.num_epochs=3",
+    ]  # fmt: skip
+    run_training(load_config(shop["config"], overrides), shop["data"], tmp_path / "exp")
+    hits = [line["augmented"]["nbest_label_smoothing"] for line in read_metrics(tmp_path / "exp" / "metrics.jsonl")]
+    assert hits[0] == hits[2] == 0 and 4 <= hits[1] <= 20
+
+
+def test_mistakes_name_what_to_mend(shop: dict[str, Path], tmp_path: Path) -> None:
+    decode = ["decode", "--model", str(shop["folder"] / "model.safetensors"), "--data-dir", str(shop["data"]),
+              "--split", "dev", "--out-dir", str(tmp_path)]  # fmt: skip
+    lm = shop["folder"] / "lm" / "best.safetensors"
+    for overrides, message in (
+        ([f"decode.fusion.target_lm={lm}", "decode.fusion.target_weight=0.3"], "needs decode.method=beam"),
+        (["decode.method=beam", "decode.fusion.target_weight=0.3"], "target_lm is not"),
+        (["decode.method=beam", "--tune-fusion"], "--tune-fusion needs"),
+        (["decode.method=beam", "decode.fusion.target_weight=0.3",
+          f"decode.fusion.target_lm={shop['folder'] / 'transformer' / 'best.safetensors'}"], "asrkit rescore"),
+    ):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            CliRunner().invoke(cli, [*decode, *overrides], catch_exceptions=False)
+    nbest = ["nbest", *decode[1:-2], "--output", str(tmp_path / "n.jsonl.gz")]
+    with pytest.raises(UserError, match="one hypothesis"):
+        CliRunner().invoke(cli, nbest, catch_exceptions=False)
