@@ -1,23 +1,11 @@
-"""The whole experiment as typed dataclasses, read from YAML with ``include:`` and ``key=value`` overrides.
+"""The whole experiment as typed dataclasses; :mod:`asrkit.config_files` reads them from YAML.
 
-Read by the command line and by training only; everything else takes plain arguments.
+Known to the command line and to training only; everything else takes plain arguments.
 """
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
-from pathlib import Path
-from typing import Any, cast
-
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
-from asrkit.errors import UserError
-
-CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
+from dataclasses import dataclass, field
 
 
 @dataclass
@@ -347,131 +335,3 @@ class Config:
     train: TrainConfig = field(default_factory=TrainConfig)
     decode: DecodeConfig = field(default_factory=DecodeConfig)
     lm: LanguageModelConfig = field(default_factory=LanguageModelConfig)
-
-
-CHOICES: dict[str, tuple[object, ...]] = {
-    "features.normalization": ("none", "global", "speaker", "side"),
-    "tokenizer.type": ("char", "unigram", "bpe"),
-    "model.encoder.type": ("conformer", "dssformer", "blstm"),
-    "model.encoder.subsampling": (1, 4),
-    "model.encoder.dss.init": ("linear", "hippo", "exp_random", "s4d_inv", "s4d_lin"),
-    "model.encoder.dss.form": ("exp", "softmax"),
-    "model.predictor.type": ("lstm", "stateless"),
-    "model.joiner.combination": ("add", "multiply"),
-    "loss.implementation": ("ours", "torchaudio", "k2"),
-    "lm.type": ("lstm", "transformer"),
-    "train.autocast": ("none", "bf16", "fp16"),
-    "train.device": ("auto", "cpu", "cuda"),
-    "train.schedule.type": ("warmup_hold_anneal", "one_cycle"),
-    "decode.method": ("greedy", "beam", "modified_beam"),
-}
-
-
-def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
-    """Reads an experiment's YAML, merges what it includes below it, then the ``key=value`` overrides.
-
-    ``include:`` is a list of files, relative to the including file or to the shared ``conf/``.
-
-    Raises:
-        UserError: missing file, unknown key (the nearest right one is named), wrong type or value.
-    """
-    merged: dict[str, Any] = {}
-    if path is not None:
-        merged = _read_with_includes(Path(path))
-    for override in overrides:
-        key, equals, value = override.partition("=")
-        if not equals or not key:
-            raise UserError(f"override '{override}' is not of the form key=value, such as train.num_epochs=40")
-        try:
-            leaf = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UserError(f"override '{override}': the value is not valid YAML") from error
-        _set(merged, key.split("."), leaf, override)
-    return config_from_dict(merged, str(path) if path else "command line")
-
-
-def config_from_dict(values: dict[str, Any], where: str) -> Config:
-    """Checks ``values`` against the dataclasses and returns the typed experiment.
-
-    Raises:
-        UserError: unknown key, wrong type, or a value outside a setting's choices.
-    """
-    _check_keys(values, Config, "", where)
-    try:
-        typed = OmegaConf.merge(OmegaConf.structured(Config), values)
-        config = cast(Config, OmegaConf.to_object(typed))
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or "?"
-        reason = str(getattr(error, "msg", None) or error).splitlines()[0]
-        raise UserError(f"{where}: key '{key}': {reason}") from error
-    for key, choices in CHOICES.items():
-        value = OmegaConf.select(typed, key)
-        if value not in choices:
-            raise UserError(f"{where}: {key} is '{value}'; choose one of {', '.join(map(str, choices))}")
-    return config
-
-
-def config_to_dict(config: Config) -> dict[str, Any]:
-    """The experiment as plain dictionaries, for YAML and for model files."""
-    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config)))
-
-
-def config_to_yaml(config: Config) -> str:
-    """The experiment as YAML that :func:`load_config` reads back."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
-
-
-def _read_with_includes(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
-    if path.resolve() in seen:
-        raise UserError(f"{path} includes itself: {' -> '.join(map(str, seen))}")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except OSError as error:
-        raise UserError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", None)
-        place = f" line {line + 1}" if line is not None else ""
-        raise UserError(f"{path}{place}: not valid YAML: {getattr(error, 'problem', error)}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: the top level must be a mapping of keys, not {type(values).__name__}")
-    merged: dict[str, Any] = {}
-    for name in values.pop("include", []):
-        beside, shared = path.parent / name, CONF_DIR / name
-        included = beside if beside.exists() else shared
-        if not included.exists():
-            raise UserError(f"{path}: include: '{name}' is neither at {beside} nor at {shared}")
-        _merge(merged, _read_with_includes(included, (*seen, path.resolve())))
-    _merge(merged, values)
-    return merged
-
-
-def _merge(base: dict[str, Any], above: dict[str, Any]) -> None:
-    for key, value in above.items():
-        if isinstance(value, dict) and isinstance(base.get(key), dict):
-            _merge(base[key], value)
-        else:
-            base[key] = value
-
-
-def _set(values: dict[str, Any], keys: list[str], leaf: Any, override: str) -> None:
-    for key in keys[:-1]:
-        values = values.setdefault(key, {})
-        if not isinstance(values, dict):
-            raise UserError(f"override '{override}': '{key}' is a single value, it has no keys below it")
-    values[keys[-1]] = leaf
-
-
-def _check_keys(values: dict[str, Any], schema: type, prefix: str, where: str) -> None:
-    known = {item.name: item for item in fields(schema)}
-    for key, value in values.items():
-        if key not in known:
-            nearest = difflib.get_close_matches(str(key), list(known), n=1, cutoff=0.0)
-            raise UserError(
-                f"{where}: unknown key '{prefix}{key}'; did you mean '{prefix}{nearest[0]}'? "
-                f"(keys here: {', '.join(known)})"
-            )
-        default = known[key].default_factory
-        if isinstance(default, type) and is_dataclass(default):
-            if not isinstance(value, dict):
-                raise UserError(f"{where}: '{prefix}{key}' must be a mapping, not {value!r}")
-            _check_keys(value, default, f"{prefix}{key}.", where)

@@ -12,7 +12,8 @@ import pytest
 import torch
 from lhotse import CutSet
 
-from asrkit.config import Config, config_from_dict
+from asrkit.config import Config
+from asrkit.config_files import config_from_dict
 from asrkit.corpora.an4 import read_an4
 from asrkit.corpora.utterances import Utterance, check, to_cut_sets
 from asrkit.features.normalization import GLOBAL, MeanStd

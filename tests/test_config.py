@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from asrkit.config import config_from_dict, config_to_dict, config_to_yaml, load_config
+from asrkit.config_files import config_from_dict, config_to_dict, config_to_yaml, load_config
 from asrkit.errors import UserError
 from tests.conftest import ROOT
 
@@ -33,6 +33,10 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
         ("train=3", "'train' must be a mapping"),
         ("train.autocast=fp8", r"train\.autocast is 'fp8'; choose one of none, bf16, fp16"),
         ("num_epochs", "not of the form key=value"),
+        ("model.encoder.conformer.dropout=1.5", "dropout is 1.5; it must be between 0 and 0.99"),
+        ("spec_augment.probability=-1", "must be between 0 and 1"),
+        ("train.batch_seconds=0", "must be 0.01 or more"),
+        ("model.predictor.num_layers=0", "must be 1 or more"),
     ],
 )
 def test_mistakes_are_one_line(override: str, message: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from lhotse import CutSet
 
-from asrkit.config import config_from_dict
+from asrkit.config_files import config_from_dict
 from asrkit.data.feature_store import compute_statistics, make_features, read_cuts, save_statistics
 from asrkit.data.loaders import transcript
 from asrkit.decoding.beam_search import BeamOptions

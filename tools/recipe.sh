@@ -4,10 +4,12 @@
 #   corpus_dir   the release (empty: --corpus-dir must be given)
 #   config       the experiment's YAML
 #   processes    training processes on this machine
+#   last_stage   if it has more than these six
+# and may define a function prepare_data, called in place of asrkit prepare, and more_stages, lines of --help.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 stage=1
-stop_stage=6
+stop_stage=${last_stage:-6}
 again=()
 data_dir=$recipe_dir/data
 exp_dir=
@@ -20,10 +22,11 @@ Usage: $0 [options] [key=value ...]
 
 Stages: 1 prepare and check the corpus   2 features and tokenizer   3 train
         4 decode dev and test            5 score                    6 export
+${more_stages:-}
 Each stage skips what is done.
 
   --stage N         first stage (1); given, decoding, scoring and export are done again
-  --stop-stage N    last stage (6)
+  --stop-stage N    last stage ($stop_stage)
   --corpus-dir DIR  the corpus' release (${corpus_dir:-required})
   --data-dir DIR    prepared data ($data_dir)
   --exp-dir DIR     the experiment ($recipe_dir/exp/<name of the configuration>)
@@ -64,7 +67,11 @@ settings=(--config "$config" ${overrides[@]+"${overrides[@]}"})
 runs() { [ "$stage" -le "$1" ] && [ "$1" -le "$stop_stage" ]; }
 
 if runs 1; then
-  "$asrkit" prepare "$corpus" --corpus-dir "$corpus_dir" --data-dir "$data_dir" ${skip_bad[@]+"${skip_bad[@]}"}
+  if declare -F prepare_data > /dev/null; then
+    prepare_data
+  else
+    "$asrkit" prepare "$corpus" --corpus-dir "$corpus_dir" --data-dir "$data_dir" ${skip_bad[@]+"${skip_bad[@]}"}
+  fi
 fi
 if runs 2; then
   "$asrkit" tokenizer --data-dir "$data_dir" "${settings[@]}"

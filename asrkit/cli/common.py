@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from asrkit.config import Config, load_config
+from asrkit.config import Config
+from asrkit.config_files import load_config
 from asrkit.training.progress import log
 
 PATH = click.Path(path_type=Path)

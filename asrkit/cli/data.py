@@ -1,4 +1,4 @@
-"""``asrkit prepare | check | features | tokenizer``."""
+"""``asrkit prepare | check | combine | features | tokenizer``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from asrkit.cli.common import PATH, config_options, done_before, experiment
-from asrkit.corpora.prepare import READERS, SPLITS, check_corpus, cuts_path, describe, prepare_corpus
+from asrkit.corpora.prepare import READERS, SPLITS, check_corpus, combine_corpora, cuts_path, describe, prepare_corpus
 from asrkit.data.feature_store import (
     STATISTICS,
     compute_statistics,
@@ -58,6 +58,18 @@ def check(corpus: str, corpus_dir: Path, data_dir: Path, num_jobs: int) -> None:
     if problems:
         raise UserError(describe(problems, number))
     log(f"{corpus}: {number} utterances, no problems")
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, type=PATH)
+@_DATA_DIR
+@_FORCE
+def combine(sources: tuple[Path, ...], data_dir: Path, force: bool) -> None:
+    """Pool prepared corpora (their data folders) into one."""
+    if done_before([cuts_path(data_dir, split) for split in SPLITS], force):
+        return
+    sizes = combine_corpora(sources, data_dir)
+    log(f"combined {len(sources)} corpora: " + ", ".join(f"{split} {number}" for split, number in sizes.items()))
 
 
 @click.command()

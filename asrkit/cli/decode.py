@@ -14,7 +14,8 @@ from lhotse.cut import Cut
 from asrkit.cli.common import PATH, config_options, done_before
 from asrkit.cli.searches import build_search
 from asrkit.cli.tune_fusion import tune_fusion
-from asrkit.config import DecodeConfig, FusionConfig, load_config
+from asrkit.config import DecodeConfig, FusionConfig
+from asrkit.config_files import load_config
 from asrkit.data.feature_store import features_path, load_statistics, read_cuts
 from asrkit.data.loaders import transcript
 from asrkit.decoding.decode import decode_cuts
@@ -47,6 +48,7 @@ DECODED = ("hypotheses.jsonl.gz", "hyp.trn", "ref.trn")
     is_flag=True,
     help="Find the weights of decode.fusion's language models on this split (dev), then decode with them.",
 )
+@click.option("--fusion-of", type=PATH, help="Take decode.fusion from what an earlier decoding left in this folder.")
 @click.option("--force", is_flag=True, help="Decode again where it is done.")
 @config_options
 def decode(
@@ -55,6 +57,7 @@ def decode(
     split: str,
     out_dir: Path,
     tune: bool,
+    fusion_of: Path | None,
     force: bool,
     config_path: Path | None,
     overrides: tuple[str, ...],
@@ -64,6 +67,8 @@ def decode(
         return
     settings = load_config(config_path, overrides).decode
     bundle = load_model(model_path)
+    if fusion_of:
+        settings = replace(settings, fusion=read_fusion(fusion_of))
     if tune:
         plain = replace(settings, nbest=settings.beam, fusion=FusionConfig())
         lists, _ = decode_split(bundle, data_dir, split, plain)
@@ -129,6 +134,18 @@ def rescore(decoded: Path, lm_path: Path, weight: float, length_weight: float, o
         pairs.append((cut, rescore_nbest(lists, lm.model, weight, length_weight)))
     write_decoded(out_dir, pairs, lm.tokenizer)
     log(f"rescored {len(pairs)} utterances into {out_dir}")
+
+
+def read_fusion(folder: Path) -> FusionConfig:
+    """The language models and weights of an earlier decoding.
+
+    Raises:
+        UserError: the folder holds none.
+    """
+    path = folder / "decode.json"
+    if not path.is_file():
+        raise UserError(f"{path} is missing; decode with --tune-fusion into that folder first")
+    return FusionConfig(**json.loads(path.read_text(encoding="utf-8"))["settings"]["fusion"])
 
 
 def decode_split(

@@ -8,7 +8,7 @@ import sys
 import click
 
 from asrkit import __version__
-from asrkit.cli.data import check, features, prepare, tokenizer
+from asrkit.cli.data import check, combine, features, prepare, tokenizer
 from asrkit.cli.decode import decode, nbest, rescore, score
 from asrkit.cli.doctor import doctor
 from asrkit.cli.export import export, transcribe
@@ -23,8 +23,8 @@ cli = click.Group(
 )
 click.version_option(__version__)(cli)
 for command in (
-    doctor, prepare, check, features, tokenizer, train, train_lm, decode, nbest, rescore, score, export, transcribe,
-    report,
+    doctor, prepare, check, combine, features, tokenizer, train, train_lm, decode, nbest, rescore, score,
+    export, transcribe, report,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from lhotse import CutSet
 
 from asrkit.corpora.an4 import read_an4
 from asrkit.corpora.folder import read_folder
+from asrkit.corpora.librispeech_subset import read_librispeech_subset
 from asrkit.corpora.speechocean762 import read_speechocean762
 from asrkit.corpora.utterances import Problem, Utterance, check, to_cut_sets
 from asrkit.errors import UserError
@@ -16,6 +19,7 @@ from asrkit.files import atomic_path, write_text
 READERS: dict[str, Callable[[Path, Path], list[Utterance]]] = {
     "an4": read_an4,
     "folder": read_folder,
+    "librispeech_subset": read_librispeech_subset,
     "speechocean762": read_speechocean762,
 }
 """(corpus folder, data folder for what has to be rewritten) to utterances."""
@@ -63,6 +67,35 @@ def prepare_corpus(corpus: str, corpus_dir: Path, data_dir: Path, *, skip_bad: b
         with atomic_path(cuts_path(data_dir, split)) as temporary:
             cut_sets[split].to_file(temporary)
     return {split: len(cut_sets[split]) for split in SPLITS}
+
+
+def combine_corpora(sources: Sequence[Path], data_dir: Path) -> dict[str, int]:
+    """Pools prepared corpora, split by split, into another data folder.
+
+    Returns:
+        Utterances by split.
+
+    Raises:
+        UserError: a corpus that is not prepared, or an id that two of them have.
+    """
+    sizes = {}
+    for split in SPLITS:
+        cuts = [cut for source in sources for cut in _read(cuts_path(source, split))]
+        seen: set[str] = set()
+        for cut in cuts:
+            if cut.id in seen:
+                raise UserError(f"{split}: two of the corpora have an utterance {cut.id}; rename it in one of them")
+            seen.add(cut.id)
+        with atomic_path(cuts_path(data_dir, split)) as temporary:
+            CutSet.from_cuts(cuts).to_file(temporary)
+        sizes[split] = len(cuts)
+    return sizes
+
+
+def _read(path: Path) -> CutSet:
+    if not path.is_file():
+        raise UserError(f"{path} is missing; prepare that corpus first")
+    return CutSet.from_file(path)
 
 
 def describe(problems: list[Problem], number: int) -> str:

@@ -19,7 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from asrkit.config import Config, config_from_dict, config_to_dict
+from asrkit.config import Config
+from asrkit.config_files import config_from_dict, config_to_dict
 from asrkit.errors import UserError
 from asrkit.features.normalization import GLOBAL, MeanStd
 from asrkit.files import atomic_path

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from asrkit.config import Config, config_from_dict, config_to_dict
+from asrkit.config import Config
+from asrkit.config_files import config_from_dict, config_to_dict
 from asrkit.data.text_lines import TextLines, encode_text, plan_text_epoch
 from asrkit.errors import UserError
 from asrkit.features.pipeline import seeded_generator

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 import yaml
 
-from asrkit.config import Config, config_to_dict, config_to_yaml
+from asrkit.config import Config
+from asrkit.config_files import config_to_dict, config_to_yaml
 from asrkit.data.feature_store import features_path, load_statistics, read_cuts
 from asrkit.errors import UserError
 from asrkit.files import write_text

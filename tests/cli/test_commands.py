@@ -12,6 +12,7 @@ COMMANDS = [
     "doctor",
     "prepare",
     "check",
+    "combine",
     "features",
     "tokenizer",
     "train",

@@ -7,10 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from lhotse import CutSet
 
 from asrkit.corpora.an4 import read_an4
 from asrkit.corpora.containers import truncation
 from asrkit.corpora.folder import read_folder
+from asrkit.corpora.librispeech_subset import read_librispeech_subset
+from asrkit.corpora.prepare import combine_corpora, cuts_path
 from asrkit.corpora.speechocean762 import read_speechocean762
 from asrkit.corpora.utterances import Utterance, check, to_cut_sets
 from asrkit.errors import UserError
@@ -141,3 +144,36 @@ def test_speechocean762_splits_by_speaker_and_by_sentence(tmp_path: Path) -> Non
     assert by_id["00000"].audio == copy and by_id["00001"].text == "SENTENCE 0 1"
     with pytest.raises(UserError, match="must be speechocean762's folder"):
         read_speechocean762(tmp_path / "nowhere", tmp_path)
+
+
+def test_librispeech_subset_splits_by_speaker(tmp_path: Path) -> None:
+    for speaker in ("84", "652", "1272"):
+        chapter = tmp_path / "LibriSpeech" / "dev-clean" / speaker / "7"
+        chapter.mkdir(parents=True)
+        (chapter / f"{speaker}-7.trans.txt").write_text(f"{speaker}-7-0000 A MAN\n{speaker}-7-0001 SAID SO\n")
+        (chapter / f"{speaker}-7-0000.flac").touch()
+        (chapter / f"{speaker}-7-0001.mp3").touch()
+    by_id = {u.id: u for u in read_librispeech_subset(tmp_path, tmp_path)}
+    assert {id: u.split for id, u in by_id.items() if id.endswith("0")} == {
+        "84-7-0000": "test", "652-7-0000": "dev", "1272-7-0000": "train",
+    }  # fmt: skip
+    assert by_id["84-7-0001"].audio is not None and by_id["84-7-0001"].audio.suffix == ".mp3"
+    assert by_id["84-7-0001"].text == "SAID SO" and by_id["84-7-0001"].speaker == "84"
+    with pytest.raises(UserError, match="must be LibriSpeech's folder"):
+        read_librispeech_subset(tmp_path / "nowhere", tmp_path)
+
+
+def test_corpora_are_pooled_split_by_split(tmp_path: Path, an4_utterances: list[Utterance]) -> None:
+    by_split = {split: [u for u in an4_utterances if u.split == split][:4] for split in ("train", "dev", "test")}
+    for name, part in (("a", slice(0, 2)), ("b", slice(2, 4))):
+        some = [u for of_split in by_split.values() for u in of_split[part]]
+        for split, cuts in to_cut_sets(some, check(some)[1]).items():
+            cuts_path(tmp_path / name, split).parent.mkdir(exist_ok=True)
+            cuts.to_file(cuts_path(tmp_path / name, split))
+    assert combine_corpora([tmp_path / "a", tmp_path / "b"], tmp_path / "both") == {"train": 4, "dev": 4, "test": 4}
+    pooled = {cut.id for cut in CutSet.from_file(cuts_path(tmp_path / "both", "dev"))}
+    assert pooled == {u.id for u in by_split["dev"]}
+    with pytest.raises(UserError, match="two of the corpora have an utterance"):
+        combine_corpora([tmp_path / "a", tmp_path / "a"], tmp_path / "both")
+    with pytest.raises(UserError, match="prepare that corpus first"):
+        combine_corpora([tmp_path / "c"], tmp_path / "both")

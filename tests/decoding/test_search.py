@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from asrkit.config import config_from_dict
+from asrkit.config_files import config_from_dict
 from asrkit.decoding import beam_search as beam_module
 from asrkit.decoding.beam_search import BeamOptions, beam_search, modified_beam_search
 from asrkit.decoding.greedy import greedy_search

@@ -8,7 +8,7 @@ import pytest
 import torch
 from lhotse import CutSet
 
-from asrkit.config import config_from_dict
+from asrkit.config_files import config_from_dict
 from asrkit.decoding.beam_search import BeamOptions, modified_beam_search
 from asrkit.errors import UserError
 from asrkit.export.model_file import Recognizer

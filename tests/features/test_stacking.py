@@ -8,7 +8,7 @@ import torchaudio.functional
 from lhotse import CutSet
 from safetensors.torch import save_file
 
-from asrkit.config import config_from_dict
+from asrkit.config_files import config_from_dict
 from asrkit.errors import UserError
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.features.stacking import add_deltas, stack_frames

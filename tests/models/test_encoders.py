@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from asrkit.config import load_config
+from asrkit.config_files import load_config
 from asrkit.models.blstm import BlstmEncoder
 from asrkit.models.conformer import Conformer
 from asrkit.models.dssformer import dssformer

@@ -14,7 +14,8 @@ import yaml
 from lhotse import CutSet
 from safetensors.torch import load_file
 
-from asrkit.config import Config, config_from_dict
+from asrkit.config import Config
+from asrkit.config_files import config_from_dict
 from asrkit.data.feature_store import compute_statistics, make_features, save_statistics
 from asrkit.data.loaders import transcript
 from asrkit.features.pipeline import FeaturePipeline

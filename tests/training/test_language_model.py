@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from asrkit.config import config_from_dict
+from asrkit.config_files import config_from_dict
 from asrkit.data.text_lines import encode_text, plan_text_epoch
 from asrkit.errors import UserError
 from asrkit.text.tokenizer import CharTokenizer

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from lhotse import CutSet
 
 from asrkit.cli.main import cli
-from asrkit.config import load_config
+from asrkit.config_files import load_config
 from asrkit.data.feature_store import load_statistics
 from asrkit.data.loaders import transcript
 from asrkit.data.nbest_label_smoothing import read_hypotheses

@@ -10,7 +10,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from asrkit.config import load_config
+from asrkit.config_files import load_config
 from asrkit.corpora.prepare import SPLITS, cuts_path, prepare_corpus
 from asrkit.data.feature_store import compute_statistics, make_features, read_cuts, save_statistics
 from asrkit.data.loaders import transcript

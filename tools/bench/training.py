@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from measure import alternate
 
-from asrkit.config import load_config
+from asrkit.config_files import load_config
 from asrkit.data.batching import Batch
 from asrkit.models.transducer import num_parameters
 from asrkit.training.build import build_model
