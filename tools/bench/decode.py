@@ -83,16 +83,16 @@ def make_task(name: str, model_path: Path, data_dir: Path, utterances: int) -> T
     return Task(name, bundle, encoded, [transcript(cut) for cut in cuts], sum(c.duration for c in cuts), seconds)
 
 
-def neg_log_prob(task: Task, tokens: list[list[int]]) -> float:
-    """Mean exact -log P of label sequences."""
-    model, total = task.bundle.model, 0.0
+def neg_log_probs(task: Task, tokens: list[list[int]]) -> list[float]:
+    """Exact -log P of a label sequence for each utterance."""
+    model, found = task.bundle.model, []
     with torch.inference_mode():
         for x, labels in zip(task.encoded, tokens, strict=True):
             y = torch.tensor([labels], dtype=torch.int64)
             logits = model.joiner(x[None], model.predictor(y))
             lens = torch.tensor([len(x)]), torch.tensor([len(labels)])
-            total += transducer_loss(logits.double(), y, *lens, reduction="sum").item()
-    return total / len(tokens)
+            found.append(transducer_loss(logits.double(), y, *lens, reduction="sum").item())
+    return found
 
 
 Run = Callable[[], list[list[int]]]
@@ -146,6 +146,7 @@ def systems(task: Task, fusion: Fusion | None, slow: bool) -> dict[tuple[str, st
 def measure(task: Task, fusion: Fusion | None, slow: bool, repeats: int) -> list[dict[str, object]]:
     """Runs every system; the fast ones take turns ``repeats`` times, the slow ones run once."""
     rows, runs = [], systems(task, fusion, slow)
+    exact: dict[tuple[str, str, int, bool], list[float]] = {}
     tokens: dict[tuple[str, str, int, bool], list[list[int]]] = {}
     seconds: dict[tuple[str, str, int, bool], list[float]] = {key: [] for key in runs}
     for turn in range(repeats + 1):
@@ -159,15 +160,21 @@ def measure(task: Task, fusion: Fusion | None, slow: bool, repeats: int) -> list
     for key, found in tokens.items():
         name, search, beam, fused = key
         taken = statistics.median(seconds[key][1:] or seconds[key])
+        exact[key] = neg_log_probs(task, found)
         texts = [task.bundle.tokenizer.decode(t) for t in found]
         rows.append({
             "name": name, "corpus": task.name, "search": search, "beam": beam, "fusion": fused,
             "ms_per_utt": round(1000 * taken / len(found), 3),
             "rtf": round((taken + task.encoder_s) / task.audio_s, 5),
             "wer": round(word_error_rate(zip(task.references, texts, strict=True)), 3),
-            "neg_log_prob": round(neg_log_prob(task, found), 5),
+            "neg_log_prob": round(statistics.mean(exact[key]), 5),
         })  # fmt: skip
         print(" ".join(f"{k} {v}" for k, v in rows[-1].items()), flush=True)
+    greedy = exact["asrkit", "greedy", 1, False]
+    for beam in (4, 16):
+        pairs = zip(exact["asrkit", "alsd", beam, False], greedy, strict=True)
+        share = sum(wide <= best + 1e-6 for wide, best in pairs) / len(greedy)
+        print(f"{task.name}: beam {beam} is at least as probable as greedy on {100 * share:.2f} % of utterances")
     theirs = tokens.get(("sherpa-onnx", f"modified, batch {BATCH}", 4, False))
     if theirs:
         same = sum(a == b for a, b in zip(tokens["asrkit", "modified", 4, False], theirs, strict=True)) / len(theirs)

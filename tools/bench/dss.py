@@ -2,6 +2,7 @@
 
 Usage: .venv/bin/python tools/bench/dss.py [--json] [--repeats N]
 
+``growth_over_L_log_L`` compares the times of ours with the shortest length's: at most 1 is no faster than L log L.
 ``step_ratio`` is the time of a DSSformer's training step over that of a conformer of equal depth and width.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import sys
 from collections.abc import Callable
@@ -73,6 +75,11 @@ def main() -> None:
             "memory_ratio": round(peaks["ours"] / peaks["plain"], 4),
         })  # fmt: skip
         print(f"H {CHANNELS}, N {STATES}: {cases[-1]}")
+    first = cases[0]
+    for case in cases[1:]:
+        expected = case["L"] * math.log(case["L"]) / (first["L"] * math.log(first["L"]))
+        case["growth_over_L_log_L"] = round(case["ours_s"] / first["ours_s"] / expected, 3)
+        print(f"L {case['L']}: time has grown {case['growth_over_L_log_L']} times as much as L log L from {first['L']}")
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         ratio = pool.apply(step_ratio, (2 * arguments.repeats,))
     print(f"training step, DSSformer over conformer: {ratio}")
