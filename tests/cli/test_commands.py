@@ -24,6 +24,7 @@ COMMANDS = [
     "export",
     "transcribe",
     "report",
+    "study",
 ]
 
 
