@@ -311,7 +311,7 @@ class DecodeConfig:
     score_margin: float = 0.0
     """Hypotheses worse than the best by more are dropped; 0 drops none."""
     max_symbols: int = 5
-    """Most labels at one frame; 0 sets no bound."""
+    """Most labels at one frame; 0 sets no bound (beam searches)."""
     max_labels_per_frame: float = 1.0
     """Bound on the length of a hypothesis, in labels per encoder frame (beam)."""
     blank_penalty: float = 0.0

@@ -37,12 +37,14 @@ CHOICES: dict[str, tuple[object, ...]] = {
 
 RANGES: dict[str, tuple[float, float]] = {
     "probability": (0, 1), "fraction": (0, 1), "rate": (0, 1), "dropout": (0, 0.99), "drop_connect": (0, 0.99),
-    "seconds": (0.01, float("inf")), "scale": (0, float("inf")), "beam": (0, float("inf")),
+    "seconds": (0.01, float("inf")), "scale": (0, float("inf")), "expand_beam": (0, float("inf")),
+    "decode_beam": (1, float("inf")), "nbest": (1, float("inf")),
+    "margin": (0, float("inf")), "max_symbols": (0, float("inf")),
     "num_epochs": (1, float("inf")), "num_layers": (1, float("inf")), "stacking": (1, float("inf")),
     "num_buckets": (1, float("inf")), "accumulation_steps": (1, float("inf")), "average_epochs": (1, float("inf")),
     "num_workers": (0, float("inf")), "lr": (0, float("inf")), "weight_decay": (0, float("inf")),
 }  # fmt: skip
-"""Least and greatest value of the settings whose name ends so."""
+"""Least and greatest value of the settings whose key, with ``_`` between its parts, ends so."""
 
 
 def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
@@ -88,7 +90,7 @@ def config_from_dict(values: dict[str, Any], where: str) -> Config:
             raise UserError(f"{where}: {key} is '{value}'; choose one of {', '.join(map(str, choices))}")
     for key, value in _numbers(config_to_dict(config)):
         for ending, (least, greatest) in RANGES.items():
-            if f"_{key.split('.')[-1]}".endswith(f"_{ending}") and not least <= value <= greatest:
+            if f"_{key.replace('.', '_')}".endswith(f"_{ending}") and not least <= value <= greatest:
                 span = f"{least:g} or more" if greatest == float("inf") else f"between {least:g} and {greatest:g}"
                 raise UserError(f"{where}: {key} is {value:g}; it must be {span}")
     return config

@@ -35,6 +35,8 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
         ("num_epochs", "not of the form key=value"),
         ("model.encoder.conformer.dropout=1.5", "dropout is 1.5; it must be between 0 and 0.99"),
         ("spec_augment.probability=-1", "must be between 0 and 1"),
+        ("decode.beam=0", "must be 1 or more"),
+        ("decode.score_margin=-1", "must be 0 or more"),
         ("train.batch_seconds=0", "must be 0.01 or more"),
         ("model.predictor.num_layers=0", "must be 1 or more"),
     ],

@@ -35,6 +35,8 @@ from asrkit.training.progress import log, progress_bar
 
 DECODED = ("hypotheses.jsonl.gz", "hyp.trn", "ref.trn")
 """What decoding leaves in its folder."""
+SETTINGS = "decode.json"
+"""And how it was done."""
 
 
 @click.command()
@@ -63,12 +65,14 @@ def decode(
     overrides: tuple[str, ...],
 ) -> None:
     """Decode a split; only the decode.* settings of the configuration are used, all else is in the model."""
-    if done_before([out_dir / name for name in DECODED], force):
+    if done_before([out_dir / name for name in (*DECODED, SETTINGS)], force):
         return
     settings = load_config(config_path, overrides).decode
     bundle = load_model(model_path)
     if fusion_of:
         settings = replace(settings, fusion=read_fusion(fusion_of))
+    if tune and settings.method != "beam":
+        raise UserError("--tune-fusion needs decode.method=beam, whose scores are those that it weighs")
     if tune:
         plain = replace(settings, nbest=settings.beam, fusion=FusionConfig())
         lists, _ = decode_split(bundle, data_dir, split, plain)
@@ -76,7 +80,7 @@ def decode(
     decoded, seconds = decode_split(bundle, data_dir, split, settings)
     write_decoded(out_dir, decoded, bundle.tokenizer)
     audio_s = sum(cut.duration for cut, _ in decoded)
-    write_json(out_dir / "decode.json", {"model": str(model_path), "settings": asdict(settings),
+    write_json(out_dir / SETTINGS, {"model": str(model_path), "settings": asdict(settings),
                                          "seconds": round(seconds, 2), "audio_s": round(audio_s, 2)})  # fmt: skip
     log(f"decoded {split}: {len(decoded)} utterances, {settings.method}, real-time factor {seconds / audio_s:.4f}")
 
@@ -131,7 +135,14 @@ def rescore(decoded: Path, lm_path: Path, weight: float, length_weight: float, o
     pairs = []
     for cut in read_cuts(decoded / DECODED[0]):
         lists = [hypothesis_from_dict(values) for values in cut.hypotheses]
-        pairs.append((cut, rescore_nbest(lists, lm.model, weight, length_weight)))
+        if any(
+            lm.tokenizer.decode(h.tokens) != values["text"] for h, values in zip(lists, cut.hypotheses, strict=True)
+        ):
+            raise UserError(f"{lm_path} has other symbols than the recognizer of {decoded}")
+        try:
+            pairs.append((cut, rescore_nbest(lists, lm.model, weight, length_weight)))
+        except ValueError as error:
+            raise UserError(f"{cut.id}: {error}; train the language model with a larger lm.max_symbols") from error
     write_decoded(out_dir, pairs, lm.tokenizer)
     log(f"rescored {len(pairs)} utterances into {out_dir}")
 
@@ -142,7 +153,7 @@ def read_fusion(folder: Path) -> FusionConfig:
     Raises:
         UserError: the folder holds none.
     """
-    path = folder / "decode.json"
+    path = folder / SETTINGS
     if not path.is_file():
         raise UserError(f"{path} is missing; decode with --tune-fusion into that folder first")
     return FusionConfig(**json.loads(path.read_text(encoding="utf-8"))["settings"]["fusion"])
@@ -155,7 +166,7 @@ def decode_split(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pipeline = build_pipeline(bundle.config, load_statistics(data_dir) | bundle.statistics)
     cuts = list(read_cuts(features_path(data_dir, split)))
-    search = build_search(settings, bundle.tokenizer)
+    search = build_search(settings, bundle.tokenizer, device)
     started, decoded = time.monotonic(), []
     with progress_bar(f"decode {split}", len(cuts)) as bar:
         for cut, found in decode_cuts(

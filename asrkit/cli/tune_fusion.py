@@ -42,7 +42,8 @@ def tune_fusion(
     """
     if not (settings.target_lm or settings.source_lm):
         raise UserError("--tune-fusion needs decode.fusion.target_lm=FILE, and source_lm=FILE or source_lm=internal")
-    fusion = Fusion(FusionWeights(), *read_fusion_models(settings, bundle.tokenizer, all_given=True))
+    device = bundle.model.joiner.out.weight.device
+    fusion = Fusion(FusionWeights(), *read_fusion_models(settings, bundle.tokenizer, device, all_given=True))
     lists = [_scored(bundle, fusion, cut, nbest) for cut, nbest in decoded if nbest]
     sources = SOURCE_WEIGHTS if settings.source_lm else (0.0,)
     targets = TARGET_WEIGHTS if settings.target_lm else (0.0,)
@@ -62,8 +63,9 @@ def tune_fusion(
 
 @torch.inference_mode()
 def _scored(bundle: ModelBundle, fusion: Fusion, cut: Cut, nbest: Sequence[Hypothesis]) -> ScoredList:
-    tokens = pad_sequence([torch.tensor(h.tokens, dtype=torch.int64) for h in nbest], batch_first=True)
-    lens = torch.tensor([len(h.tokens) for h in nbest])
+    device = bundle.model.joiner.out.weight.device
+    tokens = pad_sequence([torch.tensor(h.tokens, dtype=torch.int64) for h in nbest], batch_first=True).to(device)
+    lens = torch.tensor([len(h.tokens) for h in nbest], device=device)
     source, target = fusion.line_scores(bundle.model, tokens, lens)
     texts = [bundle.tokenizer.decode(h.tokens) for h in nbest]
     am = [h.parts["am"] for h in nbest]

@@ -59,7 +59,9 @@ class NbestLabelSmoothing:
 
 
 def read_hypotheses(path: Path, tokenizer: Tokenizer) -> dict[str, list[list[int]]]:
-    """n-best lists by utterance id from a CutSet that ``asrkit nbest`` wrote; empty hypotheses are left out.
+    """n-best lists by utterance id from a CutSet that ``asrkit nbest`` wrote.
+
+    Hypotheses that are empty or cannot be spelled are left out.
 
     Raises:
         UserError: no such file, or cuts without lists.
@@ -70,5 +72,13 @@ def read_hypotheses(path: Path, tokenizer: Tokenizer) -> dict[str, list[list[int
     for cut in CutSet.from_file(path):
         if not cut.has_custom("hypotheses"):
             raise UserError(f"{path}: {cut.id} has no n-best list; make the file with asrkit nbest")
-        found[cut.id] = [tokenizer.encode(item["text"]) for item in cut.hypotheses if item["text"]]
+        found[cut.id] = [labels for item in cut.hypotheses if (labels := _encode(tokenizer, item["text"]))]
     return found
+
+
+def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The labels of a hypothesis; none where it holds SentencePiece's mark for the unknown, which no text spells."""
+    try:
+        return tokenizer.encode(text)
+    except UserError:
+        return []

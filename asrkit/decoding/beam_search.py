@@ -281,7 +281,7 @@ class _Search:
     def _clear_histories(self) -> None:
         live = self.beam.score > -math.inf
         if live.any() and (place := self.histories.clear(self.beam.row[live])) is not None:
-            self.beam.row = place[self.beam.row]
+            self.beam.row = place[self.beam.row].clamp(min=0)  # unused places may hold any row that there is
             self.beam.parent = torch.where(self.beam.parent >= 0, place[self.beam.parent], -1)
 
     def finish(self, ends: torch.Tensor, score: torch.Tensor, steps: int) -> None:

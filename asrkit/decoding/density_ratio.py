@@ -85,7 +85,7 @@ class Fusion:
         )
         if self.internal:
             out = transducer.joiner.predictor_proj(transducer.predictor(tokens))[:, :-1]  # (N, U, J)
-            log_probs = internal_log_probs(transducer, out.flatten(0, 1)).view(*tokens.shape, -1)
+            log_probs = internal_log_probs(transducer, out.flatten(0, 1)).view(*tokens.shape, transducer.vocab_size)
             padding = torch.arange(tokens.shape[1], device=tokens.device) >= token_lens[:, None]
             # Padding is blank, whose log probability is -inf here.
             source = log_probs.gather(2, tokens.unsqueeze(2)).squeeze(2).masked_fill(padding, 0.0).sum(1)

@@ -32,7 +32,8 @@ def encode(
     """
     if x.shape[1] <= window:
         return encoder(x, x_lens)
-    if window < 3 * overlap:
+    overlap = -(-overlap // encoder.subsampling) * encoder.subsampling
+    if window < 3 * overlap + encoder.subsampling:
         raise ValueError(f"a window of {window} frames leaves too little between two overlaps of {overlap}")
     parts = [
         _encode_long(encoder, row[:length], window, overlap)
@@ -55,7 +56,6 @@ def _encode_short(encoder: Encoder, x: torch.Tensor) -> torch.Tensor:
 def _encode_long(encoder: Encoder, x: torch.Tensor, window: int, overlap: int) -> torch.Tensor:
     """(T, F) to (T', D), a few windows at a time."""
     step = encoder.subsampling
-    overlap = -(-overlap // step) * step
     hop = (window - 2 * overlap) // step * step  # windows begin where an encoder frame does
     spans = [
         (max(0, s - overlap), s, min(s + hop, len(x)), min(s + hop + overlap, len(x))) for s in range(0, len(x), hop)

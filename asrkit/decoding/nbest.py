@@ -97,6 +97,8 @@ def attach_hypotheses(cuts: Sequence[Cut], nbest: Sequence[Sequence[Hypothesis]]
 def rescore(nbest: Sequence[Hypothesis], model: LanguageModel, weight: float, length_weight: float) -> list[Hypothesis]:
     """A list in the order of score + ``weight`` · log p_lm(y </s>) + ``length_weight`` · |y|, best first.
 
+    (The modified search orders its own lists by score and length; here the score alone counts.)
+
     Args:
         nbest: hypotheses of one utterance.
         model: a language model of the same symbols.

@@ -11,6 +11,7 @@ from asrkit.decoding.decode import Search
 from asrkit.decoding.density_ratio import Fusion
 from asrkit.decoding.greedy import greedy_search
 from asrkit.decoding.hypothesis import Hypothesis
+from asrkit.errors import UserError
 from asrkit.models.transducer import Transducer
 
 
@@ -21,8 +22,13 @@ def make_search(method: str, options: BeamOptions | None = None, fusion: Fusion 
         method: ``greedy``, ``beam`` or ``modified_beam``.
         options: of the beam searches; ``max_symbols`` of the greedy one too.
         fusion: language models for the beam searches.
+
+    Raises:
+        UserError: greedy search without a bound on the labels at one frame.
     """
     options = options or BeamOptions()
+    if method == "greedy" and options.max_symbols < 1:
+        raise UserError("decode.max_symbols must be 1 or more for greedy search, which would not end without a bound")
     if method == "greedy":
         return partial(_greedy, max_symbols=options.max_symbols)
     search = beam_search if method == "beam" else modified_beam_search

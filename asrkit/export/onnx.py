@@ -78,8 +78,8 @@ def export_onnx(bundle: ModelBundle, folder: Path) -> None:
     predictor = model.predictor
     if not isinstance(predictor, StatelessPredictor):
         raise UserError("ONNX export needs model.predictor.type=stateless: the runtimes keep no LSTM state")
-    if bundle.config.model.encoder.type == "dssformer":
-        raise UserError("ONNX export does not know the DSSformer's Fourier transforms; use a conformer or a bi-LSTM")
+    if bundle.config.model.encoder.type != "conformer":
+        raise UserError(f"ONNX export takes conformers; this model's encoder is a {bundle.config.model.encoder.type}")
     if features.deltas or features.stacking > 1 or features.speaker_vector_dim:
         raise UserError("ONNX export takes plain log-Mel features: no deltas, stacking or speaker vectors")
     if features.normalization not in ("global", "none"):

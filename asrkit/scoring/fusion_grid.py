@@ -63,7 +63,7 @@ def fusion_grid(
                     score = h.am - mu * h.source + lam * h.target + rho * h.length
                     errors += h.errors[int(score.argmax())]
                 points.append(GridPoint(FusionWeights(mu, lam, rho), 100 * errors / words))
-    return sorted(points, key=lambda p: (p.wer, p.weights.source, p.weights.target, p.weights.length))
+    return sorted(points, key=lambda p: (p.wer, p.weights.source, p.weights.target, abs(p.weights.length)))
 
 
 def grid_table(points: Sequence[GridPoint]) -> str:

@@ -19,7 +19,7 @@ from asrkit.config_files import config_from_dict, config_to_dict
 from asrkit.data.text_lines import TextLines, encode_text, plan_text_epoch
 from asrkit.errors import UserError
 from asrkit.features.pipeline import seeded_generator
-from asrkit.files import atomic_path
+from asrkit.files import atomic_path, write_json
 from asrkit.models.language_model import (
     LanguageModel,
     LstmLanguageModel,
@@ -46,8 +46,14 @@ class LanguageModelBundle:
 
 
 def build_language_model(config: Config, vocab_size: int) -> LanguageModel:
-    """The language model of an experiment, with random weights from torch's global generator."""
+    """The language model of an experiment, with random weights from torch's global generator.
+
+    Raises:
+        UserError: a width that the heads do not divide.
+    """
     lm = config.lm
+    if lm.type == "transformer" and lm.hidden_dim % lm.num_heads:
+        raise UserError(f"lm.hidden_dim={lm.hidden_dim} is not a multiple of lm.num_heads={lm.num_heads}")
     if lm.type == "lstm":
         return LstmLanguageModel(vocab_size, lm.hidden_dim, lm.num_layers, lm.bottleneck_dim, lm.dropout)
     return TransformerLanguageModel(
@@ -122,6 +128,7 @@ def train_language_model(
         UserError: unreadable text, a folder of another configuration, or a loss that is not finite.
     """
     remember_config(config, exp_dir)
+    _remember_text(tokenizer, {"text": text, "dev_text": dev_text}, exp_dir / "text.json")
     torch.manual_seed(config.train.seed)
     bundle = LanguageModelBundle(build_language_model(config, tokenizer.vocab_size), config, tokenizer)
     longest = config.lm.max_symbols
@@ -132,6 +139,21 @@ def train_language_model(
         f"{len(train.tokens):,} symbols ({left_out} lines left out), dev {len(dev)} lines ({dev_left_out} left out)"
     )
     _Loop(bundle, train, dev, exp_dir).run()
+
+
+def _remember_text(tokenizer: Tokenizer, files: dict[str, Sequence[Path]], path: Path) -> None:
+    """Writes what is trained on into the folder, or compares it with what is there.
+
+    Raises:
+        UserError: other text or other symbols.
+    """
+    now = {name: [str(p.resolve()) for p in paths] for name, paths in files.items()} | {"symbols": tokenizer.to_dict()}
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        for name in now:
+            if before[name] != now[name]:
+                raise UserError(f"{path.parent} holds a training on other {name}; choose another --exp-dir")
+    write_json(path, now)
 
 
 class _Loop:
@@ -148,6 +170,7 @@ class _Loop:
         self.optimizer = torch.optim.AdamW(self.model.parameters(), weight_decay=settings.weight_decay, fused=True)
         self.checkpoints = CheckpointFolder(exp_dir / "checkpoints", 2, settings.keep_every_epochs, save_language_model)
         self.state = _State()
+        self.clock = time.monotonic()
 
     def run(self) -> None:
         """All epochs that are left."""
@@ -172,7 +195,7 @@ class _Loop:
         state, settings, lm = self.state, self.settings, self.bundle.config.lm
         generator = seeded_generator("text", settings.seed, state.epoch)
         plan = plan_text_epoch(self.train.lengths, lm.batch_symbols, generator)
-        started = time.monotonic()
+        self.clock = time.monotonic()
         with progress_bar(f"epoch {state.epoch}/{settings.num_epochs}", len(plan), state.step) as bar:
             while state.step < len(plan):
                 lr = learning_rate(settings.schedule, state.epoch, state.step / len(plan), settings.num_epochs)
@@ -180,12 +203,14 @@ class _Loop:
                 state.step, state.updates = state.step + 1, state.updates + 1
                 bar.advance(f"perplexity {math.exp(state.sums['loss'] / state.sums['symbols']):.3f}, lr {lr:.1e}")
                 if state.step % settings.checkpoint_every_steps == 0 and state.step < len(plan):
+                    self._count_time()
                     self._save(CheckpointName(state.epoch, False, state.step))
         dev = perplexity(self.model, self.dev, lm.batch_symbols, self.device)
         if dev < state.best_perplexity:
             state.best_perplexity, state.best_epoch = dev, state.epoch
         train = math.exp(state.sums["loss"] / state.sums["symbols"])
-        seconds = state.sums.get("seconds", 0.0) + time.monotonic() - started
+        self._count_time()
+        seconds = state.sums["seconds"]
         metrics.epoch({"epoch": state.epoch, "updates": len(plan), "train_perplexity": train, "dev_perplexity": dev,
                        "seconds": round(seconds, 1)})  # fmt: skip
         log(f"epoch {state.epoch}: perplexity {train:.3f}, dev {dev:.3f} a symbol, {seconds:.0f} s")
@@ -215,6 +240,11 @@ class _Loop:
         self.optimizer.zero_grad(set_to_none=True)
         state.sums["loss"] = state.sums.get("loss", 0.0) + loss.item()
         state.sums["symbols"] = state.sums.get("symbols", 0.0) + symbols
+
+    def _count_time(self) -> None:
+        now = time.monotonic()
+        self.state.sums["seconds"] = self.state.sums.get("seconds", 0.0) + now - self.clock
+        self.clock = now
 
     def _save(self, name: CheckpointName) -> None:
         state: dict[str, Any] = {"optimizer": self.optimizer.state_dict(), "loop": vars(self.state)}

@@ -28,21 +28,19 @@ if runs 7; then
     --dev-text "$data_dir/dev.jsonl.gz" --exp-dir "$exp_dir/target_lm" --config "$recipe_dir/conf/target_lm.yaml"
 fi
 
-# What is fused, by name: the options of each.
 target=decode.fusion.target_lm=$exp_dir/target_lm/best.safetensors
-declare -A fusions=(
-  [none]=""
-  [shallow]="$target"
-  [internal]="$target decode.fusion.source_lm=internal"
-  [density]="$target decode.fusion.source_lm=$exp_dir/source_lm/best.safetensors"
-)
 beam=(decode.method=beam decode.beam=16 decode.nbest=16)
 for part in $corpus; do
   if runs 8; then
     "$asrkit" features --data-dir "$data_dir/$part" "${settings[@]}" features.speed_factors=[1.0]
   fi
   for fusion in none shallow internal density; do
-    read -ra options <<< "${fusions[$fusion]}"
+    case $fusion in
+      none) options=() ;;
+      shallow) options=("$target") ;;
+      internal) options=("$target" decode.fusion.source_lm=internal) ;;
+      density) options=("$target" "decode.fusion.source_lm=$exp_dir/source_lm/best.safetensors") ;;
+    esac
     for split in dev test; do
       out=$exp_dir/fusion_${part}_${split}_$fusion
       tune=()

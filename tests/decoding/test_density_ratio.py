@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -104,13 +106,14 @@ def test_a_language_model_reads_each_history_once(monkeypatch: pytest.MonkeyPatc
     assert sum(read) == len(seen) + 1  # and the empty one
 
 
-def test_clearing_histories_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("narrow", [{}, {"score_margin": 1.0, "expand_beam": 1}], ids=["wide", "narrow"])
+def test_clearing_histories_changes_nothing(monkeypatch: pytest.MonkeyPatch, narrow: dict[str, Any]) -> None:
     model = talkative(tiny_model(vocab_size=4, dtype=torch.float64))
     x, lens = encoded(2, 60, dtype=torch.float64), torch.tensor([60, 55])
     fusion = Fusion(
         FusionWeights(0.2, 0.3, 0.1), LstmLanguageModel(4, 8, 1, 4).double(), LstmLanguageModel(4, 8, 1, 4).double()
     )
-    options = BeamOptions(beam=6, nbest=6)
+    options = BeamOptions(beam=6, nbest=6, **narrow)
     whole = beam_search(model, x, lens, frame_shift_s=0.04, options=options, fusion=fusion)
     cleared: list[int] = []
     clear = histories.Histories.clear
@@ -122,6 +125,7 @@ def test_clearing_histories_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> 
         return place
 
     monkeypatch.setattr(histories, "ROOM", 1)
+    monkeypatch.setattr(histories, "_grown", grown_with_nan)  # memory that was never written may hold anything
     monkeypatch.setattr(histories.Histories, "clear", counted)
     again = beam_search(model, x, lens, frame_shift_s=0.04, options=options, fusion=fusion)
     assert sum(cleared) > 10
@@ -153,3 +157,10 @@ def test_forward_probability_is_what_the_beam_sums() -> None:
     x = encoded(1, 3, dtype=torch.float64)
     for h in beam_search(model, x, torch.tensor([3]), frame_shift_s=0.04, options=EXACT)[0]:
         assert abs(h.parts["am"] - forward_log_prob(model, x, h.tokens)) < 1e-9
+
+
+def grown_with_nan(table: torch.Tensor, capacity: int) -> torch.Tensor:
+    """A larger table whose new rows are the worst that memory can hold."""
+    larger = table.new_full((capacity, *table.shape[1:]), torch.nan if table.is_floating_point() else -1)
+    larger[: table.shape[0]] = table
+    return larger

@@ -23,6 +23,8 @@ def test_the_grid_finds_the_weights_that_help(tmp_path: Path) -> None:
     assert by_weights[0.0, 0.5, 0.0] == 0.0
     assert by_weights[0.0, 0.0, 2.0] == 200 / 3  # the longer one of the second
     assert points[0].wer == 0.0 and points[0].weights == FusionWeights(0.0, 0.5, 0.0)
+    tied = fusion_grid(lists[1:], [0.0], [0.0], [-0.2, 0.0, 0.2])
+    assert tied[0].weights == FusionWeights()  # of equals the smallest
     assert grid_table(points).splitlines()[1].split() == ["0.00", "33.33", "0.00"]
     plot_grid(points, tmp_path / "grid.png")
     assert (tmp_path / "grid.png").stat().st_size > 10_000

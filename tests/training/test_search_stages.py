@@ -67,17 +67,29 @@ def test_fusion_is_tuned_decoded_and_rescored(shop: dict[str, Path]) -> None:
         f"decode.fusion.target_lm={lm}", "decode.fusion.source_lm=internal",
     )  # fmt: skip
     assert "lowest: " in printed and (folder / "fused" / "fusion_grid.png").is_file()
-    lists = {cut.id: cut.hypotheses for cut in CutSet.from_file(folder / "fused" / "hypotheses.jsonl.gz")}
+    again = asrkit(
+        "decode", "--model", folder / "model.safetensors", "--data-dir", shop["data"], "--split", "dev",
+        "--out-dir", folder / "weighted", "decode.method=beam", "decode.beam=4", "decode.nbest=4",
+        f"decode.fusion.target_lm={lm}", "decode.fusion.source_lm=internal", "decode.fusion.target_weight=0.3",
+        "decode.fusion.source_weight=0.2",
+    )  # fmt: skip
+    assert "lowest" not in again
+    asrkit(
+        "decode", "--model", folder / "model.safetensors", "--data-dir", shop["data"], "--split", "dev",
+        "--out-dir", folder / "same", "--fusion-of", folder / "weighted", "decode.method=beam", "decode.beam=4",
+    )  # fmt: skip
+    assert read_trn(folder / "same" / "hyp.trn") == read_trn(folder / "weighted" / "hyp.trn")
+    lists = {cut.id: cut.hypotheses for cut in CutSet.from_file(folder / "weighted" / "hypotheses.jsonl.gz")}
     assert len(lists) == 6
     for of_utterance in lists.values():
         for hypothesis in of_utterance:
             assert {"am", "source_lm", "target_lm", "length"} <= set(hypothesis["parts"])
             assert all(0 <= word["confidence"] <= 1 for word in hypothesis["words"])
     asrkit(
-        "rescore", "--decoded", folder / "fused", "--lm", folder / "transformer" / "best.safetensors",
+        "rescore", "--decoded", folder / "weighted", "--lm", folder / "transformer" / "best.safetensors",
         "--weight", "5.0", "--out-dir", folder / "rescored",
     )  # fmt: skip
-    assert read_trn(folder / "rescored" / "hyp.trn").keys() == read_trn(folder / "fused" / "hyp.trn").keys()
+    assert read_trn(folder / "rescored" / "hyp.trn").keys() == read_trn(folder / "weighted" / "hyp.trn").keys()
     rescored = {cut.id: cut.hypotheses for cut in CutSet.from_file(folder / "rescored" / "hypotheses.jsonl.gz")}
     for id, of_utterance in rescored.items():
         assert sorted(h["text"] for h in of_utterance) == sorted(h["text"] for h in lists[id])
