@@ -251,19 +251,25 @@ def draw_test_set(
     world: World, noise: Noise, alpha: torch.Tensor, batch: int, examples: int, generator: torch.Generator
 ) -> TestSet:
     """Test prompts over testing-relevant patterns whose examples take wrong steps."""
-    patterns = world.testing_patterns(generator)
     tasks = random_tasks((len(alpha), batch), world.steps, world.test_patterns, generator)
     asked = torch.randint(world.test_patterns, (len(alpha), batch), generator=generator)
     start = first_patterns(asked, alpha, examples, world.test_patterns, generator)
     probabilities = noise.step_probabilities(world.steps, world.test_patterns)
     states = noisy_trajectories(tasks, start, probabilities, generator)
-    truth = trajectories(tasks, asked[..., None])[:, :, 0]
+    return with_tokens(world, noise, states, trajectories(tasks, asked[..., None])[:, :, 0], generator)
+
+
+def with_tokens(
+    world: World, noise: Noise, states: torch.Tensor, truth: torch.Tensor, generator: torch.Generator
+) -> TestSet:
+    """States as noisy tokens over new testing-relevant patterns."""
+    patterns = world.testing_patterns(generator)
 
     def noisy(which: torch.Tensor) -> torch.Tensor:
         random = torch.randn((*which.shape, world.dim), generator=generator)
         return patterns[which] + noise.input_noise * random / random.norm(dim=-1, keepdim=True)
 
-    return TestSet(patterns, states, noisy(states), truth, noisy(asked))
+    return TestSet(patterns, states, noisy(states), truth, noisy(truth[..., 0]))
 
 
 @torch.no_grad()

@@ -2,52 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from asrkit.studies.claims import Claim, listed, verdict
 from asrkit.studies.icl_models import CLASSICAL
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim of the paper and what came of it."""
-
-    claim: str
-    measured: str
-    verdict: str
-    """``reproduced``, ``partly`` or ``not reproduced``."""
-    picture: str
-
-
-def verdict(holds: bool, partly: bool = False) -> str:
-    """The word for it; ``partly`` is asked where it does not hold."""
-    return "reproduced" if holds else "partly" if partly else "not reproduced"
 
 
 def claims(results: dict[str, Any]) -> list[Claim]:
     """Every claim, from the results of :class:`asrkit.studies.icl_experiments.Suite`."""
     return [*_in_domain(results), *_out_of_domain(results), *_mechanism(results), _classical(results)]
-
-
-def results_page(results: dict[str, Any]) -> str:
-    """RESULTS.md: the claims as a table, then the figures."""
-    found, seeds = claims(results), len(results["dynamics"]["error"][0])
-    lines = [
-        "# In-context learning: results", "",
-        "Li et al. 2024 (arXiv 2402.15607). Written by `egs/icl/run.sh`; means and standard deviations over "
-        f"{seeds} seeds.",
-        "", "| claim | measured | verdict | figure |", "|---|---|---|---|",
-        *(f"| {c.claim} | {c.measured} | {c.verdict} | [{c.picture}]({c.picture}) |" for c in found), "",
-        *(f"![{picture}]({picture})" for picture in dict.fromkeys(c.picture for c in found)), "",
-    ]  # fmt: skip
-    return "\n".join(lines)
-
-
-def _listed(values: Sequence[float], places: Sequence[float]) -> str:
-    return ", ".join(f"{v:.3f}" for v in values) + " at " + ", ".join(map(str, places))
 
 
 def _in_domain(results: dict[str, Any]) -> list[Claim]:
@@ -60,10 +25,10 @@ def _in_domain(results: dict[str, Any]) -> list[Claim]:
         Claim("Unseen in-domain tasks are learned (theorem 1)", f"error {error.mean():.4f} ± {error.std():.4f}",
               verdict(error.mean() < 0.005), "training.png"),
         Claim("More contexts in a test prompt, less error (l_ts of order 1/α')",
-              "error " + _listed(by_length, length["lengths"]), verdict(bool((np.diff(by_length) <= 2e-3).all())),
+              "error " + listed(by_length, length["lengths"]), verdict(bool((np.diff(by_length) <= 2e-3).all())),
               "length.png"),
         Claim("A training prompt must be long enough (l_tr of order 1/α)",
-              "hinge " + _listed(hinge, trained["lengths"]), verdict(hinge[0] > 2 * hinge[3]), "training_length.png"),
+              "hinge " + listed(hinge, trained["lengths"]), verdict(hinge[0] > 2 * hinge[3]), "training_length.png"),
         Claim("Iterations grow as α to the -2/3", f"slope {slope:.2f} on α from 0.4 to 1",
               verdict(-0.85 < slope < -0.5), "scaling.png"),
     ]  # fmt: skip
@@ -79,7 +44,7 @@ def _out_of_domain(results: dict[str, Any]) -> list[Claim]:
         Claim("Out of domain, S₁ ≥ 1 suffices (theorem 2)",
               f"hinge {hinge[0.5]:.3f} at 0.5, {hinge[1.0]:.3f} at 1, {hinge[1.3]:.3f} at 1.3; error at most "
               f"{error.max():.4f} at every S₁", verdict(falls and stays, falls), "out_of_domain.png"),
-        Claim("The same in a transformer of 3 layers and 2 heads", "error " + _listed(deeper, deep["S1"]),
+        Claim("The same in a transformer of 3 layers and 2 heads", "error " + listed(deeper, deep["S1"]),
               verdict(deeper[0] > 3 * deeper[3], deeper[0] > 1.2 * deeper[3]), "deep.png"),
     ]  # fmt: skip
 

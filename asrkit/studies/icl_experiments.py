@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from asrkit.files import write_json, write_text
+from asrkit.studies.claims import results_page
 from asrkit.studies.figures import band, figure
 from asrkit.studies.icl import (
     Prompts,
@@ -27,7 +28,7 @@ from asrkit.studies.icl import (
     training_tasks,
     unseen_tasks,
 )
-from asrkit.studies.icl_claims import results_page
+from asrkit.studies.icl_claims import claims
 from asrkit.studies.icl_models import CLASSICAL, DeepTransformer, classical_errors, deep_error, train_deep
 from asrkit.training.progress import log
 
@@ -74,7 +75,12 @@ class Suite:
             log(f"icl: {step.__name__.replace('_', ' ')}")
             step()
         write_json(self.out_dir / "results.json", self.results)
-        write_text(self.out_dir / "RESULTS.md", results_page(self.results))
+        source = (
+            "Li et al. 2024 (arXiv 2402.15607). Written by `egs/icl/run.sh`; means and standard deviations over "
+            f"{len(self.seeds)} seeds."
+        )
+        page = results_page("In-context learning", source, claims(self.results))
+        write_text(self.out_dir / "RESULTS.md", page)
         return self.results
 
     def prompts(self, runs: int, alpha: float, length: int, tasks: Sequence[tuple[int, int]] | None = None) -> Prompts:

@@ -1,0 +1,43 @@
+"""A paper's claims against the numbers of a run, as a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper and what came of it."""
+
+    claim: str
+    measured: str
+    verdict: str
+    """``reproduced``, ``partly`` or ``not reproduced``."""
+    picture: str
+
+
+def verdict(holds: bool, partly: bool = False) -> str:
+    """The word for it; ``partly`` is asked where it does not hold."""
+    return "reproduced" if holds else "partly" if partly else "not reproduced"
+
+
+def results_page(title: str, source: str, found: Sequence[Claim]) -> str:
+    """RESULTS.md: the claims as a table, then the figures.
+
+    Args:
+        title: of the page.
+        source: the paper, the command that wrote the page, and over how many seeds.
+        found: the claims.
+    """
+    lines = [
+        f"# {title}: results", "", source, "", "| claim | measured | verdict | figure |", "|---|---|---|---|",
+        *(f"| {c.claim} | {c.measured} | {c.verdict} | [{c.picture}]({c.picture}) |" for c in found), "",
+        *(f"![{picture}]({picture})" for picture in dict.fromkeys(c.picture for c in found)), "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def listed(values: Sequence[float], places: Sequence[float]) -> str:
+    """Values with the places they belong to."""
+    return ", ".join(f"{v:.3f}" for v in values) + " at " + ", ".join(map(str, places))
