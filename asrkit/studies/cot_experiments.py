@@ -35,6 +35,7 @@ from asrkit.studies.cot import (
 )
 from asrkit.studies.cot_claims import claims
 from asrkit.studies.figures import band, figure
+from asrkit.studies.fits import power_law
 from asrkit.training.progress import log
 
 WORLD = World()
@@ -44,6 +45,7 @@ SERIES: dict[str, tuple[float, ...]] = {
     "alpha": (0.4, 0.6, 0.8, 1.0), "tau": (0.4, 0.5, 0.6, 0.7), "rho": (0.5, 0.6, 0.7, 0.8),
 }  # fmt: skip
 SYMBOLS = {"alpha": "α'", "tau": "τ", "rho": "ρ"}
+SWEEP_STEPS, LOSS = 700, 0.02
 SWEEP = (0.2, 0.3, 0.4, 0.6, 0.8)
 
 
@@ -190,7 +192,7 @@ class Suite:
         return with_tokens(WORLD, Noise(), torch.stack(states, dim=-1), torch.stack(truth, dim=-1), self.generator)
 
     def scaling(self) -> None:
-        """Iterations to a training loss of 0.02, by α."""
+        """Iterations to a training loss of ``LOSS``, by α."""
         seeds = list(range(1, self.scale.sweep_seeds + 1)) * len(SWEEP)
         shares = torch.tensor([alpha for alpha in SWEEP for _ in range(self.scale.sweep_seeds)])
         history: list[torch.Tensor] = []
@@ -205,17 +207,16 @@ class Suite:
             out = forward(parameters, p.columns, p.query, p.valid)
             history.append((0.5 * (p.label - out).square().sum(-1).mean(1)).detach())
 
-        train(initial_parameters(WORLD, DELTA, seeds), draw, 700, LR, watch)
-        below = torch.stack(history) < 0.02
+        train(initial_parameters(WORLD, DELTA, seeds), draw, SWEEP_STEPS, LR, watch)
+        below = torch.stack(history) < LOSS
         first = torch.where(below.any(0), 5 * below.float().argmax(0), -1).view(len(SWEEP), -1).numpy().astype(float)
         first[first < 0] = np.nan
         mean = np.nanmean(first, axis=1)
-        usable = ~np.isnan(mean)
-        slope, shift = np.polyfit(np.log(np.array(SWEEP)[usable]), np.log(mean[usable]), 1)
-        self.results["scaling"] = {"alpha": SWEEP, "iterations": first.tolist(), "slope": float(slope)}
+        slope, factor = power_law(SWEEP, mean)
+        self.results["scaling"] = {"alpha": SWEEP, "iterations": first.tolist(), "slope": slope}
         with figure(self.out_dir / "scaling.png", 1, 1) as (axes,):
             axes.errorbar(SWEEP, mean, np.nanstd(first, axis=1), fmt="o", label="measured")
-            axes.plot(SWEEP, np.exp(shift) * np.array(SWEEP) ** slope, label=f"fit: slope {slope:.2f}")
+            axes.plot(SWEEP, factor * np.array(SWEEP) ** slope, label=f"fit: slope {slope:.2f}")
             for power in (1, 2):
                 axes.plot(
                     SWEEP, mean[-1] * (np.array(SWEEP) / SWEEP[-1]) ** -power, ":", label=f"theory's term α^-{power}"

@@ -14,6 +14,7 @@ import torch
 from asrkit.files import write_json, write_text
 from asrkit.studies.claims import results_page
 from asrkit.studies.figures import band, figure
+from asrkit.studies.fits import power_law
 from asrkit.studies.icl import (
     Prompts,
     Tensors,
@@ -38,6 +39,8 @@ ALPHA, LENGTH = 0.8, 20
 COEFFICIENT_SUMS = (0.0, 0.3, 0.5, 0.7, 0.9, 1.0, 1.1, 1.3)
 PRUNING = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5)
 ALPHAS = (0.2, 0.3, 0.4, 0.6, 0.8, 1.0)
+LENGTHS_TRAINED, TRAINED_STEPS = (4, 8, 12, 20, 40), 300
+SWEEP_STEPS, HINGE = 600, 0.1
 
 
 @dataclass(frozen=True)
@@ -169,14 +172,14 @@ class Suite:
 
     def training_length(self) -> None:
         """Test error after training on shorter and longer prompts."""
-        lengths, table = (4, 8, 12, 20, 40), {}
+        lengths, table = LENGTHS_TRAINED, {}
         for n in lengths:
             start = initial_parameters(WORLD, NEURONS, DELTA, self.seeds)
-            trained = train(start, self.fresh([ALPHA] * len(self.seeds), n), 300, LR)
+            trained = train(start, self.fresh([ALPHA] * len(self.seeds), n), TRAINED_STEPS, LR)
             table[n] = measure(trained, self.prompts(len(self.seeds), ALPHA, LENGTH)).hinge.tolist()
         self.results["training_length"] = {"lengths": lengths, "hinge": [table[n] for n in lengths]}
         with figure(self.out_dir / "training_length.png", 1, 1) as (axes,):
-            band(axes, lengths, np.array([table[n] for n in lengths]), "300 iterations, α = 0.8")
+            band(axes, lengths, np.array([table[n] for n in lengths]), f"{TRAINED_STEPS} iterations, α = {ALPHA}")
             axes.set(xlabel="contexts of a training prompt", ylabel="hinge loss, 20 test contexts", yscale="log")
             axes.legend()
 
@@ -212,7 +215,7 @@ class Suite:
         self.results["pruning"] = table
 
     def scaling(self) -> None:
-        """Iterations until the hinge loss is below 0.1, by α."""
+        """Iterations until the hinge loss is below ``HINGE``, by α."""
         runs = [alpha for alpha in ALPHAS for _ in range(self.scale.sweep_seeds)]
         seeds = list(range(1, self.scale.sweep_seeds + 1)) * len(ALPHAS)
         history: list[torch.Tensor] = []
@@ -222,19 +225,18 @@ class Suite:
         def watch(step: int, parameters: Tensors) -> None:
             history.append(measure(parameters, test).hinge)
 
-        train(initial_parameters(WORLD, NEURONS, DELTA, seeds), self.fresh(runs, 40), 600, LR, watch)
-        first = steps_to_hinge(torch.stack(history), 0.1).view(len(ALPHAS), -1).numpy().astype(float)
+        train(initial_parameters(WORLD, NEURONS, DELTA, seeds), self.fresh(runs, 40), SWEEP_STEPS, LR, watch)
+        first = steps_to_hinge(torch.stack(history), HINGE).view(len(ALPHAS), -1).numpy().astype(float)
         first[first < 0] = np.nan
         mean = np.nanmean(first, axis=1)
-        log_alpha, log_steps = np.log(ALPHAS), np.log(mean)
-        slope, shift = np.polyfit(log_alpha[2:], log_steps[2:], 1)
+        slope, factor = power_law(ALPHAS[2:], mean[2:])
         self.results["scaling"] = {
-            "alpha": ALPHAS, "iterations": first.tolist(), "slope": float(slope),
-            "slope_all": float(np.polyfit(log_alpha, log_steps, 1)[0]),
+            "alpha": ALPHAS, "iterations": first.tolist(), "slope": slope,
+            "slope_all": power_law(ALPHAS, mean)[0],
         }  # fmt: skip
         with figure(self.out_dir / "scaling.png", 1, 1) as (axes,):
             axes.errorbar(ALPHAS, mean, np.nanstd(first, axis=1), fmt="o", label="measured")
-            axes.plot(ALPHAS, np.exp(shift) * np.array(ALPHAS) ** slope, label=f"fit on α ≥ 0.4: slope {slope:.2f}")
+            axes.plot(ALPHAS, factor * np.array(ALPHAS) ** slope, label=f"fit on α ≥ 0.4: slope {slope:.2f}")
             theory = mean[-1] * np.array(ALPHAS) ** (-2 / 3)
             axes.plot(ALPHAS, theory, "k:", label="theory: slope -2/3")
             axes.set(xlabel="α", ylabel="iterations to hinge 0.1", xscale="log", yscale="log")
