@@ -140,6 +140,7 @@ class Suite:
                     axes.set(xlabel="examples in the prompt", ylabel="error")
                     axes.set_title(title, fontsize=9)
                     axes.set_yscale("symlog", linthresh=1e-3)
+                    axes.set_ylim(bottom=0)
                     axes.legend()
             self.results[what] = {"chain": chain, "context": context}
 

@@ -195,8 +195,9 @@ class Suite:
             band(axes, COEFFICIENT_SUMS, hinge, "hinge loss")
             band(axes, COEFFICIENT_SUMS, error, "error")
             axes.axvline(1.0, color="grey", linestyle=":", label="theory: $S_1 \\geq 1$ suffices")
-            axes.set(xlabel="sum of coefficients, $S_1$", ylabel="20 contexts, α' = 0.8", yscale="symlog")
+            axes.set(xlabel="sum of coefficients, $S_1$", ylabel="20 contexts, α' = 0.8")
             axes.set_yscale("symlog", linthresh=1e-3)
+            axes.set_ylim(bottom=0)
             axes.legend()
 
     def pruning(self) -> None:
