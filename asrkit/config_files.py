@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -35,14 +35,15 @@ CHOICES: dict[str, tuple[object, ...]] = {
 }
 
 
+INF = float("inf")
 RANGES: dict[str, tuple[float, float]] = {
     "probability": (0, 1), "fraction": (0, 1), "rate": (0, 1), "dropout": (0, 0.99), "drop_connect": (0, 0.99),
-    "seconds": (0.01, float("inf")), "scale": (0, float("inf")), "expand_beam": (0, float("inf")),
-    "decode_beam": (1, float("inf")), "nbest": (1, float("inf")),
-    "margin": (0, float("inf")), "max_symbols": (0, float("inf")),
-    "num_epochs": (1, float("inf")), "num_layers": (1, float("inf")), "stacking": (1, float("inf")),
-    "num_buckets": (1, float("inf")), "accumulation_steps": (1, float("inf")), "average_epochs": (1, float("inf")),
-    "num_workers": (0, float("inf")), "lr": (0, float("inf")), "weight_decay": (0, float("inf")),
+    "seconds": (0.01, INF), "scale": (0, INF), "expand_beam": (0, INF),
+    "decode_beam": (1, INF), "nbest": (1, INF),
+    "margin": (0, INF), "max_symbols": (0, INF),
+    "num_epochs": (1, INF), "num_layers": (1, INF), "stacking": (1, INF),
+    "num_buckets": (1, INF), "accumulation_steps": (1, INF), "average_epochs": (1, INF),
+    "num_workers": (0, INF), "lr": (0, INF), "weight_decay": (0, INF),
 }  # fmt: skip
 """Least and greatest value of the settings whose key, with ``_`` between its parts, ends so."""
 
@@ -88,10 +89,12 @@ def config_from_dict(values: dict[str, Any], where: str) -> Config:
         value = OmegaConf.select(typed, key)
         if value not in choices:
             raise UserError(f"{where}: {key} is '{value}'; choose one of {', '.join(map(str, choices))}")
-    for key, value in _numbers(config_to_dict(config)):
+    for key, value in flat(config_to_dict(config)).items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
         for ending, (least, greatest) in RANGES.items():
             if f"_{key.replace('.', '_')}".endswith(f"_{ending}") and not least <= value <= greatest:
-                span = f"{least:g} or more" if greatest == float("inf") else f"between {least:g} and {greatest:g}"
+                span = f"{least:g} or more" if greatest == INF else f"between {least:g} and {greatest:g}"
                 raise UserError(f"{where}: {key} is {value:g}; it must be {span}")
     return config
 
@@ -162,10 +165,12 @@ def _check_keys(values: dict[str, Any], schema: type, prefix: str, where: str) -
             _check_keys(value, default, f"{prefix}{key}.", where)
 
 
-def _numbers(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Every number of an experiment with its full key."""
+def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """An experiment's values by their full keys, such as ``train.num_epochs``."""
+    found: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, dict):
-            yield from _numbers(value, f"{prefix}{key}.")
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield f"{prefix}{key}", float(value)
+            found |= flat(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found

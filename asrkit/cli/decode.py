@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
-import torch
 from lhotse.cut import Cut
 
 from asrkit.cli.common import PATH, config_options, done_before
@@ -31,6 +30,7 @@ from asrkit.text.tokenizer import Tokenizer
 from asrkit.training.build import build_pipeline
 from asrkit.training.checkpoint import ModelBundle, load_model
 from asrkit.training.language_model import load_language_model
+from asrkit.training.parallel import choose_device
 from asrkit.training.progress import log, progress_bar
 
 DECODED = ("hypotheses.jsonl.gz", "hyp.trn", "ref.trn")
@@ -112,8 +112,7 @@ def nbest(
     bundle = load_model(model_path)
     decoded, _ = decode_split(bundle, data_dir, split, settings)
     texts = [(transcript(cut), [bundle.tokenizer.decode(h.tokens) for h in found]) for cut, found in decoded]
-    with atomic_path(output) as temporary:
-        attach_hypotheses([c for c, _ in decoded], [n for _, n in decoded], bundle.tokenizer).to_file(temporary)
+    write_lists(output, decoded, bundle.tokenizer)
     first = word_error_rate((reference, found[0] if found else "") for reference, found in texts)
     best = word_error_rate((reference, oracle(reference, found)) for reference, found in texts)
     number = sum(len(found) for _, found in texts) / len(texts)
@@ -163,7 +162,7 @@ def decode_split(
     bundle: ModelBundle, data_dir: Path, split: str, settings: DecodeConfig
 ) -> tuple[list[tuple[Cut, list[Hypothesis]]], float]:
     """The n-best list of each utterance of a split, and the seconds it took."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = choose_device("auto")
     pipeline = build_pipeline(bundle.config, load_statistics(data_dir) | bundle.statistics)
     cuts = list(read_cuts(features_path(data_dir, split)))
     search = build_search(settings, bundle.tokenizer, device)
@@ -177,11 +176,16 @@ def decode_split(
     return decoded, time.monotonic() - started
 
 
+def write_lists(path: Path, decoded: list[tuple[Cut, list[Hypothesis]]], tokenizer: Tokenizer) -> None:
+    """Writes cuts with their n-best lists."""
+    with atomic_path(path) as temporary:
+        attach_hypotheses([c for c, _ in decoded], [n for _, n in decoded], tokenizer).to_file(temporary)
+
+
 def write_decoded(out_dir: Path, decoded: list[tuple[Cut, list[Hypothesis]]], tokenizer: Tokenizer) -> None:
     """Writes the n-best lists, and the best hypotheses and the transcripts as trn files."""
     lists, hyp, ref = (out_dir / name for name in DECODED)
-    with atomic_path(lists) as temporary:
-        attach_hypotheses([c for c, _ in decoded], [n for _, n in decoded], tokenizer).to_file(temporary)
+    write_lists(lists, decoded, tokenizer)
     speaker = {cut.id: cut.supervisions[0].speaker or cut.id for cut, _ in decoded}
     write_trn(hyp, [(tokenizer.decode(n[0].tokens) if n else "", speaker[c.id], c.id) for c, n in decoded])
     write_trn(ref, [(transcript(cut), speaker[cut.id], cut.id) for cut, _ in decoded])

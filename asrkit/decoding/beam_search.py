@@ -3,8 +3,8 @@
 Alignment-length synchronous (Saon et al. 2020, "Alignment-length synchronous decoding for RNN transducer",
 ICASSP): at step i every hypothesis has the same alignment length t + u = i, where t frames have been left by
 blank and u labels emitted, so that all are compared after equally many decisions. The time-synchronous
-"modified" search (Kang et al. 2023, arXiv 2211.00484) emits at most one label a frame and differs in one line:
-where a hypothesis stands.
+"modified" search (Kang et al. 2023, arXiv 2211.00484) emits at most one label a frame; its hypotheses all stand at
+the same frame.
 
 Shape letters: B utterances, K hypotheses of an utterance, V symbols, J width of the joiner.
 """
@@ -133,10 +133,11 @@ def modified_beam_search(
     most = encoder_lens
     for i in range(int(encoder_lens.max()) if len(encoder_lens) else 0):
         frame = torch.full_like(search.beam.length, i)
+        ends = frame == encoder_lens[:, None] - 1
         search.keep_best(search.scores(frame, most))
         search.add_equal_hypotheses()
-        search.finish(frame == encoder_lens[:, None] - 1, search.beam.score, i + 1)
-        search.beam.score.masked_fill_(frame == encoder_lens[:, None] - 1, -math.inf)
+        search.finish(ends, search.beam.score, i + 1)
+        search.beam.score.masked_fill_(ends, -math.inf)
     context = model.predictor.context_size
     ranked = [
         sorted(finals, key=lambda final: -final.score / (final.length + context))[: options.nbest]
@@ -156,7 +157,7 @@ class _Search:
         options: BeamOptions,
         fusion: Fusion | None,
     ) -> None:
-        self.model, self.options, self.encoder_lens = model, options, encoder_lens
+        self.model, self.options = model, options
         self.weights = fusion.weights if fusion is not None else FusionWeights()
         self.fused = fusion is not None
         self.encoder_proj = model.joiner.encoder_proj(encoder_out)  # (B, T', J)

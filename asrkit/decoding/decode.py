@@ -10,7 +10,7 @@ from lhotse.cut import Cut
 from asrkit.data.batching import inference_batches
 from asrkit.data.loaders import BatchDataset, LoaderError, iterate
 from asrkit.decoding.hypothesis import Hypothesis
-from asrkit.decoding.long_audio import OVERLAP_S, WINDOW_S, encode
+from asrkit.decoding.long_audio import encode_any_length
 from asrkit.errors import UserError
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.models.transducer import Transducer
@@ -53,9 +53,8 @@ def decode_cuts(
             raise UserError(batches.message)
         batch = batches[0].to(device)
         with torch.inference_mode():
-            encoder_out, encoder_lens = encode(
-                model.encoder, batch.features, batch.feature_lens,
-                *(round(s / pipeline.frame_shift_s) for s in (WINDOW_S, OVERLAP_S)),
-            )  # fmt: skip
+            encoder_out, encoder_lens = encode_any_length(
+                model.encoder, batch.features, batch.feature_lens, pipeline.frame_shift_s
+            )
             nbest = search(model, encoder_out, encoder_lens, pipeline.frame_shift_s * model.encoder.subsampling)
         yield from zip(batch.cuts, nbest, strict=True)

@@ -8,7 +8,7 @@ from asrkit.models.encoder import Encoder
 
 WINDOWS_AT_ONCE = 8
 WINDOW_S, OVERLAP_S = 60.0, 5.0
-"""Seconds, for whoever has no reason to take others."""
+"""Seconds of a window with its context, and of the context on either side."""
 
 
 def encode(
@@ -43,6 +43,13 @@ def encode(
     ]
     lens = torch.tensor([len(part) for part in parts], device=x_lens.device)
     return torch.nn.utils.rnn.pad_sequence(parts, batch_first=True), lens
+
+
+def encode_any_length(
+    encoder: Encoder, x: torch.Tensor, x_lens: torch.Tensor, frame_shift_s: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """:func:`encode` in windows of a minute, with ``frame_shift_s`` seconds between the frames of x."""
+    return encode(encoder, x, x_lens, round(WINDOW_S / frame_shift_s), round(OVERLAP_S / frame_shift_s))
 
 
 def _encode_short(encoder: Encoder, x: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ import torchaudio.functional
 from asrkit.decoding.beam_search import BeamOptions
 from asrkit.decoding.decode import Search
 from asrkit.decoding.hypothesis import Hypothesis
-from asrkit.decoding.long_audio import OVERLAP_S, WINDOW_S, encode
+from asrkit.decoding.long_audio import encode_any_length
 from asrkit.decoding.nbest import nbest_to_dicts
 from asrkit.decoding.search import make_search
 from asrkit.errors import UserError
@@ -84,10 +84,9 @@ class Recognizer:
         features = fbank(waveform, pipeline.sampling_rate_hz, pipeline.num_mel_bins)
         x = pipeline.finish(pipeline.normalize(features, None), None).unsqueeze(0)  # (1, T, F)
         with torch.inference_mode():
-            encoder_out, encoder_lens = encode(
-                model.encoder, x, torch.tensor([x.shape[1]]),
-                *(round(s / pipeline.frame_shift_s) for s in (WINDOW_S, OVERLAP_S)),
-            )  # fmt: skip
+            encoder_out, encoder_lens = encode_any_length(
+                model.encoder, x, torch.tensor([x.shape[1]]), pipeline.frame_shift_s
+            )
             frame_shift_s = pipeline.frame_shift_s * model.encoder.subsampling
             return self.search(model, encoder_out, encoder_lens, frame_shift_s)[0]
 

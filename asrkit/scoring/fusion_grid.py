@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from asrkit.decoding.density_ratio import FusionWeights
-from asrkit.scoring.wer import score_utterance
+from asrkit.scoring.wer import word_errors
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def scored_list(
     length: Sequence[int],
 ) -> ScoredList:
     """An n-best list with its errors counted."""
-    errors = [score_utterance("", "", reference, text).words.total for text in texts]
+    errors = [word_errors(reference, text).total for text in texts]
     columns = (np.asarray(column, dtype=np.float64) for column in (errors, am, source, target, length))
     return ScoredList(len(reference.split()), *columns)
 

@@ -14,13 +14,12 @@ Shape letters: S runs at once, B prompts, l examples, K steps, N columns of a co
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 
-Tensors = dict[str, torch.Tensor]
+from asrkit.studies.one_layer import Tensors, attention, sgd
 
 
 @dataclass(frozen=True)
@@ -159,13 +158,18 @@ def training_prompts(
     valid[:, :, -1] = number < step[..., None]
     z = own.gather(2, step[..., None])[..., 0]
     label = patterns[own.gather(2, step[..., None] + 1)[..., 0]]
-    query = torch.cat([patterns[z], torch.zeros_like(patterns[z])], dim=-1) + world.positions()[step]
+    query = unanswered(patterns[z], world.positions()[step])
     same_step = (number == step[..., None])[:, :, None].expand(valid.shape)
     begins = torch.cat([start, asked[..., None]], dim=2)
     same_pattern = (begins == asked[..., None])[..., None].expand(valid.shape)
     return Prompts(
         columns.flatten(2, 3), query, label, same_step.flatten(2, 3), same_pattern.flatten(2, 3), valid.flatten(2, 3)
     )  # fmt: skip
+
+
+def unanswered(z: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+    """The query's last column (z ; 0), (S, B, D), with its step's positional vector."""
+    return torch.cat([z, torch.zeros_like(z)], dim=-1) + position
 
 
 def initial_parameters(world: World, delta: float, seeds: Sequence[int], deviation: float = 0.01) -> Tensors:
@@ -179,15 +183,9 @@ def initial_parameters(world: World, delta: float, seeds: Sequence[int], deviati
     return {"query": same, "key": same.clone(), "value": torch.stack(values)}
 
 
-def attention(parameters: Tensors, columns: torch.Tensor, query: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
-    """(S, B, N) weights over the columns that there are; the query's own column has none."""
-    asked = torch.einsum("sed,sbd->sbe", parameters["query"], query)
-    asked = torch.einsum("sed,sbe->sbd", parameters["key"], asked)
-    scores = torch.einsum("sbnd,sbd->sbn", columns, asked)
-    return torch.softmax(scores.masked_fill(~valid, -math.inf), dim=-1)
-
-
-def forward(parameters: Tensors, columns: torch.Tensor, query: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+def forward(
+    parameters: Tensors, columns: torch.Tensor, query: torch.Tensor, valid: torch.Tensor | None = None
+) -> torch.Tensor:
     """F (S, B, d)."""
     weights = attention(parameters, columns, query, valid)
     return torch.einsum("sed,sbd->sbe", parameters["value"], torch.einsum("sbn,sbnd->sbd", weights, columns))
@@ -201,20 +199,17 @@ def train(
     watch: Callable[[int, Tensors], None] | None = None,
 ) -> Tensors:
     """SGD on ½ ||z - F||²; each run has its own prompts and its own gradient. ``watch`` sees every step."""
-    trained = {name: value.clone().requires_grad_() for name, value in parameters.items()}
-    for step in range(steps):
-        if watch:
-            watch(step, trained)
-        p = draw()
-        # The sum over runs leaves each run's gradient as it is.
-        loss = 0.5 * (p.label - forward(trained, p.columns, p.query, p.valid)).square().sum(-1).mean(1).sum()
-        gradients = torch.autograd.grad(loss, list(trained.values()))
-        with torch.no_grad():
-            for value, gradient in zip(trained.values(), gradients, strict=True):
-                value -= lr * gradient
-    if watch:
-        watch(steps, trained)
-    return {name: value.detach() for name, value in trained.items()}
+
+    def losses(now: Tensors) -> torch.Tensor:
+        return squared_error(now, draw())
+
+    return sgd(parameters, losses, steps, lr, watch)
+
+
+def squared_error(parameters: Tensors, prompts: Prompts) -> torch.Tensor:
+    """Mean ½ ||z - F||² of each run, (S,)."""
+    out = forward(parameters, prompts.columns, prompts.query, prompts.valid)
+    return 0.5 * (prompts.label - out).square().sum(-1).mean(1)
 
 
 @torch.no_grad()
@@ -279,9 +274,7 @@ def chain_of_thought(parameters: Tensors, world: World, test: TestSet) -> torch.
     columns = columns.flatten(2, 3)
     z, answers = test.query, []
     for k in range(world.steps):
-        query = torch.cat([z, torch.zeros_like(z)], dim=-1) + world.positions()[k]
-        valid = torch.ones(columns.shape[:-1], dtype=torch.bool)
-        answer = nearest(forward(parameters, columns, query, valid), test.patterns)
+        answer = nearest(forward(parameters, columns, unanswered(z, world.positions()[k])), test.patterns)
         after = test.patterns[answer]
         # The query's column, now with its answer, becomes part of the context.
         columns = torch.cat([columns, (torch.cat([z, after], dim=-1) + world.positions()[k])[:, :, None]], dim=2)
@@ -297,9 +290,7 @@ def in_context_learning(parameters: Tensors, world: World, test: TestSet) -> tor
     columns = torch.zeros(*shown.shape[:3], world.steps, shown.shape[-1])
     columns[..., 0, :] = shown
     columns = (columns + world.positions()).flatten(2, 3)
-    query = torch.cat([test.query, torch.zeros_like(test.query)], dim=-1) + world.positions()[0]
-    valid = torch.ones(columns.shape[:-1], dtype=torch.bool)
-    return nearest(forward(parameters, columns, query, valid), test.patterns)
+    return nearest(forward(parameters, columns, unanswered(test.query, world.positions()[0])), test.patterns)
 
 
 def nearest(out: torch.Tensor, patterns: torch.Tensor) -> torch.Tensor:

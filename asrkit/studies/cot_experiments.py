@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,11 +10,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from asrkit.files import write_json, write_text
-from asrkit.studies.claims import results_page
 from asrkit.studies.cot import (
     Noise,
-    Tensors,
+    Prompts,
     TestSet,
     World,
     attention_groups,
@@ -24,10 +21,10 @@ from asrkit.studies.cot import (
     draw_test_set,
     final_error,
     first_patterns,
-    forward,
     in_context_learning,
     initial_parameters,
     majority_vote,
+    squared_error,
     train,
     training_prompts,
     trajectory_probability,
@@ -35,8 +32,9 @@ from asrkit.studies.cot import (
 )
 from asrkit.studies.cot_claims import claims
 from asrkit.studies.figures import band, figure
-from asrkit.studies.fits import power_law
-from asrkit.training.progress import log
+from asrkit.studies.fits import first_below, power_law
+from asrkit.studies.one_layer import Tensors
+from asrkit.studies.suite import conduct, run_once
 
 WORLD = World()
 DELTA, LR, ALPHA, EXAMPLES, STEPS = 0.2, 1.0, 0.4, 20, 1000
@@ -73,16 +71,11 @@ class Suite:
 
     def run(self) -> dict[str, Any]:
         """All of them, then the files."""
-        for step in (self.dynamics, self.curves, self.condition, self.scaling):
-            log(f"cot: {step.__name__}")
-            step()
-        write_json(self.out_dir / "results.json", self.results)
-        source = (
-            "Li et al. 2025 (arXiv 2410.02167). Written by `egs/cot/run.sh`; means and standard deviations over "
-            f"{len(self.seeds)} seeds."
-        )
-        write_text(self.out_dir / "RESULTS.md", results_page("Chain of thought", source, claims(self.results)))
-        return self.results
+        experiments = (self.dynamics, self.curves, self.condition, self.scaling)
+        return conduct(
+            self.out_dir, "cot", "Chain of thought", "Li et al. 2025 (arXiv 2410.02167)", experiments, self.results,
+            claims, len(self.seeds),
+        )  # fmt: skip
 
     def dynamics(self) -> None:
         """Training of all seeds, with where attention goes."""
@@ -198,19 +191,15 @@ class Suite:
         shares = torch.tensor([alpha for alpha in SWEEP for _ in range(self.scale.sweep_seeds)])
         history: list[torch.Tensor] = []
 
-        def draw() -> Any:
+        def draw() -> Prompts:
             return training_prompts(WORLD, shares, 128, 40, self.generator)
 
         def watch(step: int, parameters: Tensors) -> None:
-            if step % 5:
-                return
-            p = draw()
-            out = forward(parameters, p.columns, p.query, p.valid)
-            history.append((0.5 * (p.label - out).square().sum(-1).mean(1)).detach())
+            if step % 5 == 0:
+                history.append(squared_error(parameters, draw()).detach())
 
         train(initial_parameters(WORLD, DELTA, seeds), draw, SWEEP_STEPS, LR, watch)
-        below = torch.stack(history) < LOSS
-        first = torch.where(below.any(0), 5 * below.float().argmax(0), -1).view(len(SWEEP), -1).numpy().astype(float)
+        first = 5 * first_below(torch.stack(history), LOSS).view(len(SWEEP), -1).numpy().astype(float)
         first[first < 0] = np.nan
         mean = np.nanmean(first, axis=1)
         slope, factor = power_law(SWEEP, mean)
@@ -235,9 +224,4 @@ def misleading_matrices(patterns: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def run_cot(out_dir: Path, full: bool) -> dict[str, Any]:
     """Runs the suite, or reads what an earlier run left; ``full`` takes more seeds and queries."""
-    done = out_dir / "results.json"
-    if done.is_file():
-        log(f"done before: {done}")
-        found: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
-        return found
-    return Suite(out_dir, FULL if full else Scale()).run()
+    return run_once(out_dir, Suite(out_dir, FULL if full else Scale()).run)

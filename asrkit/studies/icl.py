@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import torch
 
-Tensors = dict[str, torch.Tensor]
+from asrkit.studies.one_layer import Tensors, attention, sgd
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,15 @@ def training_tasks(relevant: int) -> list[tuple[int, int]]:
     return [(j, (j + 1) % relevant) for j in range(relevant)]
 
 
+def all_tasks(patterns: int) -> list[tuple[int, int]]:
+    """All ordered pairs of patterns."""
+    return [(a, b) for a in range(patterns) for b in range(patterns) if a != b]
+
+
 def unseen_tasks(relevant: int) -> list[tuple[int, int]]:
     """All ordered pairs that are not trained on."""
     trained = training_tasks(relevant)
-    pairs = [(a, b) for a in range(relevant) for b in range(relevant) if a != b]
-    return [task for task in pairs if task not in trained]
+    return [task for task in all_tasks(relevant) if task not in trained]
 
 
 def draw_prompts(
@@ -171,16 +175,14 @@ def initial_parameters(
     }
 
 
-def attention(parameters: Tensors, prompts: Prompts) -> torch.Tensor:
-    """(S, B, l) weights over the context; the query's own column has none."""
-    asked = torch.einsum("sed,sbd->sbe", parameters["query"], prompts.query)
-    asked = torch.einsum("sed,sbe->sbd", parameters["key"], asked)  # W_Kᵀ W_Q p_query
-    return torch.softmax(torch.einsum("sbld,sbd->sbl", prompts.context, asked), dim=-1)
-
-
 def forward(parameters: Tensors, prompts: Prompts) -> torch.Tensor:
     """F (S, B)."""
-    summed = torch.einsum("sbl,sbld->sbd", attention(parameters, prompts), prompts.context)
+    return _neurons(parameters, prompts, attention(parameters, prompts.context, prompts.query))
+
+
+def _neurons(parameters: Tensors, prompts: Prompts, weights: torch.Tensor) -> torch.Tensor:
+    """The layer after its attention weights (S, B, l)."""
+    summed = torch.einsum("sbl,sbld->sbd", weights, prompts.context)
     value = torch.einsum("sed,sbd->sbe", parameters["value"], summed)
     hidden = torch.relu(torch.einsum("smd,sbd->sbm", parameters["out"], value))
     return torch.einsum("sm,sbm->sb", parameters["sign"], hidden)
@@ -200,9 +202,10 @@ class Measured:
 @torch.no_grad()
 def measure(parameters: Tensors, prompts: Prompts) -> Measured:
     """Hinge loss, error and attention mass of each run."""
-    out = forward(parameters, prompts)
+    weights = attention(parameters, prompts.context, prompts.query)
+    out = _neurons(parameters, prompts, weights)
     right = torch.sign(out) * prompts.label
-    mass = (attention(parameters, prompts) * prompts.same_pattern).sum(-1)
+    mass = (weights * prompts.same_pattern).sum(-1)
     return Measured(
         torch.relu(1 - prompts.label * out).mean(1), ((1 - right) / 2).mean(1), mass.mean(1)
     )  # fmt: skip
@@ -224,21 +227,12 @@ def train(
         lr: η.
         watch: called before each update and after the last one.
     """
-    trained = {name: value.clone().requires_grad_(name != "sign") for name, value in parameters.items()}
-    names = [name for name, value in trained.items() if value.requires_grad]
-    for step in range(steps):
-        if watch:
-            watch(step, trained)
+
+    def losses(now: Tensors) -> torch.Tensor:
         prompts = draw()
-        # The sum over runs leaves each run's gradient as it is.
-        loss = torch.relu(1 - prompts.label * forward(trained, prompts)).mean(1).sum()
-        gradients = torch.autograd.grad(loss, [trained[name] for name in names])
-        with torch.no_grad():
-            for name, gradient in zip(names, gradients, strict=True):
-                trained[name] -= lr * gradient
-    if watch:
-        watch(steps, trained)
-    return {name: value.detach() for name, value in trained.items()}
+        return torch.relu(1 - prompts.label * forward(now, prompts)).mean(1)
+
+    return sgd(parameters, losses, steps, lr, watch, fixed=("sign",))
 
 
 def pruned(parameters: Tensors, share: float, which: str, generator: torch.Generator | None = None) -> Tensors:
@@ -272,10 +266,3 @@ def neuron_directions(parameters: Tensors, world: World) -> tuple[torch.Tensor, 
         parameters["out"].norm(dim=2), torch.cosine_similarity(feature, mean.expand_as(feature), dim=2),
         torch.cosine_similarity(label, q, dim=2),
     )  # fmt: skip
-
-
-def steps_to_hinge(history: torch.Tensor, threshold: float) -> torch.Tensor:
-    """(steps, S) hinge losses to the first step (S,) at which each run is below the threshold; -1 for never."""
-    below = history < threshold
-    first = below.float().argmax(0)
-    return torch.where(below.any(0), first, -1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,27 +10,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from asrkit.files import write_json, write_text
-from asrkit.studies.claims import results_page
 from asrkit.studies.figures import band, figure
-from asrkit.studies.fits import power_law
+from asrkit.studies.fits import first_below, power_law
 from asrkit.studies.icl import (
     Prompts,
-    Tensors,
     World,
+    all_tasks,
     draw_prompts,
     initial_parameters,
     measure,
     neuron_directions,
     pruned,
-    steps_to_hinge,
     train,
     training_tasks,
     unseen_tasks,
 )
 from asrkit.studies.icl_claims import claims
 from asrkit.studies.icl_models import CLASSICAL, DeepTransformer, classical_errors, deep_error, train_deep
-from asrkit.training.progress import log
+from asrkit.studies.one_layer import Tensors
+from asrkit.studies.suite import conduct, run_once
 
 WORLD = World()
 NEURONS, DELTA, LR, STEPS = 100, 0.2, 0.1, 500
@@ -71,34 +68,33 @@ class Suite:
 
     def run(self) -> dict[str, Any]:
         """All of them, then the files."""
-        for step in (
+        experiments = (
             self.dynamics, self.generalization, self.training_length, self.out_of_domain, self.pruning, self.scaling,
             self.classical, self.deep,
-        ):  # fmt: skip
-            log(f"icl: {step.__name__.replace('_', ' ')}")
-            step()
-        write_json(self.out_dir / "results.json", self.results)
-        source = (
-            "Li et al. 2024 (arXiv 2402.15607). Written by `egs/icl/run.sh`; means and standard deviations over "
-            f"{len(self.seeds)} seeds."
-        )
-        page = results_page("In-context learning", source, claims(self.results))
-        write_text(self.out_dir / "RESULTS.md", page)
-        return self.results
+        )  # fmt: skip
+        return conduct(
+            self.out_dir, "icl", "In-context learning", "Li et al. 2024 (arXiv 2402.15607)", experiments, self.results,
+            claims, len(self.seeds),
+        )  # fmt: skip
 
-    def prompts(self, runs: int, alpha: float, length: int, tasks: Sequence[tuple[int, int]] | None = None) -> Prompts:
+    def prompts(self, runs: int, alpha: float, length: int) -> Prompts:
         """In-domain test prompts of unseen tasks."""
         return draw_prompts(
-            WORLD, WORLD.relevant_patterns(), tasks or unseen_tasks(WORLD.relevant), torch.full((runs,), alpha),
+            WORLD, WORLD.relevant_patterns(), unseen_tasks(WORLD.relevant), torch.full((runs,), alpha),
             self.scale.test_prompts, length, self.generator,
         )  # fmt: skip
 
     def foreign_prompts(self, runs: int, coefficient_sum: float, length: int, alpha: float) -> Prompts:
         """Out-of-domain test prompts."""
         patterns = WORLD.out_of_domain_patterns(coefficient_sum)
-        tasks = [(a, b) for a in range(len(patterns)) for b in range(len(patterns)) if a != b]
         return draw_prompts(
-            WORLD, patterns, tasks, torch.full((runs,), alpha), self.scale.test_prompts, length, self.generator
+            WORLD,
+            patterns,
+            all_tasks(len(patterns)),
+            torch.full((runs,), alpha),
+            self.scale.test_prompts,
+            length,
+            self.generator,
         )
 
     def fresh(self, alphas: Sequence[float], length: int) -> Callable[[], Prompts]:
@@ -227,7 +223,7 @@ class Suite:
             history.append(measure(parameters, test).hinge)
 
         train(initial_parameters(WORLD, NEURONS, DELTA, seeds), self.fresh(runs, 40), SWEEP_STEPS, LR, watch)
-        first = steps_to_hinge(torch.stack(history), HINGE).view(len(ALPHAS), -1).numpy().astype(float)
+        first = first_below(torch.stack(history), HINGE).view(len(ALPHAS), -1).numpy().astype(float)
         first[first < 0] = np.nan
         mean = np.nanmean(first, axis=1)
         slope, factor = power_law(ALPHAS[2:], mean[2:])
@@ -290,9 +286,4 @@ def run_icl(out_dir: Path, full: bool) -> dict[str, Any]:
         out_dir: where results.json, RESULTS.md and the figures go.
         full: more seeds, prompts and steps.
     """
-    done = out_dir / "results.json"
-    if done.is_file():
-        log(f"done before: {done}")
-        found: dict[str, Any] = json.loads(done.read_text(encoding="utf-8"))
-        return found
-    return Suite(out_dir, FULL if full else Scale()).run()
+    return run_once(out_dir, Suite(out_dir, FULL if full else Scale()).run)

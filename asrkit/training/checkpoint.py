@@ -47,17 +47,42 @@ def save_model(path: Path, bundle: ModelBundle) -> None:
     Raises:
         UserError: it cannot be written; an earlier file of that name stays as it was.
     """
-    tensors = {
-        f"model.{name}": tensor.detach().cpu().contiguous() for name, tensor in bundle.model.state_dict().items()
-    }
+    statistics = {}
     if GLOBAL in bundle.statistics:
-        tensors["statistics.mean"] = bundle.statistics[GLOBAL].mean
-        tensors["statistics.std"] = bundle.statistics[GLOBAL].std
-    header = {
+        found = bundle.statistics[GLOBAL]
+        statistics = {"statistics.mean": found.mean, "statistics.std": found.std}
+    write_model_file(path, bundle.model, bundle.config, bundle.tokenizer, statistics)
+
+
+def write_model_file(
+    path: Path,
+    model: nn.Module,
+    config: Config,
+    tokenizer: Tokenizer,
+    tensors: dict[str, torch.Tensor] | None = None,
+    header: dict[str, str] | None = None,
+) -> None:
+    """Writes weights, configuration and symbols of any model in one piece.
+
+    Args:
+        path: the file.
+        model: its weights become ``model.<name>``; a shared one is written under each of its names.
+        config: the experiment.
+        tokenizer: the symbols.
+        tensors: more of them.
+        header: more of it.
+
+    Raises:
+        UserError: it cannot be written; an earlier file of that name stays as it was.
+    """
+    # Copies, since the format refuses tensors that share memory.
+    weights = {f"model.{name}": value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    header = (header or {}) | {
         "asrkit_format": FORMAT,
-        "config": json.dumps(config_to_dict(bundle.config)),
-        "tokenizer": json.dumps(bundle.tokenizer.to_dict()),
+        "config": json.dumps(config_to_dict(config)),
+        "tokenizer": json.dumps(tokenizer.to_dict()),
     }
+    tensors = weights | (tensors or {})
     with atomic_path(path) as temporary:
         try:
             save_file(tensors, temporary, header)

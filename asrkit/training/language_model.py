@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import nn
 
 from asrkit.config import Config
-from asrkit.config_files import config_from_dict, config_to_dict
+from asrkit.config_files import config_from_dict
 from asrkit.data.text_lines import TextLines, encode_text, plan_text_epoch
 from asrkit.errors import UserError
 from asrkit.features.pipeline import seeded_generator
-from asrkit.files import atomic_path, write_json
+from asrkit.files import write_json
 from asrkit.models.language_model import (
     LanguageModel,
     LstmLanguageModel,
@@ -28,10 +27,12 @@ from asrkit.models.language_model import (
 )
 from asrkit.models.transducer import num_parameters
 from asrkit.text.tokenizer import Tokenizer, tokenizer_from_dict
-from asrkit.training.checkpoint import FORMAT, CheckpointFolder, CheckpointName, load_weights, read_tensors
+from asrkit.training.checkpoint import CheckpointFolder, CheckpointName, load_weights, read_tensors, write_model_file
+from asrkit.training.parallel import choose_device
 from asrkit.training.progress import MetricsFile, log, progress_bar
 from asrkit.training.run import remember_config
 from asrkit.training.schedules import learning_rate
+from asrkit.training.steps import autocast, begin_step
 
 KIND = "language_model"
 
@@ -63,15 +64,7 @@ def build_language_model(config: Config, vocab_size: int) -> LanguageModel:
 
 def save_language_model(path: Path, bundle: LanguageModelBundle) -> None:
     """Writes a language model's file in one piece."""
-    tensors = {f"model.{name}": t.detach().cpu().contiguous().clone() for name, t in bundle.model.state_dict().items()}
-    header = {
-        "asrkit_format": FORMAT,
-        "kind": KIND,
-        "config": json.dumps(config_to_dict(bundle.config)),
-        "tokenizer": json.dumps(bundle.tokenizer.to_dict()),
-    }
-    with atomic_path(path) as temporary:
-        save_file(tensors, temporary, header)
+    write_model_file(path, bundle.model, bundle.config, bundle.tokenizer, header={"kind": KIND})
 
 
 def load_language_model(path: Path) -> LanguageModelBundle:
@@ -162,10 +155,7 @@ class _Loop:
     def __init__(self, bundle: LanguageModelBundle, train: TextLines, dev: TextLines, exp_dir: Path) -> None:
         self.bundle, self.train, self.dev, self.exp_dir = bundle, train, dev, exp_dir
         settings = self.settings = bundle.config.train
-        wanted = settings.device
-        if wanted == "auto":
-            wanted = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(wanted)
+        self.device = choose_device(settings.device)
         self.model = bundle.model.to(self.device)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), weight_decay=settings.weight_decay, fused=True)
         self.checkpoints = CheckpointFolder(exp_dir / "checkpoints", 2, settings.keep_every_epochs, save_language_model)
@@ -220,15 +210,10 @@ class _Loop:
 
     def _update(self, tokens: torch.Tensor, lens: torch.Tensor, lr: float) -> None:
         state, settings = self.state, self.settings
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        # Dropout is a function of where training is, so that a resumed run repeats it.
-        where = (settings.seed, state.epoch, state.step)
-        torch.manual_seed(seeded_generator("dropout", *where).initial_seed())
+        begin_step(self.optimizer, lr, settings.seed, state.epoch, state.step)
         self.model.train()
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(settings.autocast)
         symbols = int(lens.sum()) + len(lens)
-        with torch.autocast(self.device.type, dtype=dtype, enabled=dtype is not None):
+        with autocast(self.device, settings.autocast):
             loss = -line_log_probs(self.model, tokens.to(self.device), lens.to(self.device), with_end=True).sum()
         if not torch.isfinite(loss):
             raise UserError(

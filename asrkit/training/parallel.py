@@ -48,6 +48,13 @@ class Process:
         return [sum(column) for column in zip(*self.gather(values), strict=True)]
 
 
+def choose_device(device: str) -> torch.device:
+    """``auto`` is CUDA where there is one."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
 @contextmanager
 def process_group(device: str) -> Iterator[Process]:
     """Joins the processes that ``torchrun`` started (gloo on CPU, nccl on CUDA); alone without it.
@@ -55,9 +62,10 @@ def process_group(device: str) -> Iterator[Process]:
     Args:
         device: ``auto``, ``cpu`` or ``cuda``.
     """
-    use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
-    chosen = torch.device("cuda", local_rank) if use_cuda else torch.device("cpu")
+    chosen = choose_device(device)
+    use_cuda = chosen.type == "cuda"
+    if use_cuda:
+        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     world_size = int(os.environ.get("WORLD_SIZE", 1))
     if world_size == 1:
         yield Process(0, 1, chosen)

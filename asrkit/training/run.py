@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
 
 from asrkit.config import Config
-from asrkit.config_files import config_to_dict, config_to_yaml
+from asrkit.config_files import config_to_dict, config_to_yaml, flat
 from asrkit.data.feature_store import features_path, load_statistics, read_cuts
 from asrkit.errors import UserError
 from asrkit.files import write_text
@@ -91,8 +90,8 @@ def remember_config(config: Config, exp_dir: Path) -> None:
     """
     path = exp_dir / "config.yaml"
     if path.is_file():
-        before = _flat(yaml.safe_load(path.read_text(encoding="utf-8")))
-        now = _flat(config_to_dict(config))
+        before = flat(yaml.safe_load(path.read_text(encoding="utf-8")))
+        now = flat(config_to_dict(config))
         for key in sorted(before.keys() | now.keys()):
             if key.startswith("decode.") or key in CHANGEABLE:
                 continue
@@ -102,13 +101,3 @@ def remember_config(config: Config, exp_dir: Path) -> None:
                     "choose another --exp-dir or remove that folder"
                 )
     write_text(path, config_to_yaml(config))
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat

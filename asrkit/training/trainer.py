@@ -28,13 +28,14 @@ from asrkit.data.nbest_label_smoothing import SMOOTHING, NbestLabelSmoothing
 from asrkit.decoding.decode import decode_cuts
 from asrkit.decoding.search import make_search
 from asrkit.errors import UserError
-from asrkit.features.pipeline import FeaturePipeline, seeded_generator
+from asrkit.features.pipeline import FeaturePipeline
 from asrkit.scoring.wer import word_error_rate
 from asrkit.training.checkpoint import CheckpointFolder, CheckpointName, ModelBundle, average_weights, save_model
 from asrkit.training.objective import Losses, Objective, ObjectiveModule, transducer_objective
 from asrkit.training.parallel import Process
 from asrkit.training.progress import MetricsFile, log, progress_bar
 from asrkit.training.schedules import learning_rate
+from asrkit.training.steps import autocast, begin_step
 
 
 class Stopped(Exception):
@@ -191,11 +192,7 @@ class Trainer:
     def _update(self, batches: list[Batch], real: list[bool], update: Update, lr: float) -> None:
         """One optimizer step over this process's parts of an update."""
         state = self.state
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        # Dropout is a function of where training is, so that a resumed run repeats it.
-        where = (self.config.train.seed, state.epoch, state.step, self.process.rank)
-        torch.manual_seed(seeded_generator("dropout", *where).initial_seed())
+        begin_step(self.optimizer, lr, self.config.train.seed, state.epoch, state.step, self.process.rank)
         utterances = sum(map(len, update))
         self.model.train()
         for i, (batch, is_real) in enumerate(zip(batches, real, strict=True)):
@@ -227,12 +224,11 @@ class Trainer:
         Raises:
             UserError: not finite without autocast either, in any process.
         """
-        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.config.train.autocast)
-        with torch.autocast(self.process.device.type, dtype=dtype, enabled=dtype is not None):
+        with autocast(self.process.device, self.config.train.autocast):
             losses = self.ddp(batch, self.state.epoch)
         if not self.process.any(not bool(torch.isfinite(losses.total))):
             return losses
-        if dtype is not None:
+        if self.config.train.autocast != "none":
             log(f"the loss is not finite under {self.config.train.autocast}; trying {self._where([batch])} without")
             losses = self.ddp(batch, self.state.epoch)
         if self.process.any(not bool(torch.isfinite(losses.total))):

@@ -9,9 +9,7 @@ import torch
 
 from asrkit.studies.cot import (
     Noise,
-    Tensors,
     World,
-    attention,
     attention_groups,
     chain_error,
     chain_of_thought,
@@ -25,6 +23,7 @@ from asrkit.studies.cot import (
     training_prompts,
     trajectory_probability,
 )
+from asrkit.studies.one_layer import Tensors, attention
 
 WORLD = World()
 Trained = tuple[Tensors, list[int], list[torch.Tensor]]

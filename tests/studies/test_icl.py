@@ -7,22 +7,21 @@ import math
 import pytest
 import torch
 
+from asrkit.studies.fits import first_below
 from asrkit.studies.icl import (
     Prompts,
-    Tensors,
     World,
-    attention,
     draw_prompts,
     forward,
     initial_parameters,
     measure,
     neuron_directions,
     pruned,
-    steps_to_hinge,
     train,
     training_tasks,
     unseen_tasks,
 )
+from asrkit.studies.one_layer import Tensors, attention
 
 WORLD = World()
 
@@ -83,7 +82,7 @@ def test_out_of_domain_patterns_are_orthogonal_and_as_long() -> None:
 def test_the_layer_is_the_formula() -> None:
     parameters = initial_parameters(WORLD, 7, 0.2, [1, 2], deviation=0.5)
     made = prompts(runs=2, batch=3, length=4)
-    out, weights = forward(parameters, made), attention(parameters, made)
+    out, weights = forward(parameters, made), attention(parameters, made.context, made.query)
     assert torch.allclose(weights.sum(-1), torch.ones(2, 3)) and weights.shape == (2, 3, 4)
     for s in range(2):
         p = {name: value[s] for name, value in parameters.items()}
@@ -146,4 +145,4 @@ def test_small_neurons_are_free_and_large_ones_are_not(trained: Tensors) -> None
 
 def test_first_step_below_a_threshold() -> None:
     history = torch.tensor([[1.0, 1.0], [0.05, 0.5], [0.2, 0.3]])
-    assert steps_to_hinge(history, 0.1).tolist() == [1, -1]
+    assert first_below(history, 0.1).tolist() == [1, -1]
