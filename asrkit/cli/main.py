@@ -17,6 +17,7 @@ from asrkit.cli.report import report
 from asrkit.cli.study import study
 from asrkit.cli.train import train
 from asrkit.errors import UserError
+from asrkit.training.allocator import restart_with_allocator
 
 cli = click.Group(
     help="Speech recognition with transducers: one subcommand a stage.",
@@ -32,6 +33,8 @@ for command in (
 
 def main() -> None:
     """Runs the command; what the user can mend is one line and exit code 2."""
+    if sys.argv[1:2] in (["train"], ["train-lm"]):
+        restart_with_allocator()
     code = 0
     try:
         cli()
