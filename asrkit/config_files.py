@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import yaml
 from omegaconf import OmegaConf
@@ -56,6 +56,15 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
     Raises:
         UserError: missing file, unknown key (the nearest right one is named), wrong type or value.
     """
+    return config_from_dict(*read_values(path, overrides))
+
+
+def read_values(path: Path | None, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], str]:
+    """What a YAML with its ``include:`` and the ``key=value`` overrides say, not yet checked, and where it stands.
+
+    Raises:
+        UserError: missing file, or text that is not of this form.
+    """
     merged: dict[str, Any] = {}
     if path is not None:
         merged = _read_with_includes(Path(path))
@@ -68,7 +77,39 @@ def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
         except yaml.YAMLError as error:
             raise UserError(f"override '{override}': the value is not valid YAML") from error
         _set(merged, key.split("."), leaf, override)
-    return config_from_dict(merged, str(path) if path else "command line")
+    return merged, str(path) if path else "command line"
+
+
+Settings = TypeVar("Settings")
+
+
+def typed(values: dict[str, Any], schema: type[Settings], where: str) -> Settings:
+    """Values as a dataclass.
+
+    Raises:
+        UserError: unknown key (the nearest right one is named) or wrong type.
+    """
+    _check_keys(values, schema, "", where)
+    try:
+        return cast(Settings, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values)))
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "?"
+        reason = str(getattr(error, "msg", None) or error).splitlines()[0]
+        raise UserError(f"{where}: key '{key}': {reason}") from error
+
+
+def check_choices(values: dict[str, Any], choices: dict[str, tuple[object, ...]], where: str) -> None:
+    """Refuses values outside the choices of their keys.
+
+    Args:
+        values: by full key, as :func:`flat` gives them.
+        choices: what a key, or a key's last parts after ``*.``, may be.
+        where: they stand.
+    """
+    for key, value in values.items():
+        for name, allowed in choices.items():
+            if (key == name or (name.startswith("*.") and key.endswith(name[1:]))) and value not in allowed:
+                raise UserError(f"{where}: {key} is '{value}'; choose one of {', '.join(map(str, allowed))}")
 
 
 def config_from_dict(values: dict[str, Any], where: str) -> Config:
@@ -77,19 +118,10 @@ def config_from_dict(values: dict[str, Any], where: str) -> Config:
     Raises:
         UserError: unknown key, wrong type, or a value outside a setting's choices.
     """
-    _check_keys(values, Config, "", where)
-    try:
-        typed = OmegaConf.merge(OmegaConf.structured(Config), values)
-        config = cast(Config, OmegaConf.to_object(typed))
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None) or "?"
-        reason = str(getattr(error, "msg", None) or error).splitlines()[0]
-        raise UserError(f"{where}: key '{key}': {reason}") from error
-    for key, choices in CHOICES.items():
-        value = OmegaConf.select(typed, key)
-        if value not in choices:
-            raise UserError(f"{where}: {key} is '{value}'; choose one of {', '.join(map(str, choices))}")
-    for key, value in flat(config_to_dict(config)).items():
+    config = typed(values, Config, where)
+    settings = flat(config_to_dict(config))
+    check_choices(settings, CHOICES, where)
+    for key, value in settings.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             continue
         for ending, (least, greatest) in RANGES.items():

@@ -31,8 +31,9 @@ OPTIONAL = {
     "k2": "loss.implementation=k2 (tools/install_k2.sh; tools/test_k2.sh tests it in an environment of its own)",
     "onnx": "asrkit export --onnx (extra onnx)",
     "onnxruntime": "the test of the ONNX files (extra onnx)",
-    "faiss-cpu": "nothing yet (extra retrieval: passage retrieval to come)",
-    "sentence-transformers": "nothing yet (extra retrieval)",
+    "faiss-cpu": "dense retrieval, asrkit retrieve and pcas (extra retrieval)",
+    "bm25s": "retrieval by words (extra retrieval)",
+    "sentence-transformers": "dense retrieval, asrkit retrieve and pcas (extra retrieval)",
 }
 """Packages that may be missing, and what each missing one switches off."""
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")

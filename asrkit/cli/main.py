@@ -14,6 +14,7 @@ from asrkit.cli.doctor import doctor
 from asrkit.cli.export import export, transcribe
 from asrkit.cli.language_model import train_lm
 from asrkit.cli.report import report
+from asrkit.cli.retrieve import pcas, retrieve
 from asrkit.cli.study import study
 from asrkit.cli.train import train
 from asrkit.errors import UserError
@@ -26,7 +27,7 @@ cli = click.Group(
 click.version_option(__version__)(cli)
 for command in (
     doctor, prepare, check, combine, features, tokenizer, train, train_lm, decode, nbest, rescore, score,
-    export, transcribe, report, study,
+    export, transcribe, report, study, pcas, retrieve,
 ):  # fmt: skip
     cli.add_command(command)
 

@@ -22,17 +22,19 @@ def verdict(holds: bool, partly: bool = False) -> str:
     return "reproduced" if holds else "partly" if partly else "not reproduced"
 
 
-def results_page(title: str, source: str, found: Sequence[Claim]) -> str:
-    """RESULTS.md: the claims as a table, then the figures.
+def results_page(title: str, source: str, found: Sequence[Claim], tables: Sequence[str] = ()) -> str:
+    """RESULTS.md: the claims as a table, then other tables, then the figures.
 
     Args:
         title: of the page.
         source: the paper, the command that wrote the page, and over how many seeds.
         found: the claims.
+        tables: lines of further tables.
     """
     lines = [
         f"# {title}: results", "", source, "", "| claim | measured | verdict | figure |", "|---|---|---|---|",
         *(f"| {c.claim} | {c.measured} | {c.verdict} | [{c.picture}]({c.picture}) |" for c in found), "",
+        *tables,
         *(f"![{picture}]({picture})" for picture in dict.fromkeys(c.picture for c in found)), "",
     ]  # fmt: skip
     return "\n".join(lines)

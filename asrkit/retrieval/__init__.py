@@ -1,0 +1,1 @@
+"""Passage retrieval that takes what is known about the user into account."""

@@ -1,0 +1,214 @@
+"""The systems of :mod:`asrkit.retrieval.pcas` compared: tables, figures, claims."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from asrkit.errors import UserError
+from asrkit.files import write_json, write_text
+from asrkit.retrieval.encoders import SentenceEncoder, load_model
+from asrkit.retrieval.fine_tuning import fine_tune
+from asrkit.retrieval.metrics import (
+    bootstrap_mean,
+    discounted_gains,
+    gold_rank,
+    recall_at,
+    reciprocal_ranks,
+)
+from asrkit.retrieval.pcas import Retrieved, System, retrieve
+from asrkit.retrieval.questions import PassageData, Question, with_contexts, with_others_contexts
+from asrkit.retrieval.retrievers import Bm25Retriever, DenseRetriever, Retriever
+from asrkit.retrieval.settings import RetrievalSettings, RetrieverSettings
+from asrkit.studies.claims import Claim, results_page, verdict
+from asrkit.studies.figures import figure
+from asrkit.studies.suite import RESULTS, run_once
+from asrkit.training.progress import log, progress_bar
+
+PCAS, ORACLE, QUERY_ONLY = "PCAS", "oracle", "query only"
+BASELINES = (QUERY_ONLY, "all contexts joined", "random context", "pipeline")
+
+
+def make_retriever(settings: RetrieverSettings, passages: Sequence[str], model: Any = None) -> Retriever:
+    """A retriever over passages.
+
+    Args:
+        settings: of it.
+        passages: texts.
+        model: its encoder, if it has been trained here; else it is loaded.
+    """
+    if settings.type == "bm25":
+        return Bm25Retriever(passages, settings.k1, settings.b)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    encoder = SentenceEncoder(model or load_model(settings.encoder, device), settings.normalize)
+    of_passages = None
+    if settings.passage_encoder:
+        of_passages = SentenceEncoder(load_model(settings.passage_encoder, device), settings.normalize)
+    return DenseRetriever(passages, encoder, of_passages, settings.index)
+
+
+def run_pcas(out_dir: Path, data: PassageData, settings: RetrievalSettings) -> dict[str, Any]:
+    """Runs all, or reads what an earlier run left; writes results.json, RESULTS.md and figures to ``out_dir``."""
+    return run_once(out_dir, lambda: _run(out_dir, data, settings))
+
+
+def _run(out_dir: Path, data: PassageData, settings: RetrievalSettings) -> dict[str, Any]:
+    test = data.split("test")
+    most = min(len(question.contexts) for question in test)
+    counts = [count for count in settings.context_counts if count <= most] or [most]
+    table_count = settings.table_count if settings.table_count in counts else counts[-1]
+    by_count = {count: _asked(test, count, settings) for count in counts}
+    results: dict[str, Any] = {
+        "passages": len(data.passages), "questions": len(test), "counts": counts, "table_count": table_count,
+        "systems": {name: asdict(system) for name, system in settings.systems.items()}, "retrievers": {},
+    }  # fmt: skip
+    for name, one in settings.retrievers.items():
+        model = _trained(one, data, settings, out_dir / "encoder") if one.fine_tune else None
+        retriever = make_retriever(one, data.passages, model)
+        found: dict[str, Any] = {"systems": {}, "control": {}}
+        with progress_bar(name, len(counts) * len(settings.systems)) as bar:
+            for count in counts:
+                for system_name, system in settings.systems.items():
+                    ranked = measure(retriever, by_count[count], system, settings)
+                    found["systems"].setdefault(system_name, {})[str(count)] = ranked
+                    bar.advance(f"{count} contexts: {system_name}")
+        others = with_others_contexts(by_count[table_count])
+        for system_name in (QUERY_ONLY, PCAS):
+            if system_name in settings.systems:
+                found["control"][system_name] = measure(retriever, others, settings.systems[system_name], settings)
+        results["retrievers"][name] = found
+        log(f"pcas: {name}: " + ", ".join(
+            f"{system} {np.mean(recall_at(values[str(table_count)]['ranks'], 1)):.3f}"
+            for system, values in found["systems"].items()
+        ))  # fmt: skip
+    _draw(out_dir, results)
+    claims = _claims(results)
+    title = "Personalized context-aware search"
+    source = (
+        f"After Wan et al. 2023 (arXiv 2308.13760). Written by `egs/pcas/run.sh`: {results['questions']} test "
+        f"questions, asked {settings.draws} time(s), over {results['passages']} passages; 95 % bootstrap intervals "
+        "over questions. **The scoring rules are a reconstruction**: the paper's rule, data and numbers are not "
+        "public, and none of the numbers here is to be compared with them. A passage tied with the right one counts "
+        "as before it."
+    )
+    write_json(out_dir / RESULTS, results)
+    write_text(out_dir / "RESULTS.md", results_page(title, source, claims, _tables(results)))
+    return results
+
+
+def _trained(one: RetrieverSettings, data: PassageData, settings: RetrievalSettings, folder: Path) -> Any:
+    """The retriever's encoder, fine-tuned on the training questions and kept in ``folder``."""
+    train = data.split("train")
+    if not any(question.context is not None for question in train):
+        raise UserError("fine_tune needs questions of the split train with a pertinent context; the data has none")
+    model = load_model(one.encoder, "cuda" if torch.cuda.is_available() else "cpu")
+    fine_tune(model, data, train, settings.fine_tuning, settings.separator)
+    model.save_pretrained(str(folder))
+    return model
+
+
+def _asked(test: Sequence[Question], count: int, settings: RetrievalSettings) -> list[Question]:
+    generator = torch.Generator().manual_seed(settings.seed)
+    return [with_contexts(q, count, generator) for _ in range(settings.draws) for q in test]
+
+
+def measure(
+    retriever: Retriever, questions: Sequence[Question], system: System, settings: RetrievalSettings
+) -> dict[str, Any]:
+    """Ranks of the right passages, whether the right context was named, and seconds (new texts' encoding with it)."""
+    start = time.perf_counter()
+    answers = retrieve(retriever, questions, system, settings.depth, settings.separator)
+    seconds = time.perf_counter() - start
+    pairs = list(zip(answers, questions, strict=True))
+    found = [float(a.context == q.context) for a, q in pairs] if system.names_context else None
+    return {"ranks": [_rank(a, q) for a, q in pairs], "context": found, "seconds": seconds}
+
+
+def _rank(answer: Retrieved, question: Question) -> float:
+    rank = gold_rank(answer.passages, answer.scores, question.passage)
+    return rank if np.isfinite(rank) else 1e9  # JSON has no infinity
+
+
+def _tables(results: dict[str, Any]) -> list[str]:
+    lines = []
+    at = str(results["table_count"])
+    for name, found in results["retrievers"].items():
+        lines += [
+            f"## {name}, {at} contexts a user", "",
+            "| system | R@1 | R@5 | R@10 | R@20 | MRR@10 | nDCG@10 | context right |", "|---" * 8 + "|",
+        ]  # fmt: skip
+        for system, values in found["systems"].items():
+            lines.append(_row(system, values[at]))
+        for system, values in found["control"].items():
+            lines.append(_row(f"{system}, with another user's contexts", values))
+        lines.append("")
+    return lines
+
+
+def _row(name: str, values: dict[str, Any]) -> str:
+    ranks = np.array(values["ranks"])
+    recalls = " | ".join(f"{recall_at(ranks, k).mean():.3f}" for k in (5, 10, 20))
+    context = "–" if values["context"] is None else str(bootstrap_mean(np.array(values["context"])))
+    return (
+        f"| {name} | {bootstrap_mean(recall_at(ranks, 1))} | {recalls} | {reciprocal_ranks(ranks, 10).mean():.3f} | "
+        f"{discounted_gains(ranks).mean():.3f} | {context} |"
+    )
+
+
+def _claims(results: dict[str, Any]) -> list[Claim]:
+    at, count = str(results["table_count"]), results["table_count"]
+    found = []
+    for name, values in results["retrievers"].items():
+        systems = values["systems"]
+        baselines = [baseline for baseline in BASELINES if baseline in systems]
+        if PCAS not in systems or not baselines:
+            continue
+        reciprocal = {s: reciprocal_ranks(np.array(v[at]["ranks"]), 10) for s, v in systems.items()}
+        best = max(baselines, key=lambda baseline: reciprocal[baseline].mean())
+        gain = bootstrap_mean(reciprocal[PCAS] - reciprocal[best])
+        found.append(
+            Claim(f"PCAS retrieves passages better than the baselines ({name})",
+                  f"MRR@10 {reciprocal[PCAS].mean():.3f} against {reciprocal[best].mean():.3f} of the best one, "
+                  f"{best}; difference {gain}", verdict(gain.low > 0, gain.mean > 0), "recall.png")
+        )  # fmt: skip
+        named = bootstrap_mean(np.array(systems[PCAS][at]["context"]))
+        control = float(np.mean(values["control"][PCAS]["context"]))
+        found.append(
+            Claim(f"PCAS names the pertinent context ({name})",
+                  f"right for {named}; chance 1/{count}; {control:.3f} with another user's contexts",
+                  verdict(named.mean > 0.5, named.low > 1.5 / count), "context.png")
+        )  # fmt: skip
+    return found
+
+
+def _draw(out_dir: Path, results: dict[str, Any]) -> None:
+    counts, retrievers = results["counts"], results["retrievers"]
+    with figure(out_dir / "recall.png", 1, len(retrievers)) as panels:
+        for axes, (name, found) in zip(panels, retrievers.items(), strict=True):
+            _lines(axes, counts, found["systems"], lambda values: reciprocal_ranks(np.array(values["ranks"]), 10))
+            axes.set(xlabel="contexts of a user", ylabel="MRR@10", ylim=(0, 1), title=name)
+        panels[-1].legend(fontsize=6)
+    with figure(out_dir / "context.png", 1, len(retrievers)) as panels:
+        for axes, (name, found) in zip(panels, retrievers.items(), strict=True):
+            named = {s: v for s, v in found["systems"].items() if v[str(counts[0])]["context"] is not None}
+            _lines(axes, counts, named, lambda values: np.array(values["context"]))
+            axes.plot(counts, [1 / count for count in counts], "k:", label="chance")
+            axes.set(xlabel="contexts of a user", ylabel="pertinent context named", ylim=(0, 1), title=name)
+        panels[-1].legend(fontsize=6)
+
+
+def _lines(axes: Any, counts: Sequence[int], systems: dict[str, Any], values: Any) -> None:
+    for system, found in systems.items():
+        intervals = [bootstrap_mean(values(found[str(count)]), replications=1000) for count in counts]
+        style = "--" if system == ORACLE else "-"
+        (line,) = axes.plot(counts, [i.mean for i in intervals], style, marker=".", label=system)
+        axes.fill_between(
+            counts, [i.low for i in intervals], [i.high for i in intervals], color=line.get_color(), alpha=0.12
+        )
+    axes.set_xticks(counts)

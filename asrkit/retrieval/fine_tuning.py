@@ -1,0 +1,85 @@
+"""Fine-tuning of a sentence encoder by contrast: a query with its pertinent context against passages of a batch.
+
+The other passages of a batch are the negatives (InfoNCE, van den Oord et al. 2018, arXiv 1807.03748, eq. 4), in both
+directions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from asrkit.retrieval.pcas import joined
+from asrkit.retrieval.questions import PassageData, Question
+from asrkit.training.progress import log, progress_bar
+
+
+@dataclass
+class FineTuning:
+    """How."""
+
+    epochs: int = 2
+    batch_size: int = 32
+    lr: float = 5e-5
+    temperature: float = 0.05
+    seed: int = 1
+
+
+def contrastive_loss(
+    queries: torch.Tensor, passages: torch.Tensor, gold: torch.Tensor, temperature: float
+) -> torch.Tensor:
+    """Mean cross entropy of the right passage among the batch's, and of the right query among them.
+
+    Args:
+        queries: (B, D) of length 1.
+        passages: (B, D) of length 1, the right one of each query.
+        gold: (B,) indices of the passages; the same passage twice is no negative of itself.
+        temperature: of the cosines.
+    """
+    scores = queries @ passages.T / temperature  # (B, B)
+    same = gold[:, None] == gold[None, :]
+    scores = scores.masked_fill(same & ~torch.eye(len(gold), dtype=torch.bool, device=gold.device), -torch.inf)
+    right = torch.arange(len(gold), device=gold.device)
+    return (functional.cross_entropy(scores, right) + functional.cross_entropy(scores.T, right)) / 2
+
+
+def fine_tune(model: Any, data: PassageData, questions: Sequence[Question], how: FineTuning, separator: str) -> None:
+    """Trains ``model`` (of sentence-transformers) in place on questions that have a pertinent context."""
+    generator = torch.Generator().manual_seed(how.seed)
+    torch.manual_seed(how.seed)  # the model's own dropout
+    usable = [q for q in questions if q.context is not None]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=how.lr)
+    batches = len(usable) // how.batch_size
+    steps = max(1, how.epochs * batches)
+    warmup = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / (0.1 * steps), max(0.0, (steps - step) / (0.9 * steps)), 1.0)
+    )
+    model.train()
+    with progress_bar("fine-tuning", steps) as bar:
+        for epoch in range(how.epochs):
+            order = torch.randperm(len(usable), generator=generator).tolist()
+            total = 0.0
+            for start in range(0, batches * how.batch_size, how.batch_size):
+                batch = [usable[i] for i in order[start : start + how.batch_size]]
+                asked = [joined(q.query, q.contexts[q.context or 0], separator) for q in batch]
+                gold = torch.tensor([q.passage for q in batch], device=model.device)
+                vectors = [_embed(model, texts) for texts in (asked, [data.passages[q.passage] for q in batch])]
+                loss = contrastive_loss(vectors[0], vectors[1], gold, how.temperature)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                warmup.step()
+                total += loss.item()
+                bar.advance(f"loss {loss.item():.3f}")
+            log(f"fine-tuning epoch {epoch + 1}: contrastive loss {total / max(1, batches):.3f}")
+    model.eval()
+
+
+def _embed(model: Any, texts: Sequence[str]) -> torch.Tensor:
+    features = model.tokenize(list(texts))
+    moved = {key: value.to(model.device) if torch.is_tensor(value) else value for key, value in features.items()}
+    return functional.normalize(model(moved)["sentence_embedding"], dim=-1)

@@ -1,0 +1,48 @@
+"""Settings of retrieval, as YAML has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from asrkit.retrieval.fine_tuning import FineTuning
+from asrkit.retrieval.pcas import System
+
+
+@dataclass
+class RetrieverSettings:
+    """A retriever."""
+
+    type: str = "dense"
+    """``dense`` or ``bm25``."""
+    encoder: str = "minilm"
+    """``minilm`` (from a package), a folder or a name of sentence-transformers."""
+    passage_encoder: str = ""
+    """Another one for passages; empty for the same."""
+    normalize: bool = True
+    """Cosines; without it inner products, as some encoders were trained."""
+    index: str = "flat"
+    """``flat`` or ``hnsw``."""
+    k1: float = 0.9
+    b: float = 0.4
+    fine_tune: bool = False
+    """Train the encoder on the training questions first."""
+
+
+@dataclass
+class RetrievalSettings:
+    """Retrievers, systems and the experiment."""
+
+    retrievers: dict[str, RetrieverSettings] = field(default_factory=lambda: {"minilm": RetrieverSettings()})
+    systems: dict[str, System] = field(default_factory=dict)
+    depth: int = 100
+    """Passages of each search."""
+    separator: str = " "
+    """Between query and context."""
+    context_counts: list[int] = field(default_factory=lambda: [3, 5, 10, 20])
+    """Contexts of each user, in turn."""
+    table_count: int = 10
+    """Contexts of each user in the tables."""
+    draws: int = 1
+    """Times that each question is asked, with other contexts."""
+    seed: int = 1
+    fine_tuning: FineTuning = field(default_factory=FineTuning)
