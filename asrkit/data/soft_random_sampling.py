@@ -1,0 +1,67 @@
+"""Soft random sampling: each epoch trains on r·N examples drawn anew, with replacement.
+
+Cui et al. 2023 (arXiv 2311.12727). An epoch's indices are a pure function of (seed, epoch): they do not depend on
+processes or workers, and a resumed run draws what the unbroken one drew. Beside it, the draws it is compared with.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+
+def draw_size(n: int, rate: float) -> int:
+    """round(r·N), at least 1.
+
+    Raises:
+        ValueError: the rate is not in (0, 1].
+    """
+    if not 0.0 < rate <= 1.0:
+        raise ValueError(f"the selection rate is {rate}; it must be above 0 and at most 1")
+    return max(1, round(rate * n))
+
+
+def soft_random_sample(n: int, rate: float, seed: int, epoch: int) -> torch.Tensor:
+    """(r·N,) indices below ``n``, uniform and independent: one may come twice, and others the next epoch."""
+    return torch.randint(n, (draw_size(n, rate),), generator=_generator(seed, epoch))
+
+
+def repeated_subset(n: int, rate: float, seed: int, epoch: int) -> torch.Tensor:
+    """(r·N,) different indices, drawn anew each epoch (RS2, Okanovic et al. 2024, arXiv 2305.18424)."""
+    return torch.randperm(n, generator=_generator(seed, epoch))[: draw_size(n, rate)]
+
+
+def fixed_subset(n: int, rate: float, seed: int) -> torch.Tensor:
+    """(r·N,) different indices, the same in every epoch."""
+    return repeated_subset(n, rate, seed, epoch=0)
+
+
+def highest_scores(scores: torch.Tensor, rate: float) -> torch.Tensor:
+    """(r·N,) indices of the examples with the highest (N,) scores: a core set."""
+    return torch.topk(scores, draw_size(len(scores), rate)).indices
+
+
+def rank_share(indices: torch.Tensor, rank: int, world_size: int) -> torch.Tensor:
+    """What of one global draw a process takes; the shares of all processes are the draw."""
+    return indices[rank::world_size]
+
+
+def expected_coverage(n: int, rate: float, epochs: int) -> float:
+    """Expected share of the examples that soft random sampling has drawn: 1 − (1 − 1/N)^(k r N)."""
+    return -math.expm1(epochs * draw_size(n, rate) * math.log1p(-1.0 / n)) if n > 1 else 1.0
+
+
+def expected_distinct(n: int, draws: int) -> tuple[float, float]:
+    """Mean and variance of the number of different examples in so many draws with replacement."""
+    once, twice = (1 - 1 / n) ** draws, (1 - 2 / n) ** draws
+    return n * (1 - once), n * (n - 1) * twice + n * once - n * n * once * once
+
+
+def epochs_to_see_all(n: int, rate: float) -> float:
+    """Expected epochs until every example was drawn (coupon collector): H_N / r."""
+    return (math.log(n) + 0.5772156649015329 + 1 / (2 * n)) / rate
+
+
+def _generator(seed: int, epoch: int) -> torch.Generator:
+    return torch.Generator().manual_seed((seed << 20) + epoch)

@@ -1,0 +1,1 @@
+"""Several learners: how they mix their weights, and what that does to learning."""
