@@ -243,25 +243,25 @@ class TestSet:
 
 
 def draw_test_set(
-    world: World, noise: Noise, alpha: torch.Tensor, batch: int, examples: int, generator: torch.Generator
-) -> TestSet:
-    """Test prompts over testing-relevant patterns whose examples take wrong steps."""
+    world: World, noise: Noise, patterns: torch.Tensor, alpha: torch.Tensor, batch: int, examples: int,
+    generator: torch.Generator,
+) -> TestSet:  # fmt: skip
+    """Test prompts over testing-relevant patterns (M', d) whose examples take wrong steps."""
     tasks = random_tasks((len(alpha), batch), world.steps, world.test_patterns, generator)
     asked = torch.randint(world.test_patterns, (len(alpha), batch), generator=generator)
     start = first_patterns(asked, alpha, examples, world.test_patterns, generator)
     probabilities = noise.step_probabilities(world.steps, world.test_patterns)
     states = noisy_trajectories(tasks, start, probabilities, generator)
-    return with_tokens(world, noise, states, trajectories(tasks, asked[..., None])[:, :, 0], generator)
+    return with_tokens(noise, patterns, states, trajectories(tasks, asked[..., None])[:, :, 0], generator)
 
 
 def with_tokens(
-    world: World, noise: Noise, states: torch.Tensor, truth: torch.Tensor, generator: torch.Generator
+    noise: Noise, patterns: torch.Tensor, states: torch.Tensor, truth: torch.Tensor, generator: torch.Generator
 ) -> TestSet:
-    """States as noisy tokens over new testing-relevant patterns."""
-    patterns = world.testing_patterns(generator)
+    """States as noisy tokens over testing-relevant patterns (M', d)."""
 
     def noisy(which: torch.Tensor) -> torch.Tensor:
-        random = torch.randn((*which.shape, world.dim), generator=generator)
+        random = torch.randn((*which.shape, patterns.shape[1]), generator=generator)
         return patterns[which] + noise.input_noise * random / random.norm(dim=-1, keepdim=True)
 
     return TestSet(patterns, states, noisy(states), truth, noisy(truth[..., 0]))
@@ -317,6 +317,14 @@ def majority_vote(test: TestSet) -> torch.Tensor:
         z = votes.argmax(-1)
         answers.append(z)
     return torch.stack(answers, dim=-1)
+
+
+def label_vote(test: TestSet) -> torch.Tensor:
+    """Final answers (S, B) by the most frequent final label of examples that begin as the query does: what theory
+    predicts of in-context learning."""
+    begins = test.states[..., 0] == test.truth[..., :1]  # (S, B, l)
+    votes = torch.zeros(*begins.shape[:2], test.patterns.shape[0])
+    return votes.scatter_add_(2, test.states[..., -1], begins.float()).argmax(-1)
 
 
 def trajectory_probability(matrices: Sequence[torch.Tensor]) -> tuple[torch.Tensor, float, float, torch.Tensor]:

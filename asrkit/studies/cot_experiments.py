@@ -23,6 +23,7 @@ from asrkit.studies.cot import (
     first_patterns,
     in_context_learning,
     initial_parameters,
+    label_vote,
     majority_vote,
     squared_error,
     train,
@@ -67,6 +68,7 @@ class Suite:
         self.seeds = list(range(1, scale.seeds + 1))
         self.results: dict[str, Any] = {"lengths": LENGTHS}
         self.generator = torch.Generator().manual_seed(20241002)
+        self.patterns = WORLD.testing_patterns(self.generator)
         self.parameters: Tensors = {}
 
     def run(self) -> dict[str, Any]:
@@ -107,7 +109,7 @@ class Suite:
     def test_set(self, noise: Noise, alpha: float, length: int) -> TestSet:
         """Test prompts for every seed."""
         shares = torch.full((len(self.seeds),), alpha)
-        return draw_test_set(WORLD, noise, shares, self.scale.queries, length, self.generator)
+        return draw_test_set(WORLD, noise, self.patterns, shares, self.scale.queries, length, self.generator)
 
     def curves(self) -> None:
         """Errors by the number of examples, for series of α', τ and ρ, by chain of thought and in context."""
@@ -126,9 +128,11 @@ class Suite:
                     band(left, LENGTHS, by_chain, f"{SYMBOLS[what]} = {value}")
                     left.plot(LENGTHS, voted, ":", color=left.lines[-1].get_color())
                     band(right, LENGTHS, by_context, f"{SYMBOLS[what]} = {value}")
+                    labels = [final_error(label_vote(one), one).mean().item() for one in sets]
+                    right.plot(LENGTHS, labels, ":", color=right.lines[-1].get_color())
                 for axes, title in (
                     (left, "chain of thought (dotted: majority vote, as theory has it)"),
-                    (right, "in context"),
+                    (right, "in context (dotted: vote of the final labels)"),
                 ):
                     axes.set(xlabel="examples in the prompt", ylabel="error")
                     axes.set_title(title, fontsize=9)
@@ -183,7 +187,9 @@ class Suite:
             drawn = torch.multinomial(matrix[states[-1].flatten()], 1, generator=self.generator)
             states.append(drawn.view(states[-1].shape))
             truth.append(matrix.argmax(1)[truth[-1]])
-        return with_tokens(WORLD, Noise(), torch.stack(states, dim=-1), torch.stack(truth, dim=-1), self.generator)
+        return with_tokens(
+            Noise(), self.patterns, torch.stack(states, dim=-1), torch.stack(truth, dim=-1), self.generator
+        )
 
     def scaling(self) -> None:
         """Iterations to a training loss of ``LOSS``, by α."""

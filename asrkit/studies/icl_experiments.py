@@ -48,7 +48,7 @@ class Scale:
     batch: int = 256
     test_prompts: int = 4000
     sweep_seeds: int = 3
-    deep_steps: int = 2500
+    deep_steps: int = 1500
     deep_seeds: int = 2
     classical_prompts: int = 400
 
@@ -77,11 +77,11 @@ class Suite:
             claims, len(self.seeds),
         )  # fmt: skip
 
-    def prompts(self, runs: int, alpha: float, length: int) -> Prompts:
-        """In-domain test prompts of unseen tasks."""
+    def prompts(self, runs: int, alpha: float, length: int, count: int | None = None) -> Prompts:
+        """In-domain test prompts of unseen tasks, as many as the scale has unless ``count`` is given."""
         return draw_prompts(
             WORLD, WORLD.relevant_patterns(), unseen_tasks(WORLD.relevant), torch.full((runs,), alpha),
-            self.scale.test_prompts, length, self.generator,
+            count or self.scale.test_prompts, length, self.generator,
         )  # fmt: skip
 
     def foreign_prompts(self, runs: int, coefficient_sum: float, length: int, alpha: float) -> Prompts:
@@ -161,8 +161,11 @@ class Suite:
                     ]  # fmt: skip
                     values = torch.stack(rows).numpy()
                     band(axes, lengths, values, f"α' = {alpha}")
+                    missing = (1 - alpha / 2) ** np.array(lengths)
+                    axes.plot(lengths, missing, ":", color=axes.lines[-1].get_color())
                     table[f"{domain.split(',')[0]} {alpha}"] = values.tolist()
-                axes.set(xlabel="contexts of a test prompt", ylabel="error", title=domain)
+                axes.set(xlabel="contexts of a test prompt", ylabel="error")
+                axes.set_title(f"{domain} (dotted: $(1-α'/2)^l$, none has the query's pattern)", fontsize=9)
                 axes.legend()
         self.results["length"] = table
 
@@ -216,8 +219,7 @@ class Suite:
         runs = [alpha for alpha in ALPHAS for _ in range(self.scale.sweep_seeds)]
         seeds = list(range(1, self.scale.sweep_seeds + 1)) * len(ALPHAS)
         history: list[torch.Tensor] = []
-        test = self.prompts(len(runs), 1.0, 40)
-        test = Prompts(*(part[:, :200] for part in vars(test).values()))
+        test = self.prompts(len(runs), 1.0, 40, count=200)
 
         def watch(step: int, parameters: Tensors) -> None:
             history.append(measure(parameters, test).hinge)

@@ -26,6 +26,7 @@ from asrkit.studies.cot import (
 from asrkit.studies.one_layer import Tensors, attention
 
 WORLD = World()
+PATTERNS = WORLD.testing_patterns(torch.Generator().manual_seed(5))
 Trained = tuple[Tensors, list[int], list[torch.Tensor]]
 
 
@@ -51,7 +52,8 @@ def trained() -> Trained:
 
 def errors(parameters: Tensors, alpha: float, noise: Noise, examples: int) -> tuple[float, float]:
     """Chain-of-thought and in-context error over 2000 queries."""
-    test = draw_test_set(WORLD, noise, torch.tensor([alpha]), 2000, examples, torch.Generator().manual_seed(7))
+    generator = torch.Generator().manual_seed(7)
+    test = draw_test_set(WORLD, noise, PATTERNS, torch.tensor([alpha]), 2000, examples, generator)
     return (
         chain_error(chain_of_thought(parameters, WORLD, test), test).item(),
         final_error(in_context_learning(parameters, WORLD, test), test).item(),
@@ -108,7 +110,8 @@ def test_step_probabilities() -> None:
 )
 def test_majority_votes_have_the_measured_error(alpha: float, at_10: float, at_20: float) -> None:
     for examples, expected in ((10, at_10), (20, at_20)):
-        test = draw_test_set(WORLD, Noise(), torch.tensor([alpha]), 20_000, examples, torch.Generator().manual_seed(3))
+        generator = torch.Generator().manual_seed(3)
+        test = draw_test_set(WORLD, Noise(), PATTERNS, torch.tensor([alpha]), 20_000, examples, generator)
         found = chain_error(majority_vote(test), test).item()
         assert abs(found - expected) < 0.25 * expected + 0.002
 
