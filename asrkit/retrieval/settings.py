@@ -32,7 +32,7 @@ class RetrieverSettings:
 class RetrievalSettings:
     """Retrievers, systems and the experiment."""
 
-    retrievers: dict[str, RetrieverSettings] = field(default_factory=lambda: {"minilm": RetrieverSettings()})
+    retrievers: dict[str, RetrieverSettings] = field(default_factory=dict)
     systems: dict[str, System] = field(default_factory=dict)
     depth: int = 100
     """Passages of each search."""
