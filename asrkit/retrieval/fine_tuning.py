@@ -80,6 +80,6 @@ def fine_tune(model: Any, data: PassageData, questions: Sequence[Question], how:
 
 
 def _embed(model: Any, texts: Sequence[str]) -> torch.Tensor:
-    features = model.tokenize(list(texts))
+    features = model.preprocess(list(texts))
     moved = {key: value.to(model.device) if torch.is_tensor(value) else value for key, value in features.items()}
     return functional.normalize(model(moved)["sentence_embedding"], dim=-1)

@@ -65,13 +65,13 @@ def with_contexts(question: Question, count: int, generator: torch.Generator) ->
 
 
 def with_others_contexts(questions: Sequence[Question]) -> list[Question]:
-    """The control: each query with the contexts of the next question whose answer is another passage."""
-    shuffled = []
-    for i, question in enumerate(questions):
-        others = (questions[(i + step) % len(questions)] for step in range(1, len(questions)))
-        other = next((o for o in others if o.passage != question.passage), question)
-        shuffled.append(Question(question.query, other.contexts, question.passage, other.context, question.split))
-    return shuffled
+    """The control: each query with the contexts of a question far from it in the list, which asks something else."""
+    half = len(questions) // 2
+    others = [*questions[half:], *questions[:half]]
+    return [
+        Question(question.query, other.contexts, question.passage, other.context, question.split)
+        for question, other in zip(questions, others, strict=True)
+    ]
 
 
 def write_data(data: PassageData, folder: Path) -> None:
