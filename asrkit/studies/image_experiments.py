@@ -37,7 +37,7 @@ WATCHED = ("SRS", "RS2", "fixed random")
 class Scale:
     """How much is computed."""
 
-    images: int = 12_000
+    images: int = 10_000
     watched_images: int = 1_000
     """Of the test set, for the curves over epochs."""
     seeds: int = 3
