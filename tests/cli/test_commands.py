@@ -25,6 +25,8 @@ COMMANDS = [
     "transcribe",
     "report",
     "study",
+    "pcas",
+    "retrieve",
 ]
 
 
