@@ -18,7 +18,7 @@ from asrkit.export.model_file import Recognizer
 from asrkit.retrieval.builder import build_data
 from asrkit.retrieval.experiment import make_retriever, run_pcas
 from asrkit.retrieval.pcas import retrieve as search_passages
-from asrkit.retrieval.questions import QUESTIONS, Question, read_data, read_passages, write_data
+from asrkit.retrieval.questions import QUESTIONS, Question, read_passages, write_data
 from asrkit.retrieval.settings import RetrievalSettings
 from asrkit.training.progress import log
 
@@ -56,7 +56,7 @@ def pcas(out_dir: Path, data_dir: Path | None, full: bool, config: Path, overrid
         data_dir = out_dir / "data"
         if not (data_dir / QUESTIONS).is_file():
             write_data(build_data(RECIPE / "corpus", max(settings.context_counts), settings.seed), data_dir)
-    run_pcas(out_dir, read_data(data_dir), settings)
+    run_pcas(out_dir, data_dir, settings)
     click.echo(f"{out_dir / 'RESULTS.md'}")
 
 

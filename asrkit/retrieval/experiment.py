@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from asrkit.errors import UserError
-from asrkit.files import write_json, write_text
+from asrkit.files import write_text
 from asrkit.retrieval.encoders import SentenceEncoder, load_model
 from asrkit.retrieval.fine_tuning import fine_tune
 from asrkit.retrieval.metrics import (
@@ -23,12 +23,12 @@ from asrkit.retrieval.metrics import (
     reciprocal_ranks,
 )
 from asrkit.retrieval.pcas import Retrieved, System, retrieve
-from asrkit.retrieval.questions import PassageData, Question, with_contexts, with_others_contexts
+from asrkit.retrieval.questions import PassageData, Question, read_data, with_contexts, with_others_contexts
 from asrkit.retrieval.retrievers import Bm25Retriever, DenseRetriever, Retriever
 from asrkit.retrieval.settings import RetrievalSettings, RetrieverSettings
 from asrkit.studies.claims import Claim, results_page, verdict
 from asrkit.studies.figures import figure
-from asrkit.studies.suite import RESULTS, run_once
+from asrkit.studies.suite import run_once
 from asrkit.training.progress import log, progress_bar
 
 PCAS, ORACLE, QUERY_ONLY = "PCAS", "oracle", "query only"
@@ -53,9 +53,15 @@ def make_retriever(settings: RetrieverSettings, passages: Sequence[str], model: 
     return DenseRetriever(passages, encoder, of_passages, settings.index)
 
 
-def run_pcas(out_dir: Path, data: PassageData, settings: RetrievalSettings) -> dict[str, Any]:
-    """Runs all, or reads what an earlier run left; writes results.json, RESULTS.md and figures to ``out_dir``."""
-    return run_once(out_dir, lambda: _run(out_dir, data, settings))
+def run_pcas(out_dir: Path, data_dir: Path, settings: RetrievalSettings) -> dict[str, Any]:
+    """Runs all on a folder's data, or reads what an earlier run left.
+
+    Args:
+        out_dir: where results.json, RESULTS.md and the figures go.
+        data_dir: with passages.jsonl and questions.jsonl.
+        settings: retrievers, systems and the experiment.
+    """
+    return run_once(out_dir, settings, str(data_dir.resolve()), lambda: _run(out_dir, read_data(data_dir), settings))
 
 
 def _run(out_dir: Path, data: PassageData, settings: RetrievalSettings) -> dict[str, Any]:
@@ -63,7 +69,7 @@ def _run(out_dir: Path, data: PassageData, settings: RetrievalSettings) -> dict[
     most = min(len(question.contexts) for question in test)
     counts = [count for count in settings.context_counts if count <= most] or [most]
     table_count = settings.table_count if settings.table_count in counts else counts[-1]
-    by_count = {count: _asked(test, count, settings) for count in counts}
+    by_count = {count: _draws(test, count, settings) for count in counts}
     results: dict[str, Any] = {
         "passages": len(data.passages), "questions": len(test), "counts": counts, "table_count": table_count,
         "systems": {name: asdict(system) for name, system in settings.systems.items()}, "retrievers": {},
@@ -78,13 +84,13 @@ def _run(out_dir: Path, data: PassageData, settings: RetrievalSettings) -> dict[
                     ranked = measure(retriever, by_count[count], system, settings)
                     found["systems"].setdefault(system_name, {})[str(count)] = ranked
                     bar.advance(f"{count} contexts: {system_name}")
-        others = with_others_contexts(by_count[table_count])
+        others = [with_others_contexts(asked) for asked in by_count[table_count]]
         for system_name in (QUERY_ONLY, PCAS):
             if system_name in settings.systems:
                 found["control"][system_name] = measure(retriever, others, settings.systems[system_name], settings)
         results["retrievers"][name] = found
         log(f"pcas: {name}: " + ", ".join(
-            f"{system} {np.mean(recall_at(values[str(table_count)]['ranks'], 1)):.3f}"
+            f"{system} {recall_at(values[str(table_count)]['ranks'], 1).mean():.3f}"
             for system, values in found["systems"].items()
         ))  # fmt: skip
     _draw(out_dir, results)
@@ -97,7 +103,6 @@ def _run(out_dir: Path, data: PassageData, settings: RetrievalSettings) -> dict[
         "public, and none of the numbers here is to be compared with them. A passage tied with the right one counts "
         "as before it."
     )
-    write_json(out_dir / RESULTS, results)
     write_text(out_dir / "RESULTS.md", results_page(title, source, claims, _tables(results)))
     return results
 
@@ -113,21 +118,32 @@ def _trained(one: RetrieverSettings, data: PassageData, settings: RetrievalSetti
     return model
 
 
-def _asked(test: Sequence[Question], count: int, settings: RetrievalSettings) -> list[Question]:
+def _draws(test: Sequence[Question], count: int, settings: RetrievalSettings) -> list[list[Question]]:
+    """The questions with so many contexts, as often as the settings say with other ones."""
     generator = torch.Generator().manual_seed(settings.seed)
-    return [with_contexts(q, count, generator) for _ in range(settings.draws) for q in test]
+    return [[with_contexts(q, count, generator) for q in test] for _ in range(settings.draws)]
 
 
 def measure(
-    retriever: Retriever, questions: Sequence[Question], system: System, settings: RetrievalSettings
+    retriever: Retriever, draws: Sequence[Sequence[Question]], system: System, settings: RetrievalSettings
 ) -> dict[str, Any]:
-    """Ranks of the right passages, whether the right context was named, and seconds (new texts' encoding with it)."""
+    """Ranks of the right passages, whether the right context was named, and seconds (new texts' encoding with it).
+
+    Args:
+        retriever: over the passages.
+        draws: the questions, once or more with other contexts.
+        system: what is measured.
+        settings: depth and separator.
+
+    Returns:
+        ``ranks`` and ``context`` by draw and question, ``context`` None where the system names none.
+    """
     start = time.perf_counter()
-    answers = retrieve(retriever, questions, system, settings.depth, settings.separator)
+    answers = [retrieve(retriever, asked, system, settings.depth, settings.separator) for asked in draws]
     seconds = time.perf_counter() - start
-    pairs = list(zip(answers, questions, strict=True))
-    found = [float(a.context == q.context) for a, q in pairs] if system.names_context else None
-    return {"ranks": [_rank(a, q) for a, q in pairs], "context": found, "seconds": seconds}
+    pairs = [list(zip(found, asked, strict=True)) for found, asked in zip(answers, draws, strict=True)]
+    named = [[float(a.context == q.context) for a, q in draw] for draw in pairs] if system.names_context else None
+    return {"ranks": [[_rank(a, q) for a, q in draw] for draw in pairs], "context": named, "seconds": seconds}
 
 
 def _rank(answer: Retrieved, question: Question) -> float:
@@ -152,13 +168,19 @@ def _tables(results: dict[str, Any]) -> list[str]:
 
 
 def _row(name: str, values: dict[str, Any]) -> str:
-    ranks = np.array(values["ranks"])
+    ranks = np.array(values["ranks"])  # by draw and question: intervals are over questions
+    first = bootstrap_mean(recall_at(ranks, 1).mean(axis=0))
     recalls = " | ".join(f"{recall_at(ranks, k).mean():.3f}" for k in (5, 10, 20))
-    context = "–" if values["context"] is None else str(bootstrap_mean(np.array(values["context"])))
+    context = "–" if values["context"] is None else str(bootstrap_mean(np.mean(values["context"], axis=0)))
     return (
-        f"| {name} | {bootstrap_mean(recall_at(ranks, 1))} | {recalls} | {reciprocal_ranks(ranks, 10).mean():.3f} | "
+        f"| {name} | {first} | {recalls} | {reciprocal_ranks(ranks, 10).mean():.3f} | "
         f"{discounted_gains(ranks).mean():.3f} | {context} |"
     )
+
+
+def _reciprocal(values: dict[str, Any]) -> np.ndarray:
+    """MRR@10's terms, one a question."""
+    return np.asarray(reciprocal_ranks(values["ranks"], 10).mean(axis=0))
 
 
 def _claims(results: dict[str, Any]) -> list[Claim]:
@@ -169,7 +191,7 @@ def _claims(results: dict[str, Any]) -> list[Claim]:
         baselines = [baseline for baseline in BASELINES if baseline in systems]
         if PCAS not in systems or not baselines:
             continue
-        reciprocal = {s: reciprocal_ranks(np.array(v[at]["ranks"]), 10) for s, v in systems.items()}
+        reciprocal = {s: _reciprocal(v[at]) for s, v in systems.items()}
         best = max(baselines, key=lambda baseline: reciprocal[baseline].mean())
         gain = bootstrap_mean(reciprocal[PCAS] - reciprocal[best])
         found.append(
@@ -177,7 +199,7 @@ def _claims(results: dict[str, Any]) -> list[Claim]:
                   f"MRR@10 {reciprocal[PCAS].mean():.3f} against {reciprocal[best].mean():.3f} of the best one, "
                   f"{best}; difference {gain}", verdict(gain.low > 0, gain.mean > 0), "recall.png")
         )  # fmt: skip
-        named = bootstrap_mean(np.array(systems[PCAS][at]["context"]))
+        named = bootstrap_mean(np.mean(systems[PCAS][at]["context"], axis=0))
         control = float(np.mean(values["control"][PCAS]["context"]))
         found.append(
             Claim(f"PCAS names the pertinent context ({name})",
@@ -191,13 +213,13 @@ def _draw(out_dir: Path, results: dict[str, Any]) -> None:
     counts, retrievers = results["counts"], results["retrievers"]
     with figure(out_dir / "recall.png", 1, len(retrievers)) as panels:
         for axes, (name, found) in zip(panels, retrievers.items(), strict=True):
-            _lines(axes, counts, found["systems"], lambda values: reciprocal_ranks(np.array(values["ranks"]), 10))
+            _lines(axes, counts, found["systems"], _reciprocal)
             axes.set(xlabel="contexts of a user", ylabel="MRR@10", ylim=(0, 1), title=name)
         panels[-1].legend(fontsize=6)
     with figure(out_dir / "context.png", 1, len(retrievers)) as panels:
         for axes, (name, found) in zip(panels, retrievers.items(), strict=True):
             named = {s: v for s, v in found["systems"].items() if v[str(counts[0])]["context"] is not None}
-            _lines(axes, counts, named, lambda values: np.array(values["context"]))
+            _lines(axes, counts, named, lambda values: np.mean(values["context"], axis=0))
             axes.plot(counts, [1 / count for count in counts], "k:", label="chance")
             axes.set(xlabel="contexts of a user", ylabel="pertinent context named", ylim=(0, 1), title=name)
         panels[-1].legend(fontsize=6)

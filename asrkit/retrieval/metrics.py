@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 def gold_rank(passages: np.ndarray, scores: np.ndarray, gold: int) -> float:
@@ -21,20 +22,20 @@ def gold_rank(passages: np.ndarray, scores: np.ndarray, gold: int) -> float:
     return float((scores >= scores[places[0]]).sum()) if places.size else float("inf")
 
 
-def recall_at(ranks: np.ndarray, k: int) -> np.ndarray:
-    """(Q,) 1 where the right passage is among the first ``k``."""
+def recall_at(ranks: ArrayLike, k: int) -> np.ndarray:
+    """1 where the right passage is among the first ``k``."""
     return (np.asarray(ranks) <= k).astype(np.float64)
 
 
-def reciprocal_ranks(ranks: np.ndarray, k: int | None = None) -> np.ndarray:
-    """(Q,) 1 / rank, 0 beyond ``k``; its mean is MRR, or MRR@k."""
+def reciprocal_ranks(ranks: ArrayLike, k: int | None = None) -> np.ndarray:
+    """1 / rank, 0 beyond ``k``; its mean is MRR, or MRR@k."""
     ranks = np.asarray(ranks, dtype=np.float64)
     values = 1.0 / ranks
     return values if k is None else np.where(ranks <= k, values, 0.0)
 
 
-def discounted_gains(ranks: np.ndarray, k: int = 10) -> np.ndarray:
-    """(Q,) 1 / log2(1 + rank), 0 beyond ``k``; its mean is nDCG@k, one passage a query being right."""
+def discounted_gains(ranks: ArrayLike, k: int = 10) -> np.ndarray:
+    """1 / log2(1 + rank), 0 beyond ``k``; its mean is nDCG@k, one passage a query being right."""
     ranks = np.asarray(ranks, dtype=np.float64)
     return np.where(ranks <= k, 1.0 / np.log2(1.0 + ranks), 0.0)
 

@@ -230,4 +230,5 @@ def misleading_matrices(patterns: int) -> tuple[torch.Tensor, torch.Tensor]:
 
 def run_cot(out_dir: Path, full: bool) -> dict[str, Any]:
     """Runs the suite, or reads what an earlier run left; ``full`` takes more seeds and queries."""
-    return run_once(out_dir, Suite(out_dir, FULL if full else Scale()).run)
+    scale = FULL if full else Scale()
+    return run_once(out_dir, scale, "", Suite(out_dir, scale).run)

@@ -288,4 +288,5 @@ def run_icl(out_dir: Path, full: bool) -> dict[str, Any]:
         out_dir: where results.json, RESULTS.md and the figures go.
         full: more seeds, prompts and steps.
     """
-    return run_once(out_dir, Suite(out_dir, FULL if full else Scale()).run)
+    scale = FULL if full else Scale()
+    return run_once(out_dir, scale, "", Suite(out_dir, scale).run)

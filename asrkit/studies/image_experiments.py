@@ -185,8 +185,10 @@ class Suite:
 def run_images(out_dir: Path, data_dir: Path, full: bool = False) -> dict[str, Any]:
     """Runs the suite, or reads what an earlier run left; ``full`` takes ResNet-18 and 200 epochs of all images."""
 
+    scale = FULL if full else Scale()
+
     def run() -> dict[str, Any]:
         train, test = read_cifar10(data_dir)
-        return Suite(out_dir, train, test, FULL if full else Scale()).run()
+        return Suite(out_dir, train, test, scale).run()
 
-    return run_once(out_dir, run)
+    return run_once(out_dir, scale, str(data_dir.resolve()), run)

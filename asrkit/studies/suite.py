@@ -4,24 +4,44 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from asrkit.errors import UserError
 from asrkit.files import write_json, write_text
 from asrkit.studies.claims import Claim, results_page
 from asrkit.training.progress import log
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 Results = dict[str, Any]
 RESULTS = "results.json"
 
 
-def run_once(out_dir: Path, run: Callable[[], Results]) -> Results:
-    """What ``run`` returns, or what an earlier run left in ``out_dir``."""
+def run_once(out_dir: Path, settings: DataclassInstance, data: str, run: Callable[[], Results]) -> Results:
+    """What ``run`` returns, or what an earlier run left in ``out_dir``; kept in results.json.
+
+    Args:
+        out_dir: where results.json goes.
+        settings: of the run.
+        data: what it is run on, empty for what it makes itself.
+        run: writes all other files.
+
+    Raises:
+        UserError: ``out_dir`` holds results of other settings or data.
+    """
     done = out_dir / RESULTS
+    made_of = {"data": data, "settings": json.loads(json.dumps(asdict(settings), default=lambda f: f.__name__))}
     if not done.is_file():
-        return run()
-    log(f"done before: {done}")
+        results = made_of | run()
+        write_json(done, results)
+        return results
     found: Results = json.loads(done.read_text(encoding="utf-8"))
+    if {key: found.get(key) for key in made_of} != made_of:
+        raise UserError(f"{done} is of other settings or data; give another --out-dir, or remove it to run anew")
+    log(f"done before: {done}")
     return found
 
 
@@ -35,7 +55,7 @@ def conduct(
     claims: Callable[[Results], Sequence[Claim]],
     seeds: int,
 ) -> Results:
-    """Runs the experiments, each of which adds to ``results``, and writes results.json and RESULTS.md.
+    """Runs the experiments, each of which adds to ``results``, and writes RESULTS.md.
 
     Args:
         out_dir: where the files go.
@@ -50,7 +70,6 @@ def conduct(
     for experiment in experiments:
         log(f"{study}: {experiment.__name__.replace('_', ' ')}")
         experiment()
-    write_json(out_dir / RESULTS, results)
     source = f"{paper}. Written by `egs/{study}/run.sh`; means and standard deviations over {seeds} seeds."
     write_text(out_dir / "RESULTS.md", results_page(title, source, claims(results)))
     return results

@@ -195,12 +195,15 @@ def test_commands(tmp_path: Path, data: PassageData) -> None:
     few = PassageData(data.ids[:48], data.passages[:48], tuple(q for q in data.questions if q.passage < 48)[:60:2])
     write_data(few, tmp_path / "data")
     arguments = ["pcas", "--data-dir", str(tmp_path / "data"), "--out-dir", str(tmp_path / "out"),
-                 "context_counts=[3]", "retrievers.MiniLM fine-tuned.fine_tune=false"]  # fmt: skip
+                 "context_counts=[3]", "draws=2", "retrievers.MiniLM fine-tuned.fine_tune=false"]  # fmt: skip
     result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     page = (tmp_path / "out" / "RESULTS.md").read_text()
     assert "reconstruction" in page and "PCAS, with another user's contexts" in page
     assert (tmp_path / "out" / "recall.png").stat().st_size > 10_000
+    found = json.loads((tmp_path / "out" / "results.json").read_text())
+    ranks = np.array(found["retrievers"]["MiniLM"]["systems"]["PCAS"]["3"]["ranks"])
+    assert ranks.shape == (2, found["questions"])  # by draw and question
     (tmp_path / "known.txt").write_text("I moved to Lyon last spring.\n\nI only eat plants.\n")
     result = CliRunner().invoke(
         cli,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import pickle
 import zipfile
 from dataclasses import replace
@@ -176,8 +175,7 @@ def test_claims_on_digits(tmp_path: Path) -> None:
         recipe=Recipe(epochs=40, batch_size=32, augment=False), scoring_models=2, scoring_epochs=2, model=perceptron,
     )  # fmt: skip
     suite = Suite(tmp_path, train, test, scale)
-    suite.run()
-    runs = json.loads((tmp_path / "results.json").read_text())["runs"]
+    runs = suite.run()["runs"]
 
     def mean(method: str, rate: float) -> float:
         return float(np.mean([r["accuracy"] for r in runs if (r["method"], r["rate"]) == (method, rate)]))
