@@ -120,6 +120,8 @@ def train_language_model(
     Raises:
         UserError: unreadable text, a folder of another configuration, or a loss that is not finite.
     """
+    if config.train.autocast == "fp16":
+        raise UserError("language models train without loss scaling; set train.autocast=bf16 or none in place of fp16")
     remember_config(config, exp_dir)
     _remember_text(tokenizer, {"text": text, "dev_text": dev_text}, exp_dir / "text.json")
     torch.manual_seed(config.train.seed)
@@ -140,7 +142,10 @@ def _remember_text(tokenizer: Tokenizer, files: dict[str, Sequence[Path]], path:
     Raises:
         UserError: other text or other symbols.
     """
-    now = {name: [str(p.resolve()) for p in paths] for name, paths in files.items()} | {"symbols": tokenizer.to_dict()}
+    now: dict[str, Any] = {"symbols": tokenizer.to_dict()}
+    for name, paths in files.items():
+        # The size tells a file that has changed; a missing one is told when it is read.
+        now[name] = [[str(p.resolve()), p.stat().st_size if p.is_file() else 0] for p in paths]
     if path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
         for name in now:

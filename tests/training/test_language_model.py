@@ -99,3 +99,18 @@ def test_text_that_fits_nothing_is_an_error(tmp_path: Path) -> None:
         encode_text([tmp_path / "text.txt"], TOKENIZER, tmp_path / "encoded", 400)
     with pytest.raises(UserError, match="no text at"):
         encode_text([tmp_path / "none.txt"], TOKENIZER, tmp_path / "encoded", 400)
+
+
+def test_a_folder_is_of_one_text(text: Path, tmp_path: Path) -> None:
+    config = config_from_dict(SETTINGS | {"train": SETTINGS["train"] | {"num_epochs": 1}}, "tests")
+    train_language_model(config, TOKENIZER, [text], [text], tmp_path / "lm")
+    with gzip.open(text, "at", encoding="utf-8") as file:
+        file.write("\nAB AB AB AB AB")
+    with pytest.raises(UserError, match="a training on other text; choose another --exp-dir"):
+        train_language_model(config, TOKENIZER, [text], [text], tmp_path / "lm")
+
+
+def test_half_precision_without_scaling_is_refused(text: Path, tmp_path: Path) -> None:
+    config = config_from_dict({"train": {"autocast": "fp16"}}, "tests")
+    with pytest.raises(UserError, match=r"set train\.autocast=bf16 or none"):
+        train_language_model(config, TOKENIZER, [text], [text], tmp_path / "lm")
