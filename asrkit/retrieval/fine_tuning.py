@@ -53,8 +53,9 @@ def fine_tune(model: Any, data: PassageData, questions: Sequence[Question], how:
     torch.manual_seed(how.seed)  # the model's own dropout
     usable = [q for q in questions if q.context is not None]
     optimizer = torch.optim.AdamW(model.parameters(), lr=how.lr)
-    batches = len(usable) // how.batch_size
-    steps = max(1, how.epochs * batches)
+    batch_size = min(how.batch_size, len(usable))
+    batches = len(usable) // batch_size
+    steps = how.epochs * batches
     warmup = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / (0.1 * steps), max(0.0, (steps - step) / (0.9 * steps)), 1.0)
     )
@@ -63,8 +64,8 @@ def fine_tune(model: Any, data: PassageData, questions: Sequence[Question], how:
         for epoch in range(how.epochs):
             order = torch.randperm(len(usable), generator=generator).tolist()
             total = 0.0
-            for start in range(0, batches * how.batch_size, how.batch_size):
-                batch = [usable[i] for i in order[start : start + how.batch_size]]
+            for start in range(0, batches * batch_size, batch_size):
+                batch = [usable[i] for i in order[start : start + batch_size]]
                 asked = [joined(q.query, q.contexts[q.context or 0], separator) for q in batch]
                 gold = torch.tensor([q.passage for q in batch], device=model.device)
                 vectors = [_embed(model, texts) for texts in (asked, [data.passages[q.passage] for q in batch])]
@@ -75,7 +76,7 @@ def fine_tune(model: Any, data: PassageData, questions: Sequence[Question], how:
                 warmup.step()
                 total += loss.item()
                 bar.advance(f"loss {loss.item():.3f}")
-            log(f"fine-tuning epoch {epoch + 1}: contrastive loss {total / max(1, batches):.3f}")
+            log(f"fine-tuning epoch {epoch + 1}: contrastive loss {total / batches:.3f}")
     model.eval()
 
 
