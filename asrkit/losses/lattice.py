@@ -9,6 +9,7 @@ backward variables of all utterances together.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -83,7 +84,9 @@ def lattice_loss(
 
 class _LatticeLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, blank, label, frame_lens, token_lens):  # type: ignore[no-untyped-def]
+    def forward(
+        ctx: Any, blank: torch.Tensor, label: torch.Tensor, frame_lens: torch.Tensor, token_lens: torch.Tensor
+    ) -> tuple[torch.Tensor, ...]:
         found = arc_posteriors(blank, label, frame_lens, token_lens)
         ctx.save_for_backward(found.blank, found.label)
         ctx.mark_non_differentiable(found.log_likelihood, found.blank, found.label)
@@ -91,7 +94,7 @@ class _LatticeLoss(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad, *_):  # type: ignore[no-untyped-def]
+    def backward(ctx: Any, grad: torch.Tensor, *_: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         blank, label = (-grad[:, None, None] * posterior.to(grad.dtype) for posterior in ctx.saved_tensors)
         return blank, label, None, None
 

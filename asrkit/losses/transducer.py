@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -88,7 +89,14 @@ def transducer_posteriors(
 
 class _TransducerLoss(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, logits, tokens, encoder_lens, token_lens, settings):  # type: ignore[no-untyped-def]
+    def forward(
+        ctx: Any,
+        logits: torch.Tensor,
+        tokens: torch.Tensor,
+        encoder_lens: torch.Tensor,
+        token_lens: torch.Tensor,
+        settings: _Settings,
+    ) -> torch.Tensor:
         blank, label = _arcs(logits, tokens, encoder_lens, token_lens, settings.blank_id)
         if not ctx.needs_input_grad[0]:
             return -log_likelihood(blank, label, encoder_lens, token_lens).to(blank.dtype)
@@ -99,7 +107,7 @@ class _TransducerLoss(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         logits, tokens, encoder_lens, token_lens, blank, label = ctx.saved_tensors
         blank, label = blank.to(grad.dtype), label.to(grad.dtype) * (1 + ctx.settings.fastemit_lambda)
         found = _gradient(logits, tokens, encoder_lens, token_lens, blank, label, grad, ctx.settings)

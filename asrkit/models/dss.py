@@ -12,6 +12,7 @@ Shape letters: B batch, T frames, H channels, N states, L kernel length, S direc
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -173,7 +174,7 @@ class _Powers(torch.autograd.Function):
     """The gradient needs the result alone: d e^{xk} / dx = k e^{xk}."""
 
     @staticmethod
-    def forward(ctx, re, im, number):  # type: ignore[no-untyped-def]
+    def forward(ctx: Any, re: torch.Tensor, im: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         out_re, out_im = (re.new_empty(number, *re.shape) for _ in range(2))
         out_re[0], out_im[0] = 1.0, 0.0
         done = 1
@@ -190,7 +191,7 @@ class _Powers(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad_re, grad_im):  # type: ignore[no-untyped-def]
+    def backward(ctx: Any, grad_re: torch.Tensor, grad_im: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         out_re, out_im = ctx.saved_tensors
         k = torch.arange(out_re.shape[0], dtype=out_re.dtype, device=out_re.device)
         by_re = (grad_re * out_re).addcmul_(grad_im, out_im)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -78,7 +79,14 @@ class _PackedJoint(torch.autograd.Function):
     """tanh(h_t ∘ g_u) for the real t and u of each utterance, written into one tensor once."""
 
     @staticmethod
-    def forward(ctx, encoder, predictor, frames, rows, multiply):  # type: ignore[no-untyped-def]
+    def forward(
+        ctx: Any,
+        encoder: torch.Tensor,
+        predictor: torch.Tensor,
+        frames: list[int],
+        rows: list[int],
+        multiply: bool,
+    ) -> torch.Tensor:
         out = encoder.new_empty(sum(t * u for t, u in zip(frames, rows, strict=True)), encoder.shape[2])
         combine = torch.mul if multiply else torch.add
         for b, t, u, part in _blocks(frames, rows, out.shape[1]):
@@ -90,7 +98,7 @@ class _PackedJoint(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):  # type: ignore[no-untyped-def]
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         encoder, predictor, out = ctx.saved_tensors
         frames, rows, multiply = ctx.sizes
         by_encoder = torch.zeros_like(encoder)
