@@ -18,7 +18,7 @@ from asrkit.cli.retrieve import pcas, retrieve
 from asrkit.cli.study import study
 from asrkit.cli.train import train
 from asrkit.errors import UserError
-from asrkit.training.allocator import restart_with_allocator
+from asrkit.training.cpu import keep_kernels, restart_with_allocator
 
 cli = click.Group(
     help="Speech recognition with transducers: one subcommand a stage.",
@@ -36,6 +36,7 @@ def main() -> None:
     """Runs the command; what the user can mend is one line and exit code 2."""
     if sys.argv[1:2] in (["train"], ["train-lm"]):
         restart_with_allocator()
+        keep_kernels()
     code = 0
     try:
         cli()

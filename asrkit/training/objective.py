@@ -116,6 +116,7 @@ def _torchaudio_lattice(
 ) -> torch.Tensor:
     from torchaudio.functional import rnnt_loss
 
+    encoder_out = encoder_out[:, : int(encoder_lens.max())]  # it takes no batch that is padded further
     logits = model.joiner(encoder_out, model.predictor(batch.tokens)).float().contiguous()
     return rnnt_loss(logits, batch.tokens.int(), encoder_lens.int(), batch.token_lens.int(), blank=0, reduction="sum")
 

@@ -1,7 +1,10 @@
-"""A memory allocator that training is faster with, where the machine has it.
+"""What a CPU trains faster with, since batches differ in length and each update brings other shapes.
 
-Batches differ in length, so each update asks for blocks of other sizes. glibc's malloc then spends a quarter of a
-CPU training searching its lists of free blocks; gperftools' tcmalloc (Debian: libtcmalloc-minimal4) does not.
+Memory: glibc's malloc spends a quarter of a training searching its lists of free blocks for ever other sizes;
+gperftools' tcmalloc (Debian: libtcmalloc-minimal4) does not.
+
+Kernels: oneDNN compiles a kernel for every new shape of a bf16 product and keeps the last 1024, which are those of
+about 30 batches. All shapes' are kept here, and padding makes them few (``loaders.PAD_FRAMES``).
 """
 
 from __future__ import annotations
@@ -11,11 +14,21 @@ import os
 import sys
 
 LIBRARIES = ("tcmalloc_minimal", "tcmalloc")
+KERNELS = 8192
+"""Of about 0.1 MB each."""
 
 
 def find_allocator() -> str | None:
     """The name of a tcmalloc that the loader finds, or none."""
     return next((found for name in LIBRARIES if (found := ctypes.util.find_library(name))), None)
+
+
+def keep_kernels() -> None:
+    """Lets oneDNN keep the kernels of many shapes; to be called before its first product.
+
+    Environment: an ``ONEDNN_PRIMITIVE_CACHE_CAPACITY`` that is set is left as it is.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))
 
 
 def restart_with_allocator() -> None:
