@@ -152,51 +152,69 @@ def vandermonde(coefficient: torch.Tensor, exponent: torch.Tensor, length: int) 
     Returns:
         (S, H, L).
     """
-    directions, channels = coefficient.shape[:2]
-    inner = 1 << round(math.log2(max(1.0, math.sqrt(length * directions)) + 1e-9))  # M
-    outer = -(-length // inner)
-    inner_re, inner_im = powers(exponent.real, exponent.imag, inner)  # (M, H, N)
-    outer_re, outer_im = powers(exponent.real * inner, exponent.imag * inner, outer)  # (L / M, H, N)
-    re, im = coefficient.real[:, None], coefficient.imag[:, None]  # (S, 1, H, N)
-    left_re = (re * outer_re - im * outer_im).flatten(0, 1).transpose(0, 1)  # (H, S L / M, N)
-    left_im = (re * outer_im + im * outer_re).flatten(0, 1).transpose(0, 1)
-    kernel = torch.bmm(left_re, inner_re.permute(1, 2, 0))  # (H, S L / M, M)
-    kernel = torch.baddbmm(kernel, left_im, inner_im.permute(1, 2, 0), alpha=-1)
-    return kernel.view(channels, directions, outer * inner)[:, :, :length].transpose(0, 1)
+    return _Vandermonde.apply(coefficient.real, coefficient.imag, exponent.real, exponent.imag, length)
 
 
-def powers(re: torch.Tensor, im: torch.Tensor, number: int) -> Pair:
-    """Real and imaginary part of e^{(re + i im) k} for k = 0 … number - 1, each (number, *re.shape)."""
-    return _Powers.apply(re, im, number)
+class _Vandermonde(torch.autograd.Function):
+    """With g the gradient of the kernel, that of c_n is Σ_k g_k e^{x_n k} and that of x_n is c_n Σ_k k g_k e^{x_n k}.
 
-
-class _Powers(torch.autograd.Function):
-    """The gradient needs the result alone: d e^{xk} / dx = k e^{xk}."""
+    Both sums are taken over j first, as matrix products, and over i then. (I = L / M below.)
+    """
 
     @staticmethod
-    def forward(ctx: Any, re: torch.Tensor, im: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        out_re, out_im = (re.new_empty(number, *re.shape) for _ in range(2))
-        out_re[0], out_im[0] = 1.0, 0.0
-        done = 1
-        while done < number:  # e^{x (done + k)} = e^{x done} e^{xk}: twice as many with every turn
-            new = slice(done, min(2 * done, number))
-            old = slice(0, new.stop - done)
-            size, angle = (re * done).exp(), im * done
-            factor_re, factor_im = size * angle.cos(), size * angle.sin()
-            torch.mul(out_re[old], factor_re, out=out_re[new]).addcmul_(out_im[old], factor_im, value=-1)
-            torch.mul(out_re[old], factor_im, out=out_im[new]).addcmul_(out_im[old], factor_re)
-            done = new.stop
-        ctx.save_for_backward(out_re, out_im)
-        return out_re, out_im
+    def forward(
+        ctx: Any, c_re: torch.Tensor, c_im: torch.Tensor, x_re: torch.Tensor, x_im: torch.Tensor, length: int
+    ) -> torch.Tensor:
+        directions, channels = c_re.shape[:2]
+        inner = 1 << round(math.log2(max(1.0, math.sqrt(length * directions)) + 1e-9))  # M
+        outer = -(-length // inner)
+        inner_re, inner_im = powers(x_re, x_im, inner)  # (M, H, N)
+        outer_re, outer_im = powers(x_re * inner, x_im * inner, outer)  # (I, H, N)
+        ctx.save_for_backward(c_re, c_im, inner_re, inner_im, outer_re, outer_im)
+        re, im = c_re[:, None], c_im[:, None]  # (S, 1, H, N)
+        left_re = (re * outer_re - im * outer_im).flatten(0, 1).transpose(0, 1)  # (H, S I, N)
+        left_im = (re * outer_im + im * outer_re).flatten(0, 1).transpose(0, 1)
+        kernel = torch.bmm(left_re, inner_re.permute(1, 2, 0))  # (H, S I, M)
+        kernel = torch.baddbmm(kernel, left_im, inner_im.permute(1, 2, 0), alpha=-1)
+        return kernel.view(channels, directions, outer * inner)[:, :, :length].transpose(0, 1)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, grad_re: torch.Tensor, grad_im: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        out_re, out_im = ctx.saved_tensors
-        k = torch.arange(out_re.shape[0], dtype=out_re.dtype, device=out_re.device)
-        by_re = (grad_re * out_re).addcmul_(grad_im, out_im)
-        by_im = (grad_im * out_re).addcmul_(grad_re, out_im, value=-1)
-        return *(torch.tensordot(k, part, dims=1) for part in (by_re, by_im)), None
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        c_re, c_im, inner_re, inner_im, outer_re, outer_im = ctx.saved_tensors
+        (directions, channels, length), (inner, outer) = grad.shape, (inner_re.shape[0], outer_re.shape[0])
+        g = F.pad(grad, (0, outer * inner - length)).transpose(0, 1).reshape(channels, directions * outer, inner)
+        i, j = (torch.arange(n, dtype=grad.dtype, device=grad.device) for n in (outer, inner))
+        both = torch.cat([g, g * j], dim=1)  # weights g and j g
+        shape = (channels, 2, directions, outer, -1)
+        # Sums over j, (I, 2, S, H, N): [:, 0] of g, [:, 1] of j g, and with M i times the former of k g.
+        re = torch.bmm(both, inner_re.transpose(0, 1)).view(shape).permute(3, 1, 2, 0, 4)
+        im = torch.bmm(both, inner_im.transpose(0, 1)).view(shape).permute(3, 1, 2, 0, 4)
+        first = (inner * i)[:, None, None, None]
+        re[:, 1].addcmul_(first, re[:, 0])
+        im[:, 1].addcmul_(first, im[:, 0])
+        by_re, by_im = outer_re[:, None, None], outer_im[:, None, None]
+        sum_re = (re * by_re).addcmul_(im, by_im, value=-1).sum(0)  # (2, S, H, N)
+        sum_im = (re * by_im).addcmul_(im, by_re).sum(0)
+        of_x_re = (c_re * sum_re[1] - c_im * sum_im[1]).sum(0)
+        of_x_im = -(c_re * sum_im[1] + c_im * sum_re[1]).sum(0)
+        return sum_re[0], -sum_im[0], of_x_re, of_x_im, None
+
+
+def powers(re: torch.Tensor, im: torch.Tensor, number: int) -> Pair:
+    """Real and imaginary part of e^{(re + i im) k} for k = 0 … number - 1, each (number, *re.shape); no gradient."""
+    out_re, out_im = (re.new_empty(number, *re.shape) for _ in range(2))
+    out_re[0], out_im[0] = 1.0, 0.0
+    done = 1
+    while done < number:  # e^{x (done + k)} = e^{x done} e^{xk}: twice as many with every turn
+        new = slice(done, min(2 * done, number))
+        old = slice(0, new.stop - done)
+        size, angle = (re * done).exp(), im * done
+        factor_re, factor_im = size * angle.cos(), size * angle.sin()
+        torch.mul(out_re[old], factor_re, out=out_re[new]).addcmul_(out_im[old], factor_im, value=-1)
+        torch.mul(out_re[old], factor_im, out=out_im[new]).addcmul_(out_im[old], factor_re)
+        done = new.stop
+    return out_re, out_im
 
 
 def convolve(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
@@ -216,7 +234,8 @@ def convolve(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
     if kernel.shape[0] == 2:  # place -1 - j on the circle
         both = both + F.pad(kernel[1].flip(-1), (size - length, 0))
     spectrum = torch.fft.rfft(x.transpose(1, 2), n=size) * torch.fft.rfft(both)  # (B, H, size / 2 + 1)
-    return torch.fft.irfft(spectrum, n=size)[..., :times].transpose(1, 2)
+    # In the order of x: what follows is slow across strides.
+    return torch.fft.irfft(spectrum, n=size)[..., :times].transpose(1, 2).contiguous()
 
 
 def fast_length(least: int) -> int:
