@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from lhotse import CutSet
 from lhotse.cut import Cut
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
@@ -18,6 +19,9 @@ from asrkit.data.nbest_label_smoothing import SMOOTHING, NbestLabelSmoothing
 from asrkit.errors import UserError
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.text.tokenizer import Tokenizer
+
+PAD_FRAMES = 16
+"""Batches are padded to a multiple of so many frames: matrix kernels are compiled anew for every new shape."""
 
 
 def transcript(cut: Cut) -> str:
@@ -45,20 +49,13 @@ def encode_transcript(tokenizer: Tokenizer, cut: Cut) -> list[int]:
         raise UserError(f"{cut.id}: {error}") from error
 
 
-PAD_FRAMES = 16
-"""Batches are padded to a multiple of so many frames: matrix kernels are compiled anew for every new shape."""
-
-
 def collate(
     features: Sequence[torch.Tensor], tokens: Sequence[Sequence[int]], cuts: Part, augmented: Counter[str]
 ) -> Batch:
     """Pads utterances of (T, F) features and U labels to one batch."""
-    longest = max(f.shape[0] for f in features)
-    x = features[0].new_zeros(len(features), -(-longest // PAD_FRAMES) * PAD_FRAMES, features[0].shape[1])
-    for i, f in enumerate(features):
-        x[i, : f.shape[0]] = f
+    x = pad_sequence(list(features), batch_first=True)
     return Batch(
-        features=x,
+        features=F.pad(x, (0, 0, 0, -x.shape[1] % PAD_FRAMES)),
         feature_lens=torch.tensor([f.shape[0] for f in features]),
         tokens=pad_sequence([torch.tensor(t, dtype=torch.int64) for t in tokens], batch_first=True),
         token_lens=torch.tensor([len(t) for t in tokens]),

@@ -3,8 +3,8 @@
 Memory: glibc's malloc spends a quarter of a training searching its lists of free blocks for ever other sizes;
 gperftools' tcmalloc (Debian: libtcmalloc-minimal4) does not.
 
-Kernels: oneDNN compiles a kernel for every new shape of a bf16 product and keeps the last 1024, which are those of
-about 30 batches. All shapes' are kept here, and padding makes them few (``loaders.PAD_FRAMES``).
+Kernels: oneDNN compiles a kernel for every new shape of a bf16 product and keeps the last 1024, which are soon used
+up. More are kept here, and padding makes the shapes few (``loaders.PAD_FRAMES``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import sys
 
 LIBRARIES = ("tcmalloc_minimal", "tcmalloc")
 KERNELS = 8192
-"""Of about 0.1 MB each."""
 
 
 def find_allocator() -> str | None:
