@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -43,9 +43,13 @@ class Process:
         dist.all_gather_object(values, value)
         return values
 
-    def sum(self, values: list[float]) -> list[float]:
-        """Element-wise sums over the processes."""
-        return [sum(column) for column in zip(*self.gather(values), strict=True)]
+    def total(self, counts: Mapping[str, T]) -> dict[str, T]:
+        """``counts`` of all processes, those of one name added."""
+        totals: dict[str, Any] = {}
+        for part in self.gather(counts):
+            for name, value in part.items():
+                totals[name] = totals.get(name, 0) + value
+        return totals
 
 
 def choose_device(device: str) -> torch.device:

@@ -10,7 +10,6 @@ import contextlib
 import gc
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,7 +87,7 @@ class LoopState:
     best_epoch: int = 0
     measurements_since_best: int = 0
     sums: dict[str, float] = field(default_factory=dict)
-    """This epoch's sums so far: losses, utterances, seconds of speech and of time."""
+    """This epoch's sums so far: losses, utterances, seconds of speech and of time; in a checkpoint of all processes."""
     augmented: dict[str, int] = field(default_factory=dict)
 
 
@@ -146,6 +145,8 @@ class Trainer:
         self.state = LoopState(**saved["loop"])
         if self.process.is_main:
             log(f"going on at epoch {self.state.epoch}, update {self.state.step} of it")
+        else:
+            self.state.sums, self.state.augmented = {}, {}  # the first process has those of all
 
     def _wrapped(self) -> nn.Module:
         """The model with its objective, as DDP where there are several processes."""
@@ -169,6 +170,7 @@ class Trainer:
             self.data.train_pipeline, self.bundle.tokenizer, train.seed, state.epoch, self.data.smoothing,
         )  # fmt: skip
         started, speech_before_s = time.monotonic(), state.sums.get("speech_s", 0.0)
+        clock, world_size = started, self.process.world_size
         batches = iterate(dataset, train.num_workers, state.step)
         with progress_bar(
             f"epoch {state.epoch}/{train.num_epochs}", len(plan), state.step, self.process.is_main
@@ -176,17 +178,19 @@ class Trainer:
             for step in range(state.step, len(plan)):
                 waited = time.monotonic()
                 loaded = self._checked(next(batches, LoaderError("the loader ended early")))
-                self._add("wait_s", time.monotonic() - waited)
+                self._add("wait_s", (time.monotonic() - waited) / world_size)
                 lr = self._learning_rate(state.epoch, step / len(plan))
                 self._update(loaded, [bool(part) for part in local[step]], plan[step], lr)
                 state.step, state.updates = step + 1, state.updates + 1
                 if self.hooks.after_step:
                     self.hooks.after_step(self.model, state.updates)
+                now = time.monotonic()
+                self._add("train_s", (now - clock) / world_size)
+                clock = now
                 bar.advance(self._status(lr, started, speech_before_s))
                 self._stop_if_asked()
                 if state.step % train.checkpoint_every_steps == 0 and state.step < len(plan):
                     self._save(CheckpointName(state.epoch, False, state.step))
-        self._add("train_s", time.monotonic() - started)
         self._finish_epoch(len(plan))
 
     def _update(self, batches: list[Batch], real: list[bool], update: Update, lr: float) -> None:
@@ -246,11 +250,7 @@ class Trainer:
             state.measurements_since_best += 1
             if wer < state.best_wer:
                 state.best_wer, state.best_epoch, state.measurements_since_best = wer, state.epoch, 0
-        names = sorted(state.sums)
-        sums = dict(zip(names, self.process.sum([state.sums[n] for n in names]), strict=True))
-        hits = Counter[str]()
-        for counts in self.process.gather(state.augmented):
-            hits.update(counts)
+        sums, hits = self.process.total(state.sums), self.process.total(state.augmented)
         if self.metrics:
             self._report(num_updates, wer, sums, hits)
         finished = CheckpointName(state.epoch, True)
@@ -258,12 +258,11 @@ class Trainer:
         self._save(finished)
         self._stop_if_asked(saved=True)
 
-    def _report(self, num_updates: int, wer: float | None, sums: dict[str, float], hits: Counter[str]) -> None:
+    def _report(self, num_updates: int, wer: float | None, sums: dict[str, float], hits: dict[str, int]) -> None:
         assert self.metrics
-        names = self.data.augmentation_names
-        world, number = self.process.world_size, sums["utterances"]
-        seconds = sums["train_s"] / world
-        wait_share = sums["wait_s"] / world / seconds
+        number, seconds = sums["utterances"], sums["train_s"]
+        wait_share = sums["wait_s"] / seconds
+        augmented = {name: hits.get(name, 0) for name in self.data.augmentation_names}
         line = {
             "epoch": self.state.epoch,
             "updates": num_updates,
@@ -273,11 +272,11 @@ class Trainer:
             "seconds": round(seconds, 3),
             "speech_s": round(sums["speech_s"], 2),
             "wait_share": round(wait_share, 4),
-            "augmented": {name: hits[name] for name in names},
+            "augmented": augmented,
             "utterances": int(number),
         }
         self.metrics.epoch(line)
-        shares = [f"{name} {hits[name]}/{int(number)}" for name in names]
+        shares = [f"{name} {count}/{int(number)}" for name, count in augmented.items()]
         measured = "-" if wer is None else f"{wer:.2f} %"
         log(
             f"epoch {self.state.epoch}: loss {sums['loss'] / number:.3f}, dev WER {measured}, lr {line['lr']:.2e}, "
@@ -323,11 +322,12 @@ class Trainer:
         return loaded
 
     def _save(self, name: CheckpointName) -> None:
+        totals = {"sums": self.process.total(self.state.sums), "augmented": self.process.total(self.state.augmented)}
         if self.process.is_main:
             state = {
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": self.scaler.state_dict(),
-                "loop": dict(vars(self.state)),
+                "loop": vars(self.state) | totals,
             }
             self.checkpoints.save(name, self.bundle, state, self.state.best_epoch)
 

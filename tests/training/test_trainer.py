@@ -23,7 +23,7 @@ from asrkit.models.transducer import Transducer
 from asrkit.training.objective import Losses, transducer_objective
 from asrkit.training.progress import read_metrics
 from asrkit.training.run import run_training
-from asrkit.training.trainer import Hooks, parameter_groups
+from asrkit.training.trainer import Hooks, Stopped, parameter_groups
 from tests.training.conftest import Workshop
 
 
@@ -85,6 +85,17 @@ def test_two_processes_equal_one_with_all_of_the_batch(workshop: Workshop) -> No
     lines = [read_metrics(workshop.folder / exp / "metrics.jsonl")[-1] for exp in ("one", "two")]
     assert lines[0]["utterances"] == lines[1]["utterances"] == 24
     assert lines[0]["loss"]["loss"] == pytest.approx(lines[1]["loss"]["loss"], rel=1e-4)
+
+
+def test_a_run_stopped_within_an_epoch_goes_on_with_more_processes(workshop: Workshop) -> None:
+    def stop(model: torch.nn.Module, updates: int) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Stopped):
+        run_training(workshop.config(), workshop.data_dir, workshop.folder / "more", Hooks(after_step=stop))
+    assert "going on at epoch 1, update 1 of it" in workshop.finish("more", processes=2)
+    lines = read_metrics(workshop.folder / "more" / "metrics.jsonl")
+    assert [line["utterances"] for line in lines] == [24, 24, 24]
 
 
 def test_a_loader_error_ends_all_processes_in_one_line(workshop: Workshop) -> None:
