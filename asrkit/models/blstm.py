@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 from asrkit.models.dropout import Dropout
 from asrkit.models.encoder import Encoder
@@ -33,21 +32,30 @@ class BlstmEncoder(Encoder):
 
     def forward(self, x: torch.Tensor, x_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, T, F) features and (B,) lengths to (B, T, D), zero in the padding, and the same lengths."""
-        packed = pack_padded_sequence(x, x_lens.cpu(), batch_first=True, enforce_sorted=False)
-        data = packed.data
+        frame = torch.arange(x.shape[1], device=x.device)[:, None]
+        is_real = frame < x_lens
+        # Each utterance back to front, its padding still last: packed sequences would do without, but leave the
+        # fused kernels of a CPU.
+        backwards = torch.where(is_real, x_lens - 1 - frame, frame)[..., None]
+        x = x.transpose(0, 1)
         for layer in self.layers:
-            data = self.dropout(self._run(layer, data, packed.batch_sizes))
-        done = PackedSequence(data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)
-        return pad_packed_sequence(done, batch_first=True, total_length=x.shape[1])[0], x_lens
+            x = self.dropout(self._run(layer, x, backwards))
+        return x.transpose(0, 1) * is_real.T[..., None], x_lens
 
-    def _run(self, layer: nn.Module, data: torch.Tensor, batch_sizes: torch.Tensor) -> torch.Tensor:
-        """One layer over packed (N, F) frames."""
+    def _run(self, layer: nn.Module, x: torch.Tensor, backwards: torch.Tensor) -> torch.Tensor:
+        """One layer, (T, B, F) to (T, B, D)."""
         weights = [
             self._dropped(weight) if name.startswith("weight_hh") else weight
             for name, weight in layer.named_parameters()
         ]
-        state = data.new_zeros(2, int(batch_sizes[0]), self.output_dim // 2)
-        return torch.lstm(data, batch_sizes, (state, state), weights, True, 1, 0.0, self.training, True)[0]
+        state = x.new_zeros(1, x.shape[1], self.output_dim // 2)
+
+        def one_way(x: torch.Tensor, weights: list[torch.Tensor]) -> torch.Tensor:
+            return torch.lstm(x, (state, state), weights, True, 1, 0.0, self.training, False, False)[0]
+
+        forth = one_way(x, weights[:4])
+        back = one_way(x.gather(0, backwards.expand_as(x)), weights[4:])
+        return torch.cat([forth, back.gather(0, backwards.expand_as(back))], dim=-1)
 
     def _dropped(self, weight: torch.Tensor) -> torch.Tensor:
         if not (self.training and self.drop_connect):
