@@ -81,8 +81,10 @@ def test_blstm_is_torchs() -> None:
     for layer, module in enumerate(encoder.layers):
         for name, weight in module.named_parameters():
             getattr(reference, name.replace("_l0", f"_l{layer}")).data.copy_(weight)
-    x = torch.randn(2, 9, 4)
-    assert torch.allclose(encoder(x, torch.tensor([9, 9]))[0], reference(x)[0], atol=1e-6)
+    x, lens = torch.randn(2, 9, 4), torch.tensor([9, 5])
+    packed = torch.nn.utils.rnn.pack_padded_sequence(x, lens, batch_first=True)
+    expected, _ = torch.nn.utils.rnn.pad_packed_sequence(reference(packed)[0], batch_first=True)
+    assert torch.allclose(encoder(x, lens)[0], expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(
