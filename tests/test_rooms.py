@@ -11,7 +11,7 @@ ROOMS = [
     "text", "features", "losses", "models", "quantization", "data", "decoding", "scoring", "distributed", "training",
     "export", "corpora", "studies", "retrieval", "cli",
 ]  # fmt: skip
-GROUND = {"errors", "files", "masking"}
+GROUND = {"errors", "figures", "files", "masking"}
 """Modules that every room may use."""
 CONFIG_READERS = {"cli", "training"}
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from asrkit.figures import figure
 from asrkit.models.dss import DssKernel
 
 
@@ -42,15 +43,11 @@ def dss_spectra(model: nn.Module) -> list[LayerSpectrum]:
 
 def plot_dss_spectra(spectra: list[LayerSpectrum], path: Path) -> None:
     """Draws attenuations and frequencies against the index of the state, a line a layer."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for number, layer in enumerate(spectra, 1):
-        left.plot(layer.attenuations, label=f"layer {number}")
-        right.plot(layer.frequencies, label=f"layer {number}: slope {layer.slope:.2f}")
-    for axes, title in ((left, "attenuation -Re λ"), (right, "frequency Im λ")):
-        axes.set_xlabel("state n")
-        axes.set_ylabel(title)
-        axes.legend(fontsize="small")
-    figure.savefig(path)
+    with figure(path, 1, 2) as (left, right):
+        for number, layer in enumerate(spectra, 1):
+            left.plot(layer.attenuations, label=f"layer {number}")
+            right.plot(layer.frequencies, label=f"layer {number}: slope {layer.slope:.2f}")
+        for axes, title in ((left, "attenuation -Re λ"), (right, "frequency Im λ")):
+            axes.set_xlabel("state n")
+            axes.set_ylabel(title)
+            axes.legend(fontsize="small")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from asrkit.errors import UserError
+from asrkit.figures import figure
 from asrkit.files import write_text
 from asrkit.retrieval.encoders import SentenceEncoder, load_model
 from asrkit.retrieval.fine_tuning import fine_tune
@@ -27,7 +28,6 @@ from asrkit.retrieval.questions import PassageData, Question, read_data, with_co
 from asrkit.retrieval.retrievers import Bm25Retriever, DenseRetriever, Retriever
 from asrkit.retrieval.settings import RetrievalSettings, RetrieverSettings
 from asrkit.studies.claims import Claim, results_page, verdict
-from asrkit.studies.figures import figure
 from asrkit.studies.suite import run_once
 from asrkit.training.progress import log, progress_bar
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from asrkit.decoding.density_ratio import FusionWeights
+from asrkit.figures import figure
 from asrkit.scoring.wer import word_errors
 
 
@@ -78,28 +79,20 @@ def grid_table(points: Sequence[GridPoint]) -> str:
 
 def plot_grid(points: Sequence[GridPoint], path: Path) -> None:
     """The surface of :func:`grid_table` as a picture, its lowest point marked."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
     sources = sorted({p.weights.source for p in points})
     targets = sorted({p.weights.target for p in points})
     best = _best_over_length(points)
     values = np.array([[best[mu, lam] for lam in targets] for mu in sources])
-    figure, axes = plt.subplots(figsize=(6.4, 4.8))
-    image = axes.imshow(values, origin="lower", aspect="auto", cmap="viridis_r")
-    axes.set_xticks(range(len(targets)), [f"{lam:g}" for lam in targets])
-    axes.set_yticks(range(len(sources)), [f"{mu:g}" for mu in sources])
-    axes.set_xlabel("weight of the external language model, λ")
-    axes.set_ylabel("weight of the source language model, μ")
     low = points[0]
-    axes.plot(targets.index(low.weights.target), sources.index(low.weights.source), "r*", markersize=14)
-    axes.set_title(f"n-best rescoring, ρ at its best: {low.wer:.2f} % at ρ = {low.weights.length:g}")
-    figure.colorbar(image, label="WER %")
-    figure.tight_layout()
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+    with figure(path, 1, 1) as (axes,):
+        image = axes.imshow(values, origin="lower", aspect="auto", cmap="viridis_r")
+        axes.set_xticks(range(len(targets)), [f"{lam:g}" for lam in targets])
+        axes.set_yticks(range(len(sources)), [f"{mu:g}" for mu in sources])
+        axes.set_xlabel("weight of the external language model, λ")
+        axes.set_ylabel("weight of the source language model, μ")
+        axes.plot(targets.index(low.weights.target), sources.index(low.weights.source), "r*", markersize=14)
+        axes.set_title(f"n-best rescoring, ρ at its best: {low.wer:.2f} % at ρ = {low.weights.length:g}")
+        axes.figure.colorbar(image, label="WER %")
 
 
 def _best_over_length(points: Sequence[GridPoint]) -> dict[tuple[float, float], float]:

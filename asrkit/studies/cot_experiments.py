@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from asrkit.figures import band, figure
 from asrkit.studies.cot import (
     Noise,
     Prompts,
@@ -32,7 +33,6 @@ from asrkit.studies.cot import (
     with_tokens,
 )
 from asrkit.studies.cot_claims import claims
-from asrkit.studies.figures import band, figure
 from asrkit.studies.fits import first_below, power_law
 from asrkit.studies.one_layer import Tensors
 from asrkit.studies.suite import conduct, run_once

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from asrkit.studies.figures import band, figure
+from asrkit.figures import band, figure
 from asrkit.studies.fits import first_below, power_law
 from asrkit.studies.icl import (
     Prompts,

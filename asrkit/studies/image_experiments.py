@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from asrkit.data.soft_random_sampling import expected_coverage, soft_random_sample
+from asrkit.figures import band, figure
 from asrkit.studies.cifar10 import Images, read_cifar10
-from asrkit.studies.figures import band, figure
 from asrkit.studies.image_claims import claims
 from asrkit.studies.image_classification import (
     METHODS,

@@ -1,4 +1,4 @@
-"""Figures of the studies: panels, lines with bands over seeds."""
+"""Pictures as files: panels, lines with bands over seeds."""
 
 from __future__ import annotations
 
@@ -15,19 +15,13 @@ from asrkit.files import atomic_path
 @contextmanager
 def figure(path: Path, rows: int, columns: int) -> Iterator[list[Any]]:
     """Axes of ``rows`` × ``columns`` panels, row by row; the picture is written when the block ends."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    made, axes = plt.subplots(rows, columns, figsize=(5.2 * columns, 3.8 * rows), squeeze=False)
-    try:
-        yield list(axes.flat)
-        made.tight_layout()
-        with atomic_path(path) as temporary:
-            made.savefig(temporary, dpi=120)
-    finally:
-        plt.close(made)
+    made = Figure(figsize=(5.2 * columns, 3.8 * rows), layout="constrained")
+    axes = made.subplots(rows, columns, squeeze=False)
+    yield list(axes.flat)
+    with atomic_path(path) as temporary:
+        made.savefig(temporary, dpi=120)
 
 
 def band(axes: Any, x: Sequence[float], values: np.ndarray, label: str) -> None:
