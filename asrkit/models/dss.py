@@ -233,9 +233,29 @@ def convolve(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
     both = F.pad(kernel[0], (0, size - length))
     if kernel.shape[0] == 2:  # place -1 - j on the circle
         both = both + F.pad(kernel[1].flip(-1), (size - length, 0))
-    spectrum = torch.fft.rfft(x.transpose(1, 2), n=size) * torch.fft.rfft(both)  # (B, H, size / 2 + 1)
-    # In the order of x: what follows is slow across strides.
-    return torch.fft.irfft(spectrum, n=size)[..., :times].transpose(1, 2).contiguous()
+    return _CircularConvolution.apply(x, both)
+
+
+class _CircularConvolution(torch.autograd.Function):
+    """(B, T, H) by (H, size): both gradients are products of spectra too, which autograd takes twice as long for."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+        size = kernel.shape[1]
+        of_x, of_kernel = torch.fft.rfft(x.transpose(1, 2), n=size), torch.fft.rfft(kernel)  # (B, H, F), (H, F)
+        ctx.save_for_backward(of_x, of_kernel)
+        ctx.size = size
+        # In the order of x: what follows is slow across strides.
+        return torch.fft.irfft(of_x * of_kernel, n=size)[..., : x.shape[1]].transpose(1, 2).contiguous()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        of_x, of_kernel = ctx.saved_tensors
+        of_grad = torch.fft.rfft(grad.transpose(1, 2), n=ctx.size)
+        x_grad = torch.fft.irfft(of_grad * of_kernel.conj(), n=ctx.size)[..., : grad.shape[1]]
+        kernel_grad = torch.fft.irfft((of_grad * of_x.conj()).sum(0), n=ctx.size)
+        return x_grad.transpose(1, 2).contiguous(), kernel_grad
 
 
 def fast_length(least: int) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import ctypes.util
 import os
 import sys
+from collections.abc import Sequence
 
 LIBRARIES = ("tcmalloc_minimal", "tcmalloc")
 KERNELS = 8192
@@ -30,12 +31,14 @@ def keep_kernels() -> None:
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))
 
 
-def restart_with_allocator() -> None:
-    """Starts this command again with tcmalloc in place of malloc; returns where there is none or it is in already.
+def restart_with_allocator(arguments: Sequence[str]) -> None:
+    """Starts Python again with tcmalloc in place of malloc; returns where there is none or it is in already.
+
+    Args:
+        arguments: of Python, that make the same command.
 
     Environment: a ``LD_PRELOAD`` that is set, if only to nothing, is left as it is.
     """
     library = find_allocator() if sys.platform == "linux" and "LD_PRELOAD" not in os.environ else None
     if library:
-        arguments = [sys.executable, "-m", "asrkit", *sys.argv[1:]]
-        os.execve(sys.executable, arguments, os.environ | {"LD_PRELOAD": library})
+        os.execve(sys.executable, [sys.executable, *arguments], os.environ | {"LD_PRELOAD": library})

@@ -110,6 +110,14 @@ def test_impulse_meets_both_kernels_and_nothing_wraps() -> None:
         assert y[t].item() == pytest.approx(expected.item(), abs=1e-12)
 
 
+@pytest.mark.parametrize("directions", [1, 2])
+def test_gradients_of_the_convolution(directions: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(3, 9, 2, dtype=torch.float64, requires_grad=True)
+    kernel = torch.randn(directions, 2, 7, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(convolve, (x, kernel))
+
+
 @pytest.mark.parametrize(("form", "kernel_length"), [("exp", 0), ("softmax", 24)])
 def test_layer_ignores_padding(form: str, kernel_length: int) -> None:
     torch.manual_seed(0)

@@ -15,20 +15,19 @@ from asrkit.training import cpu
 def test_restart(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[str, list[str], dict[str, str]]] = []
     monkeypatch.setattr(os, "execve", lambda *arguments: calls.append(arguments))
-    monkeypatch.setattr(sys, "argv", ["asrkit", "train", "--data-dir", "somewhere"])
     monkeypatch.setattr(cpu, "find_allocator", lambda: "libtcmalloc_minimal.so.4")
     monkeypatch.setenv("LD_PRELOAD", "")
-    cpu.restart_with_allocator()
+    cpu.restart_with_allocator(["-m", "asrkit", "train"])
     assert calls == [], "what the user set stays"
     monkeypatch.delenv("LD_PRELOAD")
     monkeypatch.setattr(sys, "platform", "linux")
-    cpu.restart_with_allocator()
+    cpu.restart_with_allocator(["-m", "asrkit", "train"])
     ((program, arguments, environment),) = calls
     assert program == sys.executable
-    assert arguments == [sys.executable, "-m", "asrkit", "train", "--data-dir", "somewhere"]
+    assert arguments == [sys.executable, "-m", "asrkit", "train"]
     assert environment["LD_PRELOAD"] == "libtcmalloc_minimal.so.4"
     monkeypatch.setattr(cpu, "find_allocator", lambda: None)
-    cpu.restart_with_allocator()
+    cpu.restart_with_allocator(["-m", "asrkit", "train"])
     assert len(calls) == 1
 
 

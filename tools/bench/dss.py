@@ -24,6 +24,7 @@ from measure import alternate, peak_in_new_process
 from training import training_step
 
 from asrkit.models.dss import DssKernel, convolve
+from asrkit.training.cpu import restart_with_allocator
 
 CHANNELS, STATES = 768, 96
 LENGTHS = (250, 1000, 4000)
@@ -65,6 +66,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print a JSON object as the last line")
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
+    restart_with_allocator(sys.argv)  # as asrkit train does
     cases = []
     torch.set_num_threads(1)
     for length in LENGTHS:

@@ -22,6 +22,7 @@ from asrkit.config_files import load_config
 from asrkit.data.batching import Batch
 from asrkit.models.transducer import num_parameters
 from asrkit.training.build import build_model
+from asrkit.training.cpu import restart_with_allocator
 from asrkit.training.objective import transducer_objective
 
 CONFIG = Path(__file__).resolve().parents[2] / "conf" / "model" / "conformer_4m.yaml"
@@ -61,6 +62,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print a JSON object as the last line")
     parser.add_argument("--repeats", type=int, default=10)
     arguments = parser.parse_args()
+    restart_with_allocator(sys.argv)  # as asrkit train does
     made = {autocast: training_step(80, autocast, []) for autocast in ("none", "bf16")}
     seconds = alternate({name: step for name, (step, _) in made.items()}, arguments.repeats, warm_up=2)
     speeds = {name: step() / seconds[name] for name, (step, _) in made.items()}
