@@ -5,7 +5,7 @@ recipe_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 corpus="speechocean762 librispeech_subset"
 corpus_dir=
 config=$recipe_dir/conf/conformer.yaml
-processes=2
+processes=1
 last_stage=9
 more_stages='        7 language models                8 weights on each dev      9 each test with each fusion
         --corpus-dir holds speechocean762/, librispeech/ and lm_text/novels.txt.gz'

@@ -5,5 +5,5 @@ recipe_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 corpus=speechocean762
 corpus_dir=
 config=$recipe_dir/conf/conformer.yaml
-processes=2
+processes=1
 source "$recipe_dir/../../tools/recipe.sh"
