@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from unittest.mock import patch
 
 
 def alternate(functions: Mapping[str, Callable[[], object]], repeats: int, warm_up: int = 1) -> dict[str, float]:
@@ -25,9 +26,9 @@ def alternate(functions: Mapping[str, Callable[[], object]], repeats: int, warm_
 
 def peak_in_new_process(make: Callable[..., Callable[[], object]], *arguments: object) -> float:
     """:func:`peak_mib` of what ``make`` returns, in a process that has done nothing else, on one thread."""
-    # Freed memory goes back at once, so that the peak is that of what is in use.
-    os.environ |= {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
+    # Freed memory goes back at once, which only glibc's malloc can, so that the peak is that of what is in use.
+    settings = {"LD_PRELOAD": "", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    with patch.dict(os.environ, settings), multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak, (make, arguments))
 
 
