@@ -43,7 +43,7 @@ def transducer_loss(
 
     Args:
         logits: (B, T', U + 1, V) of any floating type, or packed (N, V): for each utterance its T'_b · (U_b + 1)
-            rows, frame after frame, and nothing for padding. Softmax is computed in float32 at least.
+            rows, frame after frame, then any number of rows of padding. Softmax is computed in float32 at least.
         tokens: (B, U).
         encoder_lens: (B,), at least 1.
         token_lens: (B,).
@@ -188,6 +188,6 @@ def _check(
         fits = logits.shape[0] == wanted[0] and logits.shape[1] >= wanted[1] and logits.shape[2] >= wanted[2]
     else:
         wanted = (int((encoder_lens * (token_lens + 1)).sum()),)
-        fits = logits.shape[0] == wanted[0]
+        fits = logits.shape[0] >= wanted[0]
     if not fits:
         raise ValueError(f"logits of shape {tuple(logits.shape)} do not hold the lattices {wanted} of the lengths")

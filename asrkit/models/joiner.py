@@ -11,6 +11,9 @@ from torch import nn
 from asrkit.losses.pruned_transducer import prune
 from asrkit.losses.transducer import BLOCK_ELEMENTS
 
+PAD_ROWS = 1024
+"""The packed joint is padded to a multiple of so many rows: matrix kernels are compiled anew for every new shape."""
+
 
 class Joiner(nn.Module):
     """Logits of W_out tanh(W_enc h ∘ W_pred g), ∘ a sum or an element-wise product.
@@ -59,7 +62,7 @@ class Joiner(nn.Module):
             token_lens: (B,).
 
         Returns:
-            (N, V): T'_b · (U_b + 1) rows an utterance, frame after frame.
+            (N, V): T'_b · (U_b + 1) rows an utterance, frame after frame, and padding up to a multiple of ``PAD_ROWS``.
         """
         joint = _PackedJoint.apply(
             self.encoder_proj(encoder_out),
@@ -87,7 +90,9 @@ class _PackedJoint(torch.autograd.Function):
         rows: list[int],
         multiply: bool,
     ) -> torch.Tensor:
-        out = encoder.new_empty(sum(t * u for t, u in zip(frames, rows, strict=True)), encoder.shape[2])
+        real = sum(t * u for t, u in zip(frames, rows, strict=True))
+        out = encoder.new_empty(-(-real // PAD_ROWS) * PAD_ROWS, encoder.shape[2])
+        out[real:] = 0.0
         combine = torch.mul if multiply else torch.add
         for b, t, u, part in _blocks(frames, rows, out.shape[1]):
             combine(encoder[b, t, None], predictor[b, None, :u], out=out[part].view(-1, u, out.shape[1]))

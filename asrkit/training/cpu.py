@@ -4,7 +4,8 @@ Memory: glibc's malloc spends a quarter of a training searching its lists of fre
 gperftools' tcmalloc (Debian: libtcmalloc-minimal4) does not.
 
 Kernels: oneDNN compiles a kernel for every new shape of a bf16 product and keeps the last 1024, which are soon used
-up. More are kept here, and padding makes the shapes few (``loaders.PAD_FRAMES``).
+up; from then on each new one is a search through all for the oldest. So many are kept here that a training does not
+get there, and padding makes the shapes few (``loaders.PAD_FRAMES``, ``joiner.PAD_ROWS``).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 from collections.abc import Sequence
 
 LIBRARIES = ("tcmalloc_minimal", "tcmalloc")
-KERNELS = 8192
+KERNELS = 1 << 16
 
 
 def find_allocator() -> str | None:

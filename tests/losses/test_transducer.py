@@ -58,11 +58,13 @@ def test_gradient_is_the_derivative(packed: bool) -> None:
 
 def test_packed_is_padded_without_padding() -> None:
     logits, tokens, frame_lens, token_lens = random_lattices((5, 30, 12, 7))
-    padded, packed = logits.clone().requires_grad_(), pack(logits, frame_lens, token_lens).requires_grad_()
+    padded, packed = logits.clone().requires_grad_(), pack(logits, frame_lens, token_lens)
+    packed = torch.cat([packed, torch.full((5, 7), torch.inf)]).requires_grad_()  # rows of padding
     for x in (padded, packed):
         transducer_loss(x, tokens, frame_lens, token_lens, reduction="sum").backward()
     assert padded.grad is not None and packed.grad is not None
-    assert torch.equal(pack(padded.grad, frame_lens, token_lens), packed.grad)
+    assert torch.equal(pack(padded.grad, frame_lens, token_lens), packed.grad[:-5])
+    assert not packed.grad[-5:].any()
 
 
 def test_neither_padding_nor_the_batch_changes_an_utterance() -> None:
