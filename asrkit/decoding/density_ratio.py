@@ -10,10 +10,11 @@ The terms are added with each label; blank has none, and leaves the language mod
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
-from asrkit.models.language_model import LstmLanguageModel, line_log_probs
+from asrkit.models.language_model import LstmLanguageModel, LstmSteps, line_log_probs
 from asrkit.models.transducer import Transducer
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -47,7 +48,7 @@ class Fusion:
 
     def initial_state(self, number: int) -> list[torch.Tensor]:
         """States of both models before any label, each (N, ...)."""
-        return [part for lm in self._models() for part in lm.initial_state(number)]
+        return [part for steps in self._steps.values() for part in steps.initial_state(number)]
 
     def step(
         self, transducer: Transducer, projection: torch.Tensor, tokens: torch.Tensor, states: list[torch.Tensor]
@@ -66,11 +67,9 @@ class Fusion:
         nothing = projection.new_zeros(len(tokens), transducer.vocab_size)
         scores = {"source": nothing, "target": nothing}
         after: list[torch.Tensor] = []
-        for name, lm in (("source", self.source), ("target", self.target)):
-            if lm is None:
-                continue
-            number = len(lm.initial_state(1))
-            scores[name], state = lm.step(tokens, tuple(states[len(after) : len(after) + number]))
+        for name, steps in self._steps.items():
+            number = len(steps.initial_state(1))
+            scores[name], state = steps.step(tokens, tuple(states[len(after) : len(after) + number]))
             after += state
         if self.internal:
             scores["source"] = internal_log_probs(transducer, projection)
@@ -91,8 +90,10 @@ class Fusion:
             source = log_probs.gather(2, tokens.unsqueeze(2)).squeeze(2).masked_fill(padding, 0.0).sum(1)
         return source, target
 
-    def _models(self) -> list[LstmLanguageModel]:
-        return [lm for lm in (self.source, self.target) if lm is not None]
+    @cached_property
+    def _steps(self) -> dict[str, LstmSteps]:
+        models = {"source": self.source, "target": self.target}
+        return {name: LstmSteps(lm) for name, lm in models.items() if lm is not None}
 
 
 def internal_log_probs(transducer: Transducer, projection: torch.Tensor) -> torch.Tensor:

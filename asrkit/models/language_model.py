@@ -43,29 +43,53 @@ class LstmLanguageModel(nn.Module):
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Log probabilities (B, U + 1, V) of each next symbol; tokens (B, U), padded with anything."""
-        out, _ = self._run(F.pad(tokens, (1, 0), value=BOUNDARY_ID), self.initial_state(len(tokens)))
-        return out
+        embedded = x = self.dropout(self.embedding(F.pad(tokens, (1, 0), value=BOUNDARY_ID)))
+        for n, layer in enumerate(self.layers):
+            x = self.dropout(layer(x if n == 0 else torch.cat([x, embedded], dim=-1))[0])
+        return self.log_probs(x)
+
+    def log_probs(self, x: torch.Tensor) -> torch.Tensor:
+        """The last layer's output (..., hidden) to log probabilities (..., V)."""
+        logits = self.out(self.bottleneck(x))
+        return torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)
+
+
+class LstmSteps:
+    """An LSTM language model one symbol at a time, for searches: without gradient, weights as they were when made.
+
+    What a symbol adds to a layer's gates is looked up, so that a step is one product for the first layer and two for
+    each other one.
+    """
+
+    def __init__(self, model: LstmLanguageModel) -> None:
+        self.model = model
+        embedding = model.embedding.weight
+        self.width = embedding.shape[1]
+        self.weights: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        """A layer's table (V, 4 · hidden), and its weights (hidden, 4 · hidden) on its state and on the layer below."""
+        for layer in model.layers:
+            from_input, from_state, bias, state_bias = (parameter.detach() for parameter in layer.parameters())
+            # The embedding is the last part of what a layer reads, and the first layer reads nothing else.
+            table = F.linear(embedding.detach(), from_input[:, -self.width :], bias + state_bias)
+            self.weights.append((table, from_state.t(), from_input[:, : -self.width].t()))
 
     def initial_state(self, number: int) -> State:
         """Before the line begins: h and c of each layer, (N, hidden)."""
-        weight = self.embedding.weight
-        return tuple(weight.new_zeros(number, weight.shape[1]) for _ in range(2 * len(self.layers)))
+        return tuple(self.weights[0][0].new_zeros(number, self.width) for _ in range(2 * len(self.weights)))
 
+    @torch.no_grad()
     def step(self, tokens: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
         """Reads one symbol (N,) more (the boundary first): log probabilities (N, V) of the next one, and the state."""
-        out, state = self._run(tokens[:, None], state)
-        return out[:, 0], state
-
-    def _run(self, tokens: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
-        embedded = x = self.dropout(self.embedding(tokens))
+        x = self.weights[0][0].new_empty(len(tokens), 0)
         after: list[torch.Tensor] = []
-        for n, layer in enumerate(self.layers):
-            h, c = (part.unsqueeze(0).contiguous() for part in state[2 * n : 2 * n + 2])
-            x, (h, c) = layer(x if n == 0 else torch.cat([x, embedded], dim=-1), (h, c))
-            x = self.dropout(x)
-            after += [h[0], c[0]]
-        logits = self.out(self.bottleneck(x))
-        return torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1), tuple(after)
+        for n, (table, from_state, from_below) in enumerate(self.weights):
+            h, c = state[2 * n : 2 * n + 2]
+            gates = torch.addmm(table[tokens], h, from_state).addmm_(x, from_below)
+            input, forget, cell, out = gates.chunk(4, dim=1)
+            c = torch.addcmul(forget.sigmoid() * c, input.sigmoid(), cell.tanh())
+            x = out.sigmoid() * c.tanh()
+            after += [x, c]
+        return self.model.log_probs(x), tuple(after)
 
 
 class TransformerLanguageModel(nn.Module):

@@ -9,7 +9,7 @@ from asrkit.decoding import histories
 from asrkit.decoding.beam_search import BeamOptions, beam_search, modified_beam_search
 from asrkit.decoding.density_ratio import Fusion, FusionWeights, internal_log_probs
 from asrkit.decoding.nbest import posteriors, rescore
-from asrkit.models.language_model import LstmLanguageModel, TransformerLanguageModel, line_log_probs
+from asrkit.models.language_model import LstmLanguageModel, LstmSteps, State, TransformerLanguageModel, line_log_probs
 from tests.conftest import tiny_model
 from tests.decoding.test_search import encoded, forward_log_prob, talkative
 
@@ -85,13 +85,13 @@ def test_a_language_model_reads_each_history_once(monkeypatch: pytest.MonkeyPatc
     model = talkative(tiny_model(vocab_size=3, dtype=torch.float64))
     target = language_model(1)
     read: list[int] = []
-    step = target.step
+    step = LstmSteps.step
 
-    def counted(tokens: torch.Tensor, state: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    def counted(self: LstmSteps, tokens: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
         read.append(len(tokens))
-        return step(tokens, state)
+        return step(self, tokens, state)
 
-    monkeypatch.setattr(target, "step", counted)
+    monkeypatch.setattr(LstmSteps, "step", counted)
     x = encoded(2, 20, dtype=torch.float64)
     seen: set[tuple[int, ...]] = set()
     extend = histories.Histories.extend

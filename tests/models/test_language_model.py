@@ -6,6 +6,7 @@ import torch
 from asrkit.models.language_model import (
     LanguageModel,
     LstmLanguageModel,
+    LstmSteps,
     TransformerLanguageModel,
     line_log_probs,
 )
@@ -41,9 +42,10 @@ def test_probabilities_sum_to_1_and_see_no_later_symbol(model: LanguageModel) ->
 
 def test_step_repeats_forward() -> None:
     model, tokens = lstm(), torch.tensor([[1, 2, 3], [4, 5, 6]])
-    state = model.initial_state(2)
+    steps = LstmSteps(model)
+    state = steps.initial_state(2)
     for u, column in enumerate([torch.zeros(2, dtype=torch.int64), *tokens.unbind(1)]):
-        out, state = model.step(column, state)
+        out, state = steps.step(column, state)
         assert torch.allclose(out, model(tokens)[:, u], atol=1e-12)
 
 
