@@ -17,6 +17,8 @@ from asrkit.losses.lattice import ArcPosteriors, arc_posteriors, log_likelihood
 
 BLOCK_ELEMENTS = 1 << 17
 """Logits in a block."""
+PAD_ROWS = 1024
+"""Packed logits may be padded to a multiple of so many rows: matrix kernels are compiled anew for every new shape."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ def transducer_loss(
 
     Args:
         logits: (B, T', U + 1, V) of any floating type, or packed (N, V): for each utterance its T'_b · (U_b + 1)
-            rows, frame after frame, then any number of rows of padding. Softmax is computed in float32 at least.
+            rows, frame after frame, then none or padding up to a
+            multiple of ``PAD_ROWS``. Softmax is computed in float32 at least.
         tokens: (B, U).
         encoder_lens: (B,), at least 1.
         token_lens: (B,).
@@ -67,6 +70,11 @@ def transducer_loss(
     if reduction not in ("sum", "mean"):
         raise ValueError(f"reduction must be none, sum or mean, got {reduction}")
     return losses.sum() if reduction == "sum" else losses.mean()
+
+
+def padded_rows(rows: int) -> int:
+    """How many rows packed logits have with their padding."""
+    return rows + -rows % PAD_ROWS
 
 
 @torch.no_grad()
@@ -188,6 +196,6 @@ def _check(
         fits = logits.shape[0] == wanted[0] and logits.shape[1] >= wanted[1] and logits.shape[2] >= wanted[2]
     else:
         wanted = (int((encoder_lens * (token_lens + 1)).sum()),)
-        fits = logits.shape[0] >= wanted[0]
+        fits = logits.shape[0] in (wanted[0], padded_rows(wanted[0]))
     if not fits:
         raise ValueError(f"logits of shape {tuple(logits.shape)} do not hold the lattices {wanted} of the lengths")

@@ -9,10 +9,7 @@ import torch
 from torch import nn
 
 from asrkit.losses.pruned_transducer import prune
-from asrkit.losses.transducer import BLOCK_ELEMENTS
-
-PAD_ROWS = 1024
-"""The packed joint is padded to a multiple of so many rows: matrix kernels are compiled anew for every new shape."""
+from asrkit.losses.transducer import BLOCK_ELEMENTS, padded_rows
 
 
 class Joiner(nn.Module):
@@ -62,7 +59,7 @@ class Joiner(nn.Module):
             token_lens: (B,).
 
         Returns:
-            (N, V): T'_b · (U_b + 1) rows an utterance, frame after frame, and padding up to a multiple of ``PAD_ROWS``.
+            (N, V): T'_b · (U_b + 1) rows an utterance, frame after frame, and padding as :func:`padded_rows` has it.
         """
         joint = _PackedJoint.apply(
             self.encoder_proj(encoder_out),
@@ -91,7 +88,7 @@ class _PackedJoint(torch.autograd.Function):
         multiply: bool,
     ) -> torch.Tensor:
         real = sum(t * u for t, u in zip(frames, rows, strict=True))
-        out = encoder.new_empty(-(-real // PAD_ROWS) * PAD_ROWS, encoder.shape[2])
+        out = encoder.new_empty(padded_rows(real), encoder.shape[2])
         out[real:] = 0.0
         combine = torch.mul if multiply else torch.add
         for b, t, u, part in _blocks(frames, rows, out.shape[1]):

@@ -5,7 +5,7 @@ gperftools' tcmalloc (Debian: libtcmalloc-minimal4) does not.
 
 Kernels: oneDNN compiles a kernel for every new shape of a bf16 product and keeps the last 1024, which are soon used
 up; from then on each new one is a search through all for the oldest. So many are kept here that a training does not
-get there, and padding makes the shapes few (``loaders.PAD_FRAMES``, ``joiner.PAD_ROWS``).
+get there, and padding makes the shapes few (``loaders.PAD_FRAMES``, ``transducer.PAD_ROWS``).
 """
 
 from __future__ import annotations

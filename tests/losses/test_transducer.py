@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchaudio.functional import rnnt_loss
 
-from asrkit.losses.transducer import transducer_loss, transducer_posteriors
+from asrkit.losses.transducer import padded_rows, transducer_loss, transducer_posteriors
 from tests.losses.brute_force import brute_force, pack, random_lattices
 
 
@@ -59,12 +59,13 @@ def test_gradient_is_the_derivative(packed: bool) -> None:
 def test_packed_is_padded_without_padding() -> None:
     logits, tokens, frame_lens, token_lens = random_lattices((5, 30, 12, 7))
     padded, packed = logits.clone().requires_grad_(), pack(logits, frame_lens, token_lens)
-    packed = torch.cat([packed, torch.full((5, 7), torch.inf)]).requires_grad_()  # rows of padding
+    rows = len(packed)
+    packed = torch.cat([packed, torch.full((padded_rows(rows) - rows, 7), torch.inf)]).requires_grad_()
     for x in (padded, packed):
         transducer_loss(x, tokens, frame_lens, token_lens, reduction="sum").backward()
     assert padded.grad is not None and packed.grad is not None
-    assert torch.equal(pack(padded.grad, frame_lens, token_lens), packed.grad[:-5])
-    assert not packed.grad[-5:].any()
+    assert torch.equal(pack(padded.grad, frame_lens, token_lens), packed.grad[:rows])
+    assert not packed.grad[rows:].any()
 
 
 def test_neither_padding_nor_the_batch_changes_an_utterance() -> None:
@@ -173,6 +174,9 @@ def test_what_does_not_fit_is_said() -> None:
         transducer_loss(logits[:, :3], tokens, frame_lens, token_lens)
     with pytest.raises(ValueError, match="do not hold the lattices"):
         transducer_loss(pack(logits, frame_lens, token_lens)[1:], tokens, frame_lens, token_lens)
+    packed = pack(logits, frame_lens, token_lens)
+    with pytest.raises(ValueError, match="do not hold the lattices"):
+        transducer_loss(torch.cat([packed, packed[:1]]), tokens, frame_lens, token_lens)
     with pytest.raises(ValueError, match="has no encoder frame"):
         transducer_loss(logits, tokens, torch.tensor([5, 0]), token_lens)
     with pytest.raises(ValueError, match="blank_id 6"):

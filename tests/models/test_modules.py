@@ -4,11 +4,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from asrkit.losses.transducer import PAD_ROWS
 from asrkit.models.attention import RelativeSelfAttention
 from asrkit.models.conformer import Conformer
 from asrkit.models.convolution import DepthwiseConv
 from asrkit.models.dropout import Dropout
-from asrkit.models.joiner import PAD_ROWS, Joiner
+from asrkit.models.joiner import Joiner
 from asrkit.models.predictor import LstmPredictor
 from asrkit.models.subsampling import ConvSubsampling
 
