@@ -265,7 +265,7 @@ class TrainConfig:
     weight_decay: float = 1e-2
     max_grad_norm: float = 5.0
     autocast: str = "none"
-    """``none``, ``bf16`` or ``fp16``."""
+    """``auto`` (bf16 where the processor multiplies in it), ``none``, ``bf16`` or ``fp16``."""
     device: str = "auto"
     """``auto`` (CUDA where there is one), ``cpu`` or ``cuda``."""
     checkpoint_every_steps: int = 500
@@ -316,6 +316,8 @@ class DecodeConfig:
     """Bound on the length of a hypothesis, in labels per encoder frame (beam)."""
     blank_penalty: float = 0.0
     """Subtracted from blank's logit, against deletions."""
+    full_sum: bool = True
+    """Whether the search ends with scores over all alignments, of greedy's hypothesis too (beam)."""
     fusion: FusionConfig = field(default_factory=FusionConfig)
     batch_seconds: float = 120.0
 

@@ -28,7 +28,7 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "model.joiner.combination": ("add", "multiply"),
     "loss.implementation": ("ours", "torchaudio", "k2"),
     "lm.type": ("lstm", "transformer"),
-    "train.autocast": ("none", "bf16", "fp16"),
+    "train.autocast": ("auto", "none", "bf16", "fp16"),
     "train.device": ("auto", "cpu", "cuda"),
     "train.schedule.type": ("warmup_hold_anneal", "one_cycle"),
     "decode.method": ("greedy", "beam", "modified_beam"),

@@ -31,6 +31,7 @@ def build_search(settings: DecodeConfig, tokenizer: Tokenizer, device: torch.dev
         beam=settings.beam, nbest=settings.nbest, expand_beam=settings.expand_beam,
         score_margin=settings.score_margin or math.inf, max_symbols=settings.max_symbols,
         max_labels_per_frame=settings.max_labels_per_frame, blank_penalty=settings.blank_penalty,
+        full_sum=settings.full_sum,
     )  # fmt: skip
     fusion = build_fusion(settings.fusion, tokenizer, device)
     if fusion is not None and settings.method == "greedy":

@@ -15,14 +15,19 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from asrkit.decoding.density_ratio import Fusion, FusionWeights
+from asrkit.decoding.full_sum import LARGEST, full_sums
+from asrkit.decoding.greedy import greedy_search
 from asrkit.decoding.histories import Histories
 from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.decoding.traceback import Final, Trace, hypotheses
 from asrkit.models.transducer import Transducer
 
 BLANK_ID = 0
+GREEDY_SYMBOLS = 5
+"""Most labels at one frame of greedy's hypothesis where the search sets no bound."""
 NEGLIGIBLE = 20.0
 """A beam whose whole probability is e^-20 of the worst kept result's cannot change the results any more."""
 
@@ -45,6 +50,8 @@ class BeamOptions:
     """A hypothesis of T' frames has at most this times T' labels, so a search ends after so many more steps."""
     blank_penalty: float = 0.0
     """Subtracted from blank's logit: fewer deletions."""
+    full_sum: bool = True
+    """Whether the alignment-length synchronous search scores what it found, and greedy's, by all alignments."""
 
 
 @dataclass
@@ -91,8 +98,9 @@ def beam_search(
         fusion: language models to add, see :class:`Fusion`.
 
     Returns:
-        For each utterance its hypotheses, best first. Scores are log probabilities summed over all alignments
-        that the beam kept, plus fusion; an utterance without frames has the empty hypothesis.
+        For each utterance its hypotheses, best first. Scores are log probabilities summed over all alignments,
+        plus fusion; without ``full_sum``, or where the lattices would be too large for it, over the alignments
+        that the beam kept. An utterance without frames has the empty hypothesis.
     """
     options = options or BeamOptions()
     search = _Search(model, encoder_out, encoder_lens, options, fusion)
@@ -108,8 +116,40 @@ def beam_search(
         search.drop_settled()
         if not search.alive():
             break
-    ranked = [sorted(finals, key=lambda final: -final.score)[: options.nbest] for finals in search.finals]
-    return hypotheses(ranked, search.trace, synchronous=False, frame_shift_s=frame_shift_s)
+    number = max(options.nbest, options.beam) if options.full_sum else options.nbest
+    ranked = [sorted(finals, key=lambda final: -final.score)[:number] for finals in search.finals]
+    found = hypotheses(ranked, search.trace, synchronous=False, frame_shift_s=frame_shift_s)
+    if options.full_sum:
+        found = _with_full_sums(search, encoder_out, encoder_lens, found, frame_shift_s)
+    return [nbest[: options.nbest] for nbest in found]
+
+
+def _with_full_sums(
+    search: _Search,
+    encoder_out: torch.Tensor,
+    encoder_lens: torch.Tensor,
+    found: list[list[Hypothesis]],
+    shift_s: float,
+) -> list[list[Hypothesis]]:
+    """The lists with greedy's hypothesis in them, by their full sums; as they are where that takes too much memory."""
+    frames, options = encoder_lens.tolist(), search.options
+    small = [b for b, nbest in enumerate(found) if 0 < frames[b] * sum(len(h.tokens) + 1 for h in nbest) <= LARGEST]
+    if not small:
+        return found
+    most = options.max_symbols or GREEDY_SYMBOLS
+    greedy = greedy_search(
+        search.model, encoder_out[small], encoder_lens[small], frame_shift_s=shift_s, max_symbols=most
+    )
+    candidates = {b: list(found[b]) for b in small}
+    for (b, nbest), best in zip(candidates.items(), greedy, strict=True):
+        allowed = len(best.tokens) <= math.ceil(frames[b] * options.max_labels_per_frame)
+        if allowed and best.tokens not in [h.tokens for h in nbest]:
+            nbest.append(best)
+    rescored = iter(search.full_sums(candidates, encoder_lens))
+    ranked = list(found)
+    for b, nbest in candidates.items():
+        ranked[b] = sorted((next(rescored) for _ in nbest), key=lambda h: -h.score)
+    return ranked
 
 
 @torch.inference_mode()
@@ -191,10 +231,7 @@ class _Search:
         beam, options = self.beam, self.options
         frame = frame.clamp(0, self.encoder_proj.shape[1] - 1)  # unused places stand anywhere
         projected = self.encoder_proj[self.utterance, frame]  # (B, K, J)
-        logits = self.model.joiner.combine(projected, self.histories.projection[beam.row]).to(beam.score.dtype)
-        if options.blank_penalty:
-            logits[..., BLANK_ID] -= options.blank_penalty
-        self.emission = step = torch.log_softmax(logits, dim=-1)
+        self.emission = step = self.emit(projected, self.histories.projection[beam.row])
         if self.fused:
             weights = self.weights
             bonus = weights.target * self.histories.target[beam.row, 1:] + weights.length
@@ -212,6 +249,41 @@ class _Search:
             step = torch.cat([step[..., :1], step[..., 1:].masked_fill(step[..., 1:] < least, -math.inf)], dim=-1)
         self.step = step
         return beam.score[:, :, None] + step
+
+    def emit(self, encoder_proj: torch.Tensor, predictor_proj: torch.Tensor) -> torch.Tensor:
+        """Log probabilities (..., V) of the transducer, from projections (..., J) that broadcast."""
+        logits = self.model.joiner.combine(encoder_proj, predictor_proj).to(self.beam.score.dtype)
+        if self.options.blank_penalty:
+            logits[..., BLANK_ID] -= self.options.blank_penalty
+        return torch.log_softmax(logits, dim=-1)
+
+    def full_sums(self, candidates: dict[int, list[Hypothesis]], encoder_lens: torch.Tensor) -> list[Hypothesis]:
+        """Utterances' hypotheses, one after the other, with scores over all alignments."""
+        device, histories = encoder_lens.device, self.histories
+        flat = [(b, h) for b, nbest in candidates.items() for h in nbest]
+        utterance = torch.tensor([b for b, _ in flat], device=device)
+        tokens = pad_sequence([torch.tensor(h.tokens, dtype=torch.int64, device=device) for _, h in flat], True)
+        token_lens = torch.tensor([len(h.tokens) for _, h in flat], device=device)
+        rows = histories.walk(tokens, token_lens)
+        sums = full_sums(
+            self.emit, self.encoder_proj, encoder_lens, histories.projection, rows, tokens, token_lens, utterance
+        )
+        columns = sums, token_lens, *histories.lm_scores(rows, tokens, token_lens)
+        scores = zip(*(column.tolist() for column in columns), strict=True)
+        return [
+            replace(h, score=am + self.bonus(*lm), parts=self.parts(am, *lm))
+            for (_, h), (am, *lm) in zip(flat, scores, strict=True)
+        ]
+
+    def bonus(self, length: int, source: float, target: float) -> float:
+        """What fusion adds to a hypothesis of so many labels with these log p by the language models."""
+        weights = self.weights
+        return weights.target * target - weights.source * source + weights.length * length if self.fused else 0.0
+
+    def parts(self, am: float, length: int, source: float, target: float) -> dict[str, float]:
+        """A score's parts by name."""
+        lms = {"source_lm": source, "target_lm": target, "length": float(length)} if self.fused else {}
+        return {"am": am, **lms}
 
     def add_equal_labels(self, cells: torch.Tensor) -> None:
         """Adds up a hypothesis' blank expansion and its parent's expansion by its last label: the same labels."""
@@ -299,10 +371,7 @@ class _Search:
             return
         columns = (b, k, score[b, k], beam.length[b, k], beam.source[b, k], beam.target[b, k])
         for utterance, place, total, length, source, target in zip(*(c.tolist() for c in columns), strict=True):
-            lm = self.weights.target * target - self.weights.source * source if self.fused else 0.0
-            parts = {"am": total - lm - self.weights.length * length}
-            if self.fused:
-                parts |= {"source_lm": source, "target_lm": target, "length": float(length)}
+            parts = self.parts(total - self.bonus(length, source, target), length, source, target)
             self.finals[utterance].append(Final(total, length, steps, place, parts))
         for utterance in set(b.tolist()):
             ranked = sorted((final.score for final in self.finals[utterance]), reverse=True)

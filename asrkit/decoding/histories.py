@@ -66,6 +66,26 @@ class Histories:
             self._add(new)
         return torch.tensor(found, dtype=torch.int64, device=parents.device)
 
+    def walk(self, tokens: torch.Tensor, token_lens: torch.Tensor) -> torch.Tensor:
+        """Rows (N, U + 1) of the histories in label sequences (N, U) of (N,) labels, 0 in the padding."""
+        rows = tokens.new_zeros(len(tokens), tokens.shape[1] + 1)
+        for u in range(tokens.shape[1]):
+            there = u < token_lens
+            rows[there, u + 1] = self.extend(rows[there, u], tokens[there, u])
+        return rows
+
+    def lm_scores(
+        self, rows: torch.Tensor, tokens: torch.Tensor, token_lens: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """log p (N,) of whole label sequences by source and external language model; arguments as of :meth:`walk`."""
+        if self.fusion is None:
+            return (torch.zeros(len(tokens), device=tokens.device),) * 2
+        padding = torch.arange(tokens.shape[1], device=tokens.device) >= token_lens[:, None]
+        source, target = (
+            table[rows[:, :-1], tokens].masked_fill(padding, 0.0).sum(1) for table in (self.source, self.target)
+        )
+        return source, target
+
     def clear(self, rows: torch.Tensor) -> torch.Tensor | None:
         """Drops what no hypothesis can come back to, once there is enough of it.
 

@@ -32,7 +32,7 @@ from asrkit.training.parallel import choose_device
 from asrkit.training.progress import MetricsFile, log, progress_bar
 from asrkit.training.run import remember_config
 from asrkit.training.schedules import learning_rate
-from asrkit.training.steps import autocast, begin_step
+from asrkit.training.steps import autocast, begin_step, resolve_autocast
 
 KIND = "language_model"
 
@@ -121,7 +121,9 @@ def train_language_model(
         UserError: unreadable text, a folder of another configuration, or a loss that is not finite.
     """
     if config.train.autocast == "fp16":
-        raise UserError("language models train without loss scaling; set train.autocast=bf16 or none in place of fp16")
+        raise UserError(
+            "language models train without loss scaling; set train.autocast=auto, bf16 or none in place of fp16"
+        )
     remember_config(config, exp_dir)
     _remember_text(tokenizer, {"text": text, "dev_text": dev_text}, exp_dir / "text.json")
     torch.manual_seed(config.train.seed)
@@ -161,6 +163,7 @@ class _Loop:
         self.bundle, self.train, self.dev, self.exp_dir = bundle, train, dev, exp_dir
         settings = self.settings = bundle.config.train
         self.device = choose_device(settings.device)
+        self.autocast = resolve_autocast(self.device, settings.autocast)
         self.model = bundle.model.to(self.device)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), weight_decay=settings.weight_decay, fused=True)
         self.checkpoints = CheckpointFolder(exp_dir / "checkpoints", 2, settings.keep_every_epochs, save_language_model)
@@ -218,7 +221,7 @@ class _Loop:
         begin_step(self.optimizer, lr, settings.seed, state.epoch, state.step)
         self.model.train()
         symbols = int(lens.sum()) + len(lens)
-        with autocast(self.device, settings.autocast):
+        with autocast(self.device, self.autocast):
             loss = -line_log_probs(self.model, tokens.to(self.device), lens.to(self.device), with_end=True).sum()
         if not torch.isfinite(loss):
             raise UserError(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
 import torch
 
 from asrkit.features.pipeline import seeded_generator
@@ -22,7 +25,21 @@ def begin_step(optimizer: torch.optim.Optimizer, lr: float, *where: int) -> None
     torch.manual_seed(seeded_generator("dropout", *where).initial_seed())
 
 
-def autocast(device: torch.device, name: str) -> torch.autocast:
-    """The context of ``train.autocast``: ``none``, ``bf16`` or ``fp16``."""
+def resolve_autocast(device: torch.device, name: str) -> str:
+    """``train.autocast`` where ``auto`` is ``bf16`` if the device multiplies in it and ``none`` if not."""
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "none"
+    return "bf16" if device.type == "cpu" and torch.cpu._is_avx512_bf16_supported() else "none"
+
+
+@contextmanager
+def autocast(device: torch.device, name: str) -> Iterator[None]:
+    """The context of a resolved ``train.autocast``: ``none``, ``bf16`` or ``fp16``."""
     dtype = DTYPES[name]
-    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+    # oneDNN takes an LSTM in bf16 on every processor and then has no kernel for it on those without AVX-512; torch has.
+    without_kernel = device.type == "cpu" and dtype == torch.bfloat16 and not torch.cpu._is_avx512_supported()
+    own = torch.backends.mkldnn.flags(enabled=False) if without_kernel else nullcontext()
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None), own:
+        yield

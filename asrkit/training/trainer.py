@@ -34,7 +34,7 @@ from asrkit.training.objective import Losses, Objective, ObjectiveModule, transd
 from asrkit.training.parallel import Process
 from asrkit.training.progress import MetricsFile, log, progress_bar
 from asrkit.training.schedules import learning_rate
-from asrkit.training.steps import autocast, begin_step
+from asrkit.training.steps import autocast, begin_step, resolve_autocast
 
 
 class Stopped(Exception):
@@ -106,7 +106,8 @@ class Trainer:
         self.objective = self.hooks.objective or transducer_objective(self.config.loss)
         train = self.config.train
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, train.weight_decay), fused=True)
-        self.scaler = torch.amp.GradScaler(process.device.type, enabled=train.autocast == "fp16")
+        self.autocast = resolve_autocast(process.device, train.autocast)
+        self.scaler = torch.amp.GradScaler(process.device.type, enabled=self.autocast == "fp16")
         self.checkpoints = CheckpointFolder(
             self.exp_dir / "checkpoints", max(2, train.average_epochs), train.keep_every_epochs
         )
@@ -228,12 +229,12 @@ class Trainer:
         Raises:
             UserError: not finite without autocast either, in any process.
         """
-        with autocast(self.process.device, self.config.train.autocast):
+        with autocast(self.process.device, self.autocast):
             losses = self.ddp(batch, self.state.epoch)
         if not self.process.any(not bool(torch.isfinite(losses.total))):
             return losses
-        if self.config.train.autocast != "none":
-            log(f"the loss is not finite under {self.config.train.autocast}; trying {self._where([batch])} without")
+        if self.autocast != "none":
+            log(f"the loss is not finite under {self.autocast}; trying {self._where([batch])} without")
             losses = self.ddp(batch, self.state.epoch)
         if self.process.any(not bool(torch.isfinite(losses.total))):
             raise UserError(

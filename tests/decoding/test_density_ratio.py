@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,10 +12,9 @@ from asrkit.decoding.density_ratio import Fusion, FusionWeights, internal_log_pr
 from asrkit.decoding.nbest import posteriors, rescore
 from asrkit.models.language_model import LstmLanguageModel, LstmSteps, State, TransformerLanguageModel, line_log_probs
 from tests.conftest import tiny_model
-from tests.decoding.test_search import encoded, forward_log_prob, talkative
+from tests.decoding.test_search import EXACT, encoded, forward_log_prob, talkative
 
 X_LENS = torch.tensor([5])
-EXACT = BeamOptions(beam=400, nbest=400, max_symbols=0)
 
 
 def language_model(seed: int) -> LstmLanguageModel:
@@ -34,7 +34,7 @@ def test_scores_are_the_formula_on_every_hypothesis(search) -> None:  # type: ig
     x = encoded(1, 5, dtype=torch.float64)
     source, target = language_model(1), language_model(2)
     weights = FusionWeights(source=0.5, target=0.7, length=0.2)
-    options = BeamOptions(beam=400, nbest=20, max_symbols=0)
+    options = replace(EXACT, nbest=20)
     plain = {tuple(h.tokens): h for h in search(model, x, X_LENS, frame_shift_s=0.04, options=EXACT)[0]}
     found = search(model, x, X_LENS, frame_shift_s=0.04, options=options, fusion=Fusion(weights, target, source))[0]
     assert len(found) == 20

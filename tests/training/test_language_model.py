@@ -112,5 +112,5 @@ def test_a_folder_is_of_one_text(text: Path, tmp_path: Path) -> None:
 
 def test_half_precision_without_scaling_is_refused(text: Path, tmp_path: Path) -> None:
     config = config_from_dict({"train": {"autocast": "fp16"}}, "tests")
-    with pytest.raises(UserError, match=r"set train\.autocast=bf16 or none"):
+    with pytest.raises(UserError, match=r"set train\.autocast=auto, bf16 or none"):
         train_language_model(config, TOKENIZER, [text], [text], tmp_path / "lm")

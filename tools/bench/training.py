@@ -24,6 +24,7 @@ from asrkit.models.transducer import num_parameters
 from asrkit.training.build import build_model
 from asrkit.training.cpu import restart_with_allocator
 from asrkit.training.objective import transducer_objective
+from asrkit.training.steps import autocast as autocast_context
 
 CONFIG = Path(__file__).resolve().parents[2] / "conf" / "model" / "conformer_4m.yaml"
 DURATION_S, LABELS, SYMBOLS = 4.0, 25, 100
@@ -45,7 +46,7 @@ def training_step(batch_seconds: float, autocast: str, overrides: list[str]) -> 
     )  # fmt: skip
 
     def step() -> float:
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast == "bf16"):
+        with autocast_context(torch.device("cpu"), autocast):
             losses = objective(model, batch, 1)
         (losses.total / size).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
