@@ -165,7 +165,7 @@ def plan_epoch(
     """
     if not cuts:
         raise UserError("no utterances to train on")
-    for cut in cuts:
+    for cut in sorted(cuts, key=lambda cut: -cut.duration):  # the longest is the one to name
         budget.require_fit(cut, num_tokens[cut.id])
     with warnings.catch_warnings():
         # An epoch's plan is made at once, so its cuts are in memory, against which the sampler warns.

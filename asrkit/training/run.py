@@ -83,13 +83,14 @@ def run_training(config: Config, data_dir: Path, exp_dir: Path, hooks: Hooks | N
 
 
 def remember_config(config: Config, exp_dir: Path) -> None:
-    """Writes the merged configuration into the folder, or compares it with the one that is there.
+    """Writes the merged configuration into the folder, or compares it with the one that has been trained with there.
 
     Raises:
         UserError: the folder holds a training with other settings.
     """
     path = exp_dir / "config.yaml"
-    if path.is_file():
+    # A run that stopped before its first checkpoint is no obstacle to the setting that its message asks for.
+    if path.is_file() and any((exp_dir / "checkpoints").glob("epoch-*.state.pt")):
         before = flat(yaml.safe_load(path.read_text(encoding="utf-8")))
         now = flat(config_to_dict(config))
         for key in sorted(before.keys() | now.keys()):

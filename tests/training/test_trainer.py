@@ -17,6 +17,7 @@ from lhotse.cut import Cut
 
 from asrkit.config import LossConfig
 from asrkit.data.batching import Batch
+from asrkit.data.feature_store import features_path, read_cuts
 from asrkit.errors import UserError
 from asrkit.models.dssformer import dssformer
 from asrkit.models.transducer import Transducer
@@ -268,6 +269,16 @@ def test_another_configuration_needs_another_folder(workshop: Workshop) -> None:
     run_training(workshop.config(num_epochs=1), workshop.data_dir, workshop.folder / "fixed")
     with pytest.raises(UserError, match=r"train\.seed=1, now it is 2"):
         run_training(workshop.config(num_epochs=1, seed=2), workshop.data_dir, workshop.folder / "fixed")
+
+
+def test_a_setting_refused_before_any_update_can_be_changed(workshop: Workshop) -> None:
+    exp = workshop.folder / "raised"
+    with pytest.raises(UserError, match=r"more than train\.batch_seconds=0\.01; raise it") as raised:
+        run_training(workshop.config(num_epochs=1, batch_seconds=0.01), workshop.data_dir, exp)
+    longest = max(read_cuts(features_path(workshop.data_dir, "train")), key=lambda cut: cut.duration)
+    assert str(raised.value).startswith(f"{longest.id} lasts")
+    run_training(workshop.config(num_epochs=1), workshop.data_dir, exp)
+    assert (exp / "averaged.safetensors").exists()
 
 
 @pytest.mark.cuda
