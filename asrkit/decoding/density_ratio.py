@@ -68,8 +68,7 @@ class Fusion:
         scores = {"source": nothing, "target": nothing}
         after: list[torch.Tensor] = []
         for name, steps in self._steps.items():
-            number = len(steps.initial_state(1))
-            scores[name], state = steps.step(tokens, tuple(states[len(after) : len(after) + number]))
+            scores[name], state = steps.step(tokens, tuple(states[len(after) : len(after) + steps.num_states]))
             after += state
         if self.internal:
             scores["source"] = internal_log_probs(transducer, projection)

@@ -10,6 +10,8 @@ from asrkit.models.transducer import Transducer
 BLANK_ID = 0
 ROOM = 4096
 """Rows beyond the live ones before a table is cleared of what no search can come back to."""
+SPARE = 1024
+"""Room for one step's new rows; a table without it grows."""
 
 
 class Histories:
@@ -35,7 +37,7 @@ class Histories:
         self.predictor_states = len(states)
         if fusion is not None:
             states += fusion.initial_state(1)
-        self.tables = [table.contiguous() for table in self._evaluate(tokens, states)]
+        self.tables = [_roomy(table, self.room + SPARE) for table in self._evaluate(tokens, states)]
 
     @property
     def projection(self) -> torch.Tensor:
@@ -105,12 +107,12 @@ class Histories:
         place[kept] = torch.arange(len(kept))
         moved = place.tolist()
         index = torch.tensor(kept, device=rows.device)
-        self.tables = [table[index] for table in self.tables]
         self.lengths = [self.lengths[row] for row in kept]
         self.rows = {
             (moved[p], label): moved[row] for (p, label), row in self.rows.items() if moved[p] >= 0 <= moved[row]
         }
         self.size, self.room = len(kept), 2 * len(kept) + ROOM
+        self.tables = [_roomy(table[index], self.room + SPARE) for table in self.tables]
         return place.to(rows.device)
 
     def _add(self, keys: list[tuple[int, int]]) -> None:
@@ -120,8 +122,7 @@ class Histories:
         made = self._evaluate(tokens, [table[parents] for table in self.tables[first:]])
         end = self.size + len(keys)
         if end > self.projection.shape[0]:
-            capacity = 2 * end
-            self.tables = [_grown(table, capacity) for table in self.tables]
+            self.tables = [_roomy(table, 2 * end) for table in self.tables]
         for table, values in zip(self.tables, made, strict=True):
             table[self.size : end] = values
         self.lengths += [self.lengths[parent] + 1 for parent, _ in keys]
@@ -138,7 +139,8 @@ class Histories:
         return [projection, source, target, *state, *lm_states]
 
 
-def _grown(table: torch.Tensor, capacity: int) -> torch.Tensor:
-    larger = table.new_empty(capacity, *table.shape[1:])
-    larger[: table.shape[0]] = table
-    return larger
+def _roomy(rows: torch.Tensor, capacity: int) -> torch.Tensor:
+    """A table that begins with ``rows``; memory that is not written to yet costs nothing."""
+    table = rows.new_empty(capacity, *rows.shape[1:])
+    table[: len(rows)] = rows
+    return table

@@ -72,10 +72,11 @@ class LstmSteps:
             # The embedding is the last part of what a layer reads, and the first layer reads nothing else.
             table = F.linear(embedding.detach(), from_input[:, -self.width :], bias + state_bias)
             self.weights.append((table, from_state.t(), from_input[:, : -self.width].t()))
+        self.num_states = 2 * len(self.weights)
 
     def initial_state(self, number: int) -> State:
         """Before the line begins: h and c of each layer, (N, hidden)."""
-        return tuple(self.weights[0][0].new_zeros(number, self.width) for _ in range(2 * len(self.weights)))
+        return tuple(self.weights[0][0].new_zeros(number, self.width) for _ in range(self.num_states))
 
     @torch.no_grad()
     def step(self, tokens: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
