@@ -23,6 +23,7 @@ from asrkit.data.soft_random_sampling import (
 )
 from asrkit.studies.cifar10 import Images
 from asrkit.studies.image_models import ImageModel
+from asrkit.training.steps import autocast, resolve_autocast
 
 EpochIndices = Callable[[int], torch.Tensor]
 """An epoch (from 1) to the indices that it trains on, in this order."""
@@ -87,7 +88,7 @@ def full_epochs(n: int, seed: int) -> EpochIndices:
 
 def train_classifier(
     model: ImageModel, data: Images, indices: EpochIndices, recipe: Recipe, seed: int,
-    autocast: bool = True, after_epoch: Callable[[int], None] | None = None,
+    after_epoch: Callable[[int], None] | None = None,
 ) -> Trained:  # fmt: skip
     """SGD with Nesterov momentum, the rate falling to 0 as a cosine over the run; images may be flipped and shifted.
 
@@ -99,7 +100,6 @@ def train_classifier(
         indices: by epoch.
         recipe: how.
         seed: of flips and shifts.
-        autocast: in bfloat16.
         after_epoch: called with the epoch's number.
 
     Raises:
@@ -124,7 +124,7 @@ def train_classifier(
             if recipe.augment:
                 x = flipped_and_shifted(x, generator)
             x = x.to(device, memory_format=torch.channels_last)
-            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            with autocast(device, resolve_autocast(device, "auto")):
                 logits = model(x)
             loss = functional.cross_entropy(logits.float(), data.labels[chosen].to(device))
             optimizer.zero_grad()
@@ -152,10 +152,10 @@ def flipped_and_shifted(x: torch.Tensor, generator: torch.Generator) -> torch.Te
 
 
 @torch.inference_mode()
-def accuracy(model: ImageModel, data: Images, batch_size: int = 500, autocast: bool = True) -> torch.Tensor:
+def accuracy(model: ImageModel, data: Images, batch_size: int = 500) -> torch.Tensor:
     """(N,) 1 where the label is right."""
     return torch.cat([
-        (logits.argmax(1) == labels).float() for logits, _, labels in _outputs(model, data, batch_size, autocast)
+        (logits.argmax(1) == labels).float() for logits, _, labels in _outputs(model, data, batch_size, "auto")
     ])  # fmt: skip
 
 
@@ -167,7 +167,7 @@ def importance(model: ImageModel, data: Images, batch_size: int = 500) -> dict[s
     EL2N · √(‖h‖² + 1) with h what that layer reads.
     """
     errors, norms = [], []
-    for logits, hidden, labels in _outputs(model, data, batch_size, autocast=False):
+    for logits, hidden, labels in _outputs(model, data, batch_size, "none"):
         error = (logits.softmax(1) - functional.one_hot(labels, logits.shape[1])).norm(dim=1)
         errors.append(error)
         norms.append(error * (hidden.square().sum(1) + 1.0).sqrt())
@@ -175,14 +175,14 @@ def importance(model: ImageModel, data: Images, batch_size: int = 500) -> dict[s
 
 
 def _outputs(
-    model: ImageModel, data: Images, batch_size: int, autocast: bool
+    model: ImageModel, data: Images, batch_size: int, precision: str
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """Logits, last hidden layer and labels of each batch, on the CPU."""
     model.eval()
     device = next(model.parameters()).device
     for first in range(0, len(data.labels), batch_size):
         x = data.images[first : first + batch_size].to(device, memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+        with autocast(device, resolve_autocast(device, precision)):
             hidden = model.embed(x)
             logits = model.output(hidden)
         yield logits.float().cpu(), hidden.float().cpu(), data.labels[first : first + batch_size]
