@@ -1,8 +1,9 @@
 """Beam searches of asrkit and of its peers over the same weights and encoder outputs: time, WER, -log P.
 
 Usage: tools/bench/peers.sh && .venv-peers/bin/python tools/bench/decode.py [--json]
-           [--recipe NAME:MODEL:DATA_DIR]... [--utterances N] [--source-lm FILE --target-lm FILE]
+           [--recipe NAME:MODEL:DATA_DIR[:SOURCE_LM:TARGET_LM]]... [--utterances N]
 
+With language models over a recipe's symbols, its searches run with density-ratio fusion too.
 Times are of the search alone, in milliseconds an utterance, the encoder having run before; the real-time factor
 adds the encoder's time. Searches that take batches get 128 utterances at a time. ``neg_log_prob`` is the exact
 -log P (full sum by asrkit's loss) of the returned hypothesis, mean over utterances.
@@ -193,12 +194,10 @@ def main() -> None:
     """Measures every recipe given and prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print a JSON object as the last line")
-    parser.add_argument("--recipe", action="append", help="NAME:MODEL:DATA_DIR")
+    parser.add_argument("--recipe", action="append", help="NAME:MODEL:DATA_DIR[:SOURCE_LM:TARGET_LM]")
     parser.add_argument("--utterances", type=int, default=130, help="of each test set")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--no-slow-peers", action="store_true", help="leave out ESPnet, torchaudio and SpeechBrain")
-    parser.add_argument("--source-lm", type=Path)
-    parser.add_argument("--target-lm", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(THREADS)
     recipes = arguments.recipe or [
@@ -207,10 +206,11 @@ def main() -> None:
     ]
     rows: list[dict[str, object]] = []
     for recipe in recipes:
-        name, model, data_dir = recipe.split(":")
+        name, model, data_dir, *lms = recipe.split(":")
         fusion = None
-        if arguments.source_lm and arguments.target_lm:
-            fusion = Fusion(WEIGHTS, read_lstm(arguments.target_lm), read_lstm(arguments.source_lm))
+        if lms:
+            source, target = (read_lstm(Path(lm)) for lm in lms)
+            fusion = Fusion(WEIGHTS, target, source)
         task = make_task(name, Path(model), Path(data_dir), arguments.utterances)
         rows += measure(task, fusion, not arguments.no_slow_peers, arguments.repeats)
     if arguments.json:
