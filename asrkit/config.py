@@ -265,7 +265,7 @@ class TrainConfig:
     weight_decay: float = 1e-2
     max_grad_norm: float = 5.0
     autocast: str = "none"
-    """``auto`` (bf16 where the processor multiplies in it), ``none``, ``bf16`` or ``fp16``."""
+    """``auto`` (bf16 where every process' processor multiplies in it), ``none``, ``bf16`` or ``fp16``."""
     device: str = "auto"
     """``auto`` (CUDA where there is one), ``cpu`` or ``cuda``."""
     checkpoint_every_steps: int = 500

@@ -18,7 +18,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from asrkit.decoding.density_ratio import Fusion, FusionWeights
-from asrkit.decoding.full_sum import LARGEST, full_sums
+from asrkit.decoding.full_sum import LARGEST, full_sums, lattice_nodes
 from asrkit.decoding.greedy import greedy_search
 from asrkit.decoding.histories import Histories
 from asrkit.decoding.hypothesis import Hypothesis
@@ -104,7 +104,7 @@ def beam_search(
     """
     options = options or BeamOptions()
     search = _Search(model, encoder_out, encoder_lens, options, fusion)
-    most = torch.ceil(encoder_lens * options.max_labels_per_frame).long()
+    most = torch.ceil(encoder_lens.double() * options.max_labels_per_frame).long()
     for i in range(int((encoder_lens + most).max()) if len(encoder_lens) else 0):
         frame = i - search.beam.length
         cells = search.scores(frame, most)
@@ -120,7 +120,7 @@ def beam_search(
     ranked = [sorted(finals, key=lambda final: -final.score)[:number] for finals in search.finals]
     found = hypotheses(ranked, search.trace, synchronous=False, frame_shift_s=frame_shift_s)
     if options.full_sum:
-        found = _with_full_sums(search, encoder_out, encoder_lens, found, frame_shift_s)
+        found = _with_full_sums(search, encoder_out, encoder_lens, most, found, frame_shift_s)
     return [nbest[: options.nbest] for nbest in found]
 
 
@@ -128,23 +128,25 @@ def _with_full_sums(
     search: _Search,
     encoder_out: torch.Tensor,
     encoder_lens: torch.Tensor,
+    most: torch.Tensor,
     found: list[list[Hypothesis]],
     shift_s: float,
 ) -> list[list[Hypothesis]]:
     """The lists with greedy's hypothesis in them, by their full sums; as they are where that takes too much memory."""
     frames, options = encoder_lens.tolist(), search.options
-    small = [b for b, nbest in enumerate(found) if 0 < frames[b] * sum(len(h.tokens) + 1 for h in nbest) <= LARGEST]
+    small = [b for b, nbest in enumerate(found) if frames[b] and lattice_nodes(frames[b], nbest) <= LARGEST]
     if not small:
         return found
-    most = options.max_symbols or GREEDY_SYMBOLS
     greedy = greedy_search(
-        search.model, encoder_out[small], encoder_lens[small], frame_shift_s=shift_s, max_symbols=most
-    )
-    candidates = {b: list(found[b]) for b in small}
-    for (b, nbest), best in zip(candidates.items(), greedy, strict=True):
-        allowed = len(best.tokens) <= math.ceil(frames[b] * options.max_labels_per_frame)
-        if allowed and best.tokens not in [h.tokens for h in nbest]:
-            nbest.append(best)
+        search.model, encoder_out[small], encoder_lens[small], frame_shift_s=shift_s,
+        max_symbols=options.max_symbols or GREEDY_SYMBOLS, blank_penalty=options.blank_penalty,
+    )  # fmt: skip
+    candidates = {b: found[b] for b in small}
+    for b, best in zip(small, greedy, strict=True):
+        more = [*found[b], best]
+        fits = len(best.tokens) <= most[b] and lattice_nodes(frames[b], more) <= LARGEST
+        if fits and best.tokens not in [h.tokens for h in found[b]]:
+            candidates[b] = more
     rescored = iter(search.full_sums(candidates, encoder_lens))
     ranked = list(found)
     for b, nbest in candidates.items():

@@ -7,15 +7,16 @@ section 2.4): they share most of their label histories, and the joiner runs once
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.nn import functional as F
 
+from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.losses.lattice import log_likelihood
 
-LARGEST = 1 << 25
-"""Most lattice nodes of one utterance's hypotheses together: about a minute with 16 of them, two with 4."""
+LARGEST = 1 << 24
+"""Most lattice nodes of one utterance's hypotheses together: about 50 s of speech with 16 of them, 100 s with 4."""
 NODES_AT_ONCE = 1 << 21
 JOINT_AT_ONCE = 1 << 22
 
@@ -23,6 +24,11 @@ Emit = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Projections of encoder and predictor that broadcast, (..., J), to log probabilities (..., V)."""
 Arcs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 """Blank and label arcs (K, T', U + 1) of an utterance's hypotheses, and their numbers of labels (K,)."""
+
+
+def lattice_nodes(frames: int, hypotheses: Sequence[Hypothesis]) -> int:
+    """Nodes of an utterance's lattices, each padded to the longest."""
+    return len(hypotheses) * frames * (max(len(h.tokens) for h in hypotheses) + 1)
 
 
 def full_sums(

@@ -18,6 +18,7 @@ def greedy_search(
     *,
     frame_shift_s: float,
     max_symbols: int = 5,
+    blank_penalty: float = 0.0,
 ) -> list[Hypothesis]:
     """The best arc at every point of the lattice, all utterances in step, each at its own frame.
 
@@ -29,6 +30,7 @@ def greedy_search(
         encoder_lens: (B,).
         frame_shift_s: seconds between encoder frames.
         max_symbols: most labels at one frame.
+        blank_penalty: subtracted from blank's logit.
 
     Returns:
         One hypothesis an utterance; its score is the log probability of the alignment found.
@@ -48,6 +50,8 @@ def greedy_search(
         if live.numel() == 0:
             break
         logits = model.joiner.combine(encoder_proj[live, frame[live]], predictor_proj[live])
+        if blank_penalty:
+            logits[..., BLANK_ID] -= blank_penalty
         best, token = torch.log_softmax(logits.float(), dim=-1).max(dim=-1)
         for b, k, t, p in zip(live.tolist(), token.tolist(), frame[live].tolist(), best.tolist(), strict=True):
             scores[b] += p

@@ -112,7 +112,8 @@ class Histories:
             (moved[p], label): moved[row] for (p, label), row in self.rows.items() if moved[p] >= 0 <= moved[row]
         }
         self.size, self.room = len(kept), 2 * len(kept) + ROOM
-        self.tables = [_roomy(table[index], self.room + SPARE) for table in self.tables]
+        for n, table in enumerate(self.tables):  # one by one, so that no two of all are in memory
+            self.tables[n] = _roomy(table[index], self.room + SPARE)
         return place.to(rows.device)
 
     def _add(self, keys: list[tuple[int, int]]) -> None:
@@ -140,7 +141,9 @@ class Histories:
 
 
 def _roomy(rows: torch.Tensor, capacity: int) -> torch.Tensor:
-    """A table that begins with ``rows``; memory that is not written to yet costs nothing."""
+    """A table that begins with ``rows``; on a CPU, memory that is not written to yet costs nothing."""
+    if rows.device.type != "cpu":
+        capacity = min(capacity, 2 * len(rows) + SPARE)
     table = rows.new_empty(capacity, *rows.shape[1:])
     table[: len(rows)] = rows
     return table

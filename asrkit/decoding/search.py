@@ -20,7 +20,7 @@ def make_search(method: str, options: BeamOptions | None = None, fusion: Fusion 
 
     Args:
         method: ``greedy``, ``beam`` or ``modified_beam``.
-        options: of the beam searches; ``max_symbols`` of the greedy one too.
+        options: of the beam searches; ``max_symbols`` and ``blank_penalty`` of the greedy one too.
         fusion: language models for the beam searches.
 
     Raises:
@@ -30,7 +30,7 @@ def make_search(method: str, options: BeamOptions | None = None, fusion: Fusion 
     if method == "greedy" and options.max_symbols < 1:
         raise UserError("decode.max_symbols must be 1 or more for greedy search, which would not end without a bound")
     if method == "greedy":
-        return partial(_greedy, max_symbols=options.max_symbols)
+        return partial(_greedy, options=options)
     search = beam_search if method == "beam" else modified_beam_search
 
     def wide(model: Transducer, x: torch.Tensor, x_lens: torch.Tensor, shift_s: float) -> list[list[Hypothesis]]:
@@ -40,6 +40,9 @@ def make_search(method: str, options: BeamOptions | None = None, fusion: Fusion 
 
 
 def _greedy(
-    model: Transducer, x: torch.Tensor, x_lens: torch.Tensor, shift_s: float, max_symbols: int
+    model: Transducer, x: torch.Tensor, x_lens: torch.Tensor, shift_s: float, options: BeamOptions
 ) -> list[list[Hypothesis]]:
-    return [[h] for h in greedy_search(model, x, x_lens, frame_shift_s=shift_s, max_symbols=max_symbols)]
+    found = greedy_search(
+        model, x, x_lens, frame_shift_s=shift_s, max_symbols=options.max_symbols, blank_penalty=options.blank_penalty
+    )
+    return [[h] for h in found]

@@ -30,7 +30,7 @@ from asrkit.text.tokenizer import Tokenizer, tokenizer_from_dict
 from asrkit.training.checkpoint import CheckpointFolder, CheckpointName, load_weights, read_tensors, write_model_file
 from asrkit.training.parallel import choose_device
 from asrkit.training.progress import MetricsFile, log, progress_bar
-from asrkit.training.run import remember_config
+from asrkit.training.run import remember_config, undone_if_refused
 from asrkit.training.schedules import learning_rate
 from asrkit.training.steps import autocast, begin_step, resolve_autocast
 
@@ -124,18 +124,21 @@ def train_language_model(
         raise UserError(
             "language models train without loss scaling; set train.autocast=auto, bf16 or none in place of fp16"
         )
-    remember_config(config, exp_dir)
-    _remember_text(tokenizer, {"text": text, "dev_text": dev_text}, exp_dir / "text.json")
-    torch.manual_seed(config.train.seed)
-    bundle = LanguageModelBundle(build_language_model(config, tokenizer.vocab_size), config, tokenizer)
-    longest = config.lm.max_symbols
-    train, left_out = encode_text(text, tokenizer, exp_dir / "text" / "train", longest)
-    dev, dev_left_out = encode_text(dev_text, tokenizer, exp_dir / "text" / "dev", longest)
-    log(
-        f"{num_parameters(bundle.model):,} parameters, {tokenizer.vocab_size} symbols; train {len(train)} lines with "
-        f"{len(train.tokens):,} symbols ({left_out} lines left out), dev {len(dev)} lines ({dev_left_out} left out)"
-    )
-    _Loop(bundle, train, dev, exp_dir).run()
+    with undone_if_refused(exp_dir, ["config.yaml", "text.json"]):
+        remember_config(config, exp_dir)
+        _remember_text(tokenizer, {"text": text, "dev_text": dev_text}, exp_dir / "text.json")
+        torch.manual_seed(config.train.seed)
+        bundle = LanguageModelBundle(build_language_model(config, tokenizer.vocab_size), config, tokenizer)
+        longest = config.lm.max_symbols
+        train, left_out = encode_text(text, tokenizer, exp_dir / "text" / "train", longest)
+        dev, dev_left_out = encode_text(dev_text, tokenizer, exp_dir / "text" / "dev", longest)
+        loop = _Loop(bundle, train, dev, exp_dir)
+        log(
+            f"{num_parameters(bundle.model):,} parameters, {tokenizer.vocab_size} symbols, autocast {loop.autocast}; "
+            f"train {len(train)} lines with {len(train.tokens):,} symbols ({left_out} lines left out), "
+            f"dev {len(dev)} lines ({dev_left_out} left out)"
+        )
+        loop.run()
 
 
 def _remember_text(tokenizer: Tokenizer, files: dict[str, Sequence[Path]], path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -53,7 +55,10 @@ def run_training(config: Config, data_dir: Path, exp_dir: Path, hooks: Hooks | N
         UserError: missing or bad data, or an experiment folder of another configuration.
         asrkit.training.trainer.Stopped: on Ctrl-C or SIGTERM, with a checkpoint saved.
     """
-    with process_group(config.train.device) as process:
+    with (
+        process_group(config.train.device) as process,
+        undone_if_refused(exp_dir, ["config.yaml"] if process.is_main else []),
+    ):
         if process.is_main:
             remember_config(config, exp_dir)
         tokenizer = load_tokenizer(data_dir)
@@ -72,25 +77,46 @@ def run_training(config: Config, data_dir: Path, exp_dir: Path, hooks: Hooks | N
             dev_pipeline=build_pipeline(config, statistics),
             smoothing=build_smoothing(config, tokenizer),
         )
+        trainer = Trainer(bundle, data, exp_dir, process, hooks)
         if process.is_main:
             hours = sum(cut.duration for cut in data.train) / 3600
             log(
                 f"{num_parameters(bundle.model):,} parameters, {tokenizer.vocab_size} symbols, {len(data.train)} "
                 f"utterances ({hours:.2f} h), {process.world_size} process(es) on {process.device.type}, "
-                f"augmentations: {', '.join(data.augmentation_names)} {config.features.speed_factors}"
+                f"autocast {trainer.autocast}, augmentations: {', '.join(data.augmentation_names)} "
+                f"{config.features.speed_factors}"
             )
-        Trainer(bundle, data, exp_dir, process, hooks).run()
+        trainer.run()
+
+
+@contextmanager
+def undone_if_refused(exp_dir: Path, names: Sequence[str]) -> Iterator[None]:
+    """Takes back what a folder noted of a training that a UserError ends before its first checkpoint.
+
+    So the setting or file that the message asks for can be changed.
+
+    Args:
+        exp_dir: the experiment.
+        names: the notes; those that are there already stay.
+    """
+    new = [exp_dir / name for name in names if not (exp_dir / name).exists()]
+    try:
+        yield
+    except UserError:
+        if not any((exp_dir / "checkpoints").glob("epoch-*")):
+            for path in new:
+                path.unlink(missing_ok=True)
+        raise
 
 
 def remember_config(config: Config, exp_dir: Path) -> None:
-    """Writes the merged configuration into the folder, or compares it with the one that has been trained with there.
+    """Writes the merged configuration into the folder, or compares it with the one that is there.
 
     Raises:
         UserError: the folder holds a training with other settings.
     """
     path = exp_dir / "config.yaml"
-    # A run that stopped before its first checkpoint is no obstacle to the setting that its message asks for.
-    if path.is_file() and any((exp_dir / "checkpoints").glob("epoch-*.state.pt")):
+    if path.is_file():
         before = flat(yaml.safe_load(path.read_text(encoding="utf-8")))
         now = flat(config_to_dict(config))
         for key in sorted(before.keys() | now.keys()):

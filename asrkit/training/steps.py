@@ -38,8 +38,10 @@ def resolve_autocast(device: torch.device, name: str) -> str:
 def autocast(device: torch.device, name: str) -> Iterator[None]:
     """The context of a resolved ``train.autocast``: ``none``, ``bf16`` or ``fp16``."""
     dtype = DTYPES[name]
-    # oneDNN takes an LSTM in bf16 on every processor and then has no kernel for it on those without AVX-512; torch has.
-    without_kernel = device.type == "cpu" and dtype == torch.bfloat16 and not torch.cpu._is_avx512_supported()
+    # Where oneDNN has no bf16, torch keeps everything from it but LSTMs, which then fail.
+    without_kernel = (
+        device.type == "cpu" and dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    )
     own = torch.backends.mkldnn.flags(enabled=False) if without_kernel else nullcontext()
     with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None), own:
         yield

@@ -107,6 +107,8 @@ class Trainer:
         train = self.config.train
         self.optimizer = torch.optim.AdamW(parameter_groups(self.model, train.weight_decay), fused=True)
         self.autocast = resolve_autocast(process.device, train.autocast)
+        if process.any(self.autocast == "none"):  # machines of different kinds train together
+            self.autocast = "none"
         self.scaler = torch.amp.GradScaler(process.device.type, enabled=self.autocast == "fp16")
         self.checkpoints = CheckpointFolder(
             self.exp_dir / "checkpoints", max(2, train.average_epochs), train.keep_every_epochs

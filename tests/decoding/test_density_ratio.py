@@ -55,7 +55,7 @@ def test_no_weight_is_no_language_model() -> None:
     model = talkative(tiny_model(vocab_size=3, dtype=torch.float64))
     x, lens = encoded(3, 12, dtype=torch.float64), torch.tensor([12, 9, 4])
     fusion = Fusion(FusionWeights(), language_model(1), language_model(2))
-    options = BeamOptions(beam=4, nbest=4)
+    options = BeamOptions(beam=4, nbest=4, full_sum=False)
     fused = beam_search(model, x, lens, frame_shift_s=0.04, options=options, fusion=fusion)
     plain = beam_search(model, x, lens, frame_shift_s=0.04, options=options)
     for a, b in zip(fused, plain, strict=True):
@@ -113,7 +113,7 @@ def test_clearing_histories_changes_nothing(monkeypatch: pytest.MonkeyPatch, nar
     fusion = Fusion(
         FusionWeights(0.2, 0.3, 0.1), LstmLanguageModel(4, 8, 1, 4).double(), LstmLanguageModel(4, 8, 1, 4).double()
     )
-    options = BeamOptions(beam=6, nbest=6, **narrow)
+    options = BeamOptions(beam=6, nbest=6, full_sum=False, **narrow)
     whole = beam_search(model, x, lens, frame_shift_s=0.04, options=options, fusion=fusion)
     cleared: list[int] = []
     clear = histories.Histories.clear

@@ -67,10 +67,28 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_where_lattices_are_too_large_the_beams_own_scores_stand(monkeypatch: pytest.MonkeyPatch) -> None:
     exact, plain = search(), search(replace(NARROW, full_sum=False))
-    monkeypatch.setattr(beam_module, "LARGEST", 60)
+    sizes = [full_sum.lattice_nodes(int(frames), nbest) for frames, nbest in zip(X_LENS, exact, strict=True)]
+    assert sizes[0] < sizes[2] and exact[0] != plain[0] and exact[2] != plain[2]
+    monkeypatch.setattr(beam_module, "LARGEST", sizes[0])
     mixed = search()
-    assert mixed[:2] == plain[:2] and mixed[2] == plain[2]
-    assert mixed[3] == exact[3]
+    assert mixed[1:3] == plain[1:3] and mixed[3] == exact[3]
+    assert [h.tokens for h in mixed[0]] == [h.tokens for h in exact[0]]
+    assert [h.score for h in mixed[0]] == pytest.approx([h.score for h in exact[0]], abs=1e-12)
+
+
+def test_greedys_hypothesis_keeps_to_the_bounds_of_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = tiny_model(dtype=torch.float64), encoded(1, 10, dtype=torch.float64)
+    with torch.no_grad():
+        model.joiner.out.bias[0] -= 50.0  # greedy says as many labels as it may
+    lens = torch.tensor([10])
+    options = BeamOptions(beam=2, nbest=20, max_labels_per_frame=1.5)
+    assert {len(h.tokens) for h in beam_search(model, x, lens, frame_shift_s=0.04, options=options)[0]} == {15}
+    longer = replace(options, max_labels_per_frame=5.0)
+    found = beam_search(model, x, lens, frame_shift_s=0.04, options=longer)[0]
+    assert greedy_search(model, x, lens, frame_shift_s=0.04)[0].tokens in [h.tokens for h in found]
+    # Where only greedy's hypothesis would make the lattices too large, it is left out.
+    monkeypatch.setattr(beam_module, "LARGEST", 2 * 10 * 16)
+    assert len(beam_search(model, x, lens, frame_shift_s=0.04, options=options)[0]) == 2
 
 
 def test_fusion_is_added_to_the_sum() -> None:

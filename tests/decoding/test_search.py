@@ -98,10 +98,21 @@ def test_greedy_is_the_textbook_loop(max_symbols: int) -> None:
         assert hypothesis.token_times == pytest.approx([0.04 * t for t in frames])
 
 
-@pytest.mark.parametrize("method", ["greedy", "beam", "modified_beam"])
-def test_batch_and_order_change_nothing(method: str) -> None:
+@pytest.mark.parametrize("blank_penalty", [0.0, 1.5])
+def test_a_penalty_of_blank_is_a_lower_bias(blank_penalty: float) -> None:
+    model, x = talkative(tiny_model()), encoded(3, 20)
+    found = make_search("greedy", BeamOptions(blank_penalty=blank_penalty))(model, x, torch.tensor([20] * 3), 0.04)
+    with torch.no_grad():
+        model.joiner.out.bias[0] -= blank_penalty
+    assert [h[0].tokens for h in found] == [greedy_by_hand(model, x[b : b + 1], 5)[0] for b in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("method", "full_sum"), [("greedy", True), ("beam", True), ("beam", False), ("modified_beam", True)]
+)
+def test_batch_and_order_change_nothing(method: str, full_sum: bool) -> None:
     model = talkative(tiny_model())
-    search = make_search(method, BeamOptions(beam=4, nbest=4))
+    search = make_search(method, BeamOptions(beam=4, nbest=4, full_sum=full_sum))
     features = torch.randn(4, 120, 16, generator=torch.Generator().manual_seed(1)) * 3
     lens = torch.tensor([120, 64, 17, 90])
 

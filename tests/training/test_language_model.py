@@ -110,6 +110,14 @@ def test_a_folder_is_of_one_text(text: Path, tmp_path: Path) -> None:
         train_language_model(config, TOKENIZER, [text], [text], tmp_path / "lm")
 
 
+def test_text_refused_before_any_update_can_be_changed(text: Path, tmp_path: Path) -> None:
+    config = config_from_dict(SETTINGS | {"train": SETTINGS["train"] | {"num_epochs": 1}}, "tests")
+    with pytest.raises(UserError, match="no text at"):
+        train_language_model(config, TOKENIZER, [tmp_path / "tpyo.txt"], [text], tmp_path / "lm")
+    train_language_model(config, TOKENIZER, [text], [text], tmp_path / "lm")
+    assert (tmp_path / "lm" / "best.safetensors").exists()
+
+
 def test_half_precision_without_scaling_is_refused(text: Path, tmp_path: Path) -> None:
     config = config_from_dict({"train": {"autocast": "fp16"}}, "tests")
     with pytest.raises(UserError, match=r"set train\.autocast=auto, bf16 or none"):
