@@ -17,8 +17,9 @@ from asrkit.losses.lattice import log_likelihood
 
 LARGEST = 1 << 24
 """Most lattice nodes of one utterance's hypotheses together: about 50 s of speech with 16 of them, 100 s with 4."""
-NODES_AT_ONCE = 1 << 21
-JOINT_AT_ONCE = 1 << 22
+NODES_AT_ONCE = 1 << 18
+JOINT_AT_ONCE = 1 << 18
+"""Few enough of either for a processor's cache."""
 
 Emit = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Projections of encoder and predictor that broadcast, (..., J), to log probabilities (..., V)."""

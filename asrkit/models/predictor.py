@@ -13,6 +13,8 @@ from torch.nn import functional as F
 from asrkit.models.dropout import Dropout
 
 BLANK_ID = 0
+GROUP = 4
+"""Channels of a group of the stateless predictor's convolution."""
 State = tuple[torch.Tensor, ...]
 """What N histories leave behind, each (N, ...)."""
 
@@ -82,18 +84,19 @@ class StatelessPredictor(nn.Module):
         self, vocab_size: int, embedding_dim: int, context_size: int, dropout: float, embedding_dropout: float = 0.0
     ) -> None:
         super().__init__()
-        if embedding_dim % 4:
-            raise ValueError(f"embedding_dim must be a multiple of 4, got {embedding_dim}")
+        if embedding_dim % GROUP:
+            raise ValueError(f"embedding_dim must be a multiple of {GROUP}, got {embedding_dim}")
         self.output_dim, self.context_size = embedding_dim, context_size
         self.embedding = nn.Embedding(vocab_size, embedding_dim)
-        self.conv = nn.Conv1d(embedding_dim, embedding_dim, context_size, groups=embedding_dim // 4, bias=False)
+        self.conv = nn.Conv1d(embedding_dim, embedding_dim, context_size, groups=embedding_dim // GROUP, bias=False)
         self.dropout = Dropout(dropout)
         self.embedding_dropout = Dropout(embedding_dropout)
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """(B, U) to (B, U + 1, embedding); entry u has seen the last labels before it."""
         history = F.pad(tokens, (self.context_size, 0), value=BLANK_ID)
-        return self.dropout(self._convolve(self.embedding_dropout(self.embedding(history))))
+        x = self.embedding_dropout(self.embedding(history))
+        return self.dropout(F.relu(self.conv(x.transpose(1, 2)).transpose(1, 2)))
 
     def initial_state(self, number: int) -> State:
         """The last labels before the first input, all blank: (N, context - 1)."""
@@ -103,11 +106,10 @@ class StatelessPredictor(nn.Module):
     def step(self, tokens: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
         """Extends N histories by one label (N,) each: (N, embedding) outputs and the new state."""
         history = torch.cat([state[0], tokens[:, None]], dim=1)
-        return self._convolve(self.embedding(history))[:, 0], (history[:, 1:],)
-
-    def _convolve(self, x: torch.Tensor) -> torch.Tensor:
-        """(N, U, embedding) to (N, U - context + 1, embedding)."""
-        return F.relu(self.conv(x.transpose(1, 2)).transpose(1, 2))
+        # At one position the convolution is a small product for each group, which convolution routines take longer for.
+        x = self.embedding(history).unflatten(2, (-1, GROUP)).permute(2, 0, 1, 3).flatten(2)  # (groups, N, context · 4)
+        weight = self.conv.weight.unflatten(0, (-1, GROUP)).permute(0, 3, 2, 1).flatten(1, 2)
+        return F.relu(torch.bmm(x, weight).transpose(0, 1).flatten(1)), (history[:, 1:],)
 
 
 Predictor = LstmPredictor | StatelessPredictor
