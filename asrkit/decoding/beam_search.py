@@ -263,10 +263,7 @@ class _Search:
 
     def emit(self, encoder_proj: torch.Tensor, predictor_proj: torch.Tensor) -> torch.Tensor:
         """Log probabilities (..., V) of the transducer, from projections (..., J) that broadcast."""
-        logits = self.model.joiner.combine(encoder_proj, predictor_proj).to(self.beam.score.dtype)
-        if self.options.blank_penalty:
-            logits[..., BLANK_ID] -= self.options.blank_penalty
-        return torch.log_softmax(logits, dim=-1)
+        return self.model.joiner.log_probs(encoder_proj, predictor_proj, self.options.blank_penalty)
 
     def full_sums(self, candidates: dict[int, list[Hypothesis]], encoder_lens: torch.Tensor) -> list[Hypothesis]:
         """Utterances' hypotheses, one after the other, with scores over all alignments."""

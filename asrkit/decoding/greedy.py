@@ -49,10 +49,8 @@ def greedy_search(
         live = (frame < encoder_lens).nonzero().squeeze(1)
         if live.numel() == 0:
             break
-        logits = model.joiner.combine(encoder_proj[live, frame[live]], predictor_proj[live])
-        if blank_penalty:
-            logits[..., BLANK_ID] -= blank_penalty
-        best, token = torch.log_softmax(logits.float(), dim=-1).max(dim=-1)
+        log_probs = model.joiner.log_probs(encoder_proj[live, frame[live]], predictor_proj[live], blank_penalty)
+        best, token = log_probs.max(dim=-1)
         for b, k, t, p in zip(live.tolist(), token.tolist(), frame[live].tolist(), best.tolist(), strict=True):
             scores[b] += p
             if k != BLANK_ID:

@@ -11,6 +11,8 @@ from torch import nn
 from asrkit.losses.pruned_transducer import prune
 from asrkit.losses.transducer import BLOCK_ELEMENTS, padded_rows
 
+BLANK_ID = 0
+
 
 class Joiner(nn.Module):
     """Logits of W_out tanh(W_enc h ∘ W_pred g), ∘ a sum or an element-wise product.
@@ -36,6 +38,16 @@ class Joiner(nn.Module):
         else:
             joint = encoder_proj * predictor_proj
         return self.out(torch.tanh(joint))
+
+    def log_probs(
+        self, encoder_proj: torch.Tensor, predictor_proj: torch.Tensor, blank_penalty: float = 0.0
+    ) -> torch.Tensor:
+        """:meth:`combine` normalized over the symbols in float32 or more, ``blank_penalty`` taken off blank's logit."""
+        logits = self.combine(encoder_proj, predictor_proj)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if blank_penalty:
+            logits[..., BLANK_ID] -= blank_penalty
+        return torch.log_softmax(logits, dim=-1)
 
     def forward(self, encoder_out: torch.Tensor, predictor_out: torch.Tensor) -> torch.Tensor:
         """(B, T', D) and (B, U + 1, P) to logits (B, T', U + 1, V)."""
