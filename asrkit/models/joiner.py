@@ -10,6 +10,7 @@ from torch import nn
 
 from asrkit.losses.pruned_transducer import prune
 from asrkit.losses.transducer import BLOCK_ELEMENTS, padded_rows
+from asrkit.models.tanh import tanh_
 
 BLANK_ID = 0
 
@@ -33,21 +34,24 @@ class Joiner(nn.Module):
 
     def combine(self, encoder_proj: torch.Tensor, predictor_proj: torch.Tensor) -> torch.Tensor:
         """Projected encoder and predictor outputs of shapes that broadcast, (..., J), to logits (..., V)."""
-        if self.combination == "add":
-            joint = encoder_proj + predictor_proj
-        else:
-            joint = encoder_proj * predictor_proj
-        return self.out(torch.tanh(joint))
+        return self.out(torch.tanh(self._joined(encoder_proj, predictor_proj)))
 
+    @torch.no_grad()
     def log_probs(
         self, encoder_proj: torch.Tensor, predictor_proj: torch.Tensor, blank_penalty: float = 0.0
     ) -> torch.Tensor:
-        """:meth:`combine` normalized over the symbols in float32 or more, ``blank_penalty`` taken off blank's logit."""
-        logits = self.combine(encoder_proj, predictor_proj)
+        """:meth:`combine` normalized over the symbols in float32 or more, ``blank_penalty`` taken off blank's logit.
+
+        For a search: no gradient.
+        """
+        logits = self.out(tanh_(self._joined(encoder_proj, predictor_proj)))
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if blank_penalty:
             logits[..., BLANK_ID] -= blank_penalty
         return torch.log_softmax(logits, dim=-1)
+
+    def _joined(self, encoder_proj: torch.Tensor, predictor_proj: torch.Tensor) -> torch.Tensor:
+        return encoder_proj + predictor_proj if self.combination == "add" else encoder_proj * predictor_proj
 
     def forward(self, encoder_out: torch.Tensor, predictor_out: torch.Tensor) -> torch.Tensor:
         """(B, T', D) and (B, U + 1, P) to logits (B, T', U + 1, V)."""
@@ -104,8 +108,7 @@ class _PackedJoint(torch.autograd.Function):
         out[real:] = 0.0
         combine = torch.mul if multiply else torch.add
         for b, t, u, part in _blocks(frames, rows, out.shape[1]):
-            combine(encoder[b, t, None], predictor[b, None, :u], out=out[part].view(-1, u, out.shape[1]))
-        out.tanh_()
+            tanh_(combine(encoder[b, t, None], predictor[b, None, :u], out=out[part].view(-1, u, out.shape[1])))
         ctx.save_for_backward(encoder, predictor, out)
         ctx.sizes = frames, rows, multiply
         return out

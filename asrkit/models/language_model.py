@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from asrkit.models.dropout import Dropout
+from asrkit.models.tanh import tanh_
 
 BOUNDARY_ID = 0
 """Begins and ends a line."""
@@ -87,8 +88,8 @@ class LstmSteps:
             h, c = state[2 * n : 2 * n + 2]
             gates = torch.addmm(table[tokens], h, from_state).addmm_(x, from_below)
             input, forget, cell, out = gates.chunk(4, dim=1)
-            c = torch.addcmul(forget.sigmoid() * c, input.sigmoid(), cell.tanh())
-            x = out.sigmoid() * c.tanh()
+            c = torch.addcmul(forget.sigmoid() * c, input.sigmoid(), tanh_(cell))
+            x = out.sigmoid() * tanh_(c.clone())
             after += [x, c]
         return self.model.log_probs(x), tuple(after)
 
