@@ -74,9 +74,12 @@ def decode(
     if tune and settings.method != "beam":
         raise UserError("--tune-fusion needs decode.method=beam, whose scores are those that it weighs")
     if tune:
-        plain = replace(settings, nbest=settings.beam, fusion=FusionConfig())
-        lists, _ = decode_split(bundle, data_dir, split, plain)
-        settings = replace(settings, fusion=tune_fusion(bundle, settings.fusion, lists, out_dir))
+        wide = replace(settings, nbest=settings.beam)
+        fusion = tune_fusion(
+            bundle, settings.fusion,
+            lambda fusion: decode_split(bundle, data_dir, split, replace(wide, fusion=fusion))[0], out_dir,
+        )  # fmt: skip
+        settings = replace(settings, fusion=fusion)
     decoded, seconds = decode_split(bundle, data_dir, split, settings)
     write_decoded(out_dir, decoded, bundle.tokenizer)
     audio_s = sum(cut.duration for cut, _ in decoded)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,22 +19,31 @@ from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.errors import UserError
 from asrkit.files import atomic_path, write_text
 from asrkit.scoring.fusion_grid import ScoredList, fusion_grid, grid_table, plot_grid, scored_list
+from asrkit.scoring.wer import word_error_rate
 from asrkit.training.checkpoint import ModelBundle
 
-SOURCE_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
-TARGET_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+SOURCE_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+TARGET_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 LENGTH_WEIGHTS = (-0.2, 0.0, 0.2, 0.4, 0.6, 0.8)
+ROUNDS = 4
+"""Most choices that are decoded."""
+
+Decoded = Sequence[tuple[Cut, list[Hypothesis]]]
 
 
 def tune_fusion(
-    bundle: ModelBundle, settings: FusionConfig, decoded: Sequence[tuple[Cut, list[Hypothesis]]], out_dir: Path
+    bundle: ModelBundle, settings: FusionConfig, decode: Callable[[FusionConfig], Decoded], out_dir: Path
 ) -> FusionConfig:
-    """The settings with the weights under which the lists' best hypotheses have the lowest WER.
+    """The settings with the weights under which decoding has the lowest WER, of those that the grid suggests.
+
+    The first lists are decoded without language models, and seldom hold what language models would have found. So
+    what the grid chooses is decoded, its hypotheses join the lists, and the grid chooses again until its choice has
+    been decoded before.
 
     Args:
         bundle: the recognizer.
         settings: which language models; a missing source model is shallow fusion.
-        decoded: n-best lists without language models.
+        decode: the n-best lists of the development set with these language models and weights.
         out_dir: where fusion_grid.txt and fusion_grid.png go.
 
     Raises:
@@ -44,21 +53,50 @@ def tune_fusion(
         raise UserError("--tune-fusion needs decode.fusion.target_lm=FILE, and source_lm=FILE or source_lm=internal")
     device = bundle.model.joiner.out.weight.device
     fusion = Fusion(FusionWeights(), *read_fusion_models(settings, bundle.tokenizer, device, all_given=True))
-    lists = [_scored(bundle, fusion, cut, nbest) for cut, nbest in decoded if nbest]
     sources = SOURCE_WEIGHTS if settings.source_lm else (0.0,)
     targets = TARGET_WEIGHTS if settings.target_lm else (0.0,)
-    points = fusion_grid(lists, sources, targets, LENGTH_WEIGHTS)
-    best = points[0].weights
-    table = grid_table(points)
-    write_text(out_dir / "fusion_grid.txt", table + "\n")
+    lists: dict[str, ScoredList] = {}
+    seen: set[tuple[str | int, ...]] = set()  # of cuts and labels
+    rates: dict[FusionWeights, float] = {}
+    weights, report = FusionWeights(), []
+    for _ in range(ROUNDS + 1):
+        decoded = decode(_weighted(settings, weights))
+        rates[weights] = word_error_rate(
+            (transcript(cut), bundle.tokenizer.decode(nbest[0].tokens) if nbest else "") for cut, nbest in decoded
+        )
+        report.append(f"decoded: {rates[weights]:.2f} % with {_options(weights)}")
+        click.echo(report[-1])
+        for cut, nbest in decoded:
+            new = [h for h in nbest if (cut.id, *h.tokens) not in seen]
+            if new:
+                seen.update((cut.id, *h.tokens) for h in new)
+                scored = _scored(bundle, fusion, cut, new)
+                lists[cut.id] = lists[cut.id] + scored if cut.id in lists else scored
+        points = fusion_grid(list(lists.values()), sources, targets, LENGTH_WEIGHTS)
+        weights = points[0].weights
+        if weights in rates:
+            break
+        report.append(f"rescored: {points[0].wer:.2f} % with {_options(weights)}")
+        click.echo(report[-1])
+    best = min(rates, key=lambda tried: rates[tried])
+    table = f"WER % of the lists rescored, the length weight at its best:\n{grid_table(points)}"
+    report += [table, f"lowest: {rates[best]:.2f} % with {_options(best)}"]
+    click.echo("\n".join(report[-2:]))
+    write_text(out_dir / "fusion_grid.txt", "\n".join(report) + "\n")
     with atomic_path(out_dir / "fusion_grid.png") as temporary:
         plot_grid(points, temporary)
-    click.echo(f"WER % of rescored n-best lists, the length weight at its best:\n{table}")
-    click.echo(
-        f"lowest: {points[0].wer:.2f} % with decode.fusion.source_weight={best.source} "
-        f"decode.fusion.target_weight={best.target} decode.fusion.length_weight={best.length}"
+    return _weighted(settings, best)
+
+
+def _weighted(settings: FusionConfig, weights: FusionWeights) -> FusionConfig:
+    return replace(settings, source_weight=weights.source, target_weight=weights.target, length_weight=weights.length)
+
+
+def _options(weights: FusionWeights) -> str:
+    return (
+        f"decode.fusion.source_weight={weights.source} decode.fusion.target_weight={weights.target} "
+        f"decode.fusion.length_weight={weights.length}"
     )
-    return replace(settings, source_weight=best.source, target_weight=best.target, length_weight=best.length)
 
 
 @torch.inference_mode()

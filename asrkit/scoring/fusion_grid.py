@@ -27,6 +27,12 @@ class ScoredList:
     length: np.ndarray
     """Labels."""
 
+    def __add__(self, other: ScoredList) -> ScoredList:
+        """The same utterance with more hypotheses."""
+        names = ("errors", "am", "source", "target", "length")
+        joined = (np.concatenate([getattr(self, name), getattr(other, name)]) for name in names)
+        return ScoredList(self.reference_words, *joined)
+
 
 @dataclass(frozen=True)
 class GridPoint:

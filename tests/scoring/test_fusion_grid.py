@@ -26,6 +26,9 @@ def test_the_grid_finds_the_weights_that_help(tmp_path: Path) -> None:
     tied = fusion_grid(lists[1:], [0.0], [0.0], [-0.2, 0.0, 0.2])
     assert tied[0].weights == FusionWeights()  # of equals the smallest
     assert grid_table(points).splitlines()[1].split() == ["0.00", "33.33", "0.00"]
+    more = scored_list("D", ["E"], am=[0.0], source=[0.0], target=[0.0], length=[1])
+    longer = fusion_grid([lists[0], lists[1] + more], [0.0], [0.5], [0.0])
+    assert longer[0].wer == 100 / 3  # the added one is the best of the second list now
     plot_grid(points, tmp_path / "grid.png")
     assert (tmp_path / "grid.png").stat().st_size > 10_000
 

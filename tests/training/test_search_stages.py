@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
 from lhotse import CutSet
+from lhotse.cut import Cut
 
+from asrkit.cli.decode import decode_split
 from asrkit.cli.main import cli
+from asrkit.cli.tune_fusion import tune_fusion
+from asrkit.config import DecodeConfig, FusionConfig
 from asrkit.config_files import load_config
 from asrkit.data.feature_store import load_statistics
 from asrkit.data.loaders import transcript
 from asrkit.data.nbest_label_smoothing import read_hypotheses
+from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.errors import UserError
 from asrkit.scoring.nist import read_trn
 from asrkit.training.build import build_model
-from asrkit.training.checkpoint import ModelBundle, save_model
+from asrkit.training.checkpoint import ModelBundle, load_model, save_model
 from asrkit.training.progress import read_metrics
 from asrkit.training.run import load_tokenizer, run_training
 from tests.training.conftest import Workshop
@@ -59,6 +66,32 @@ def shop(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> dict[s
     return {"folder": folder, "data": workshop.folder / "data", "config": workshop.folder / "tiny.yaml"}
 
 
+def test_tuning_decodes_what_it_chooses(shop: dict[str, Path], tmp_path: Path) -> None:
+    lm = str(shop["folder"] / "lm" / "best.safetensors")
+    bundle = load_model(shop["folder"] / "model.safetensors")
+    beam = DecodeConfig(method="beam", beam=12, nbest=12)
+    said = {
+        cut.id: bundle.tokenizer.decode(max(nbest, key=lambda h: h.score + 0.8 * len(h.tokens)).tokens)
+        for cut, nbest in decode_split(bundle, shop["data"], "dev", beam)[0]
+    }
+    asked: list[FusionConfig] = []
+
+    def decode(fusion: FusionConfig) -> list[tuple[Cut, list[Hypothesis]]]:
+        asked.append(fusion)
+        decoded, _ = decode_split(bundle, shop["data"], "dev", replace(beam, fusion=fusion))
+        for cut, _ in decoded:
+            cut.supervisions[0].text = said[cut.id]  # the truth is what a weight of the length prefers
+        return decoded
+
+    best = tune_fusion(bundle, FusionConfig(target_lm=lm), decode, tmp_path)
+    assert asked[0] == FusionConfig(target_lm=lm) and 2 <= len(asked) <= 5 and best in asked
+    assert len({(f.target_weight, f.length_weight) for f in asked}) == len(asked)
+    report = (tmp_path / "fusion_grid.txt").read_text().splitlines()
+    rates = [float(line.split()[1]) for line in report if line.startswith("decoded: ")]
+    assert len(rates) == len(asked) and rates[asked.index(best)] == min(rates)
+    assert report[-1].startswith(f"lowest: {min(rates):.2f} %")
+
+
 def test_fusion_is_tuned_decoded_and_rescored(shop: dict[str, Path]) -> None:
     folder, lm = shop["folder"], shop["folder"] / "lm" / "best.safetensors"
     printed = asrkit(
@@ -66,7 +99,15 @@ def test_fusion_is_tuned_decoded_and_rescored(shop: dict[str, Path]) -> None:
         "--out-dir", folder / "fused", "--tune-fusion", "decode.method=beam", "decode.beam=4", "decode.nbest=4",
         f"decode.fusion.target_lm={lm}", "decode.fusion.source_lm=internal",
     )  # fmt: skip
-    assert "lowest: " in printed and (folder / "fused" / "fusion_grid.png").is_file()
+    assert (folder / "fused" / "fusion_grid.png").is_file()
+    tried = [line.split(maxsplit=1)[1] for line in printed.splitlines() if line.startswith("decoded: ")]
+    lowest = min(tried, key=lambda line: float(line.split()[0]))
+    assert f"lowest: {lowest}" in printed
+    kept = json.loads((folder / "fused" / "decode.json").read_text())["settings"]["fusion"]
+    assert all(f"decode.fusion.{name}={kept[name]}" in lowest for name in ("source_weight", "target_weight"))
+    asrkit("score", "--ref", folder / "fused" / "ref.trn", "--hyp", folder / "fused" / "hyp.trn")
+    scored = json.loads((folder / "fused" / "score.json").read_text())
+    assert scored["wer"]["rate"] == pytest.approx(float(lowest.split()[0]), abs=0.01)
     again = asrkit(
         "decode", "--model", folder / "model.safetensors", "--data-dir", shop["data"], "--split", "dev",
         "--out-dir", folder / "weighted", "decode.method=beam", "decode.beam=4", "decode.nbest=4",
