@@ -19,7 +19,7 @@ from asrkit.data.feature_store import features_path, load_statistics, read_cuts
 from asrkit.data.loaders import transcript
 from asrkit.decoding.decode import decode_cuts
 from asrkit.decoding.hypothesis import Hypothesis
-from asrkit.decoding.nbest import attach_hypotheses, hypothesis_from_dict
+from asrkit.decoding.nbest import attach_hypotheses, best_text, hypothesis_from_dict
 from asrkit.decoding.nbest import rescore as rescore_nbest
 from asrkit.errors import UserError
 from asrkit.files import atomic_path, write_json, write_text
@@ -75,11 +75,11 @@ def decode(
         raise UserError("--tune-fusion needs decode.method=beam, whose scores are those that it weighs")
     if tune:
         wide = replace(settings, nbest=settings.beam)
-        fusion = tune_fusion(
-            bundle, settings.fusion,
-            lambda fusion: decode_split(bundle, data_dir, split, replace(wide, fusion=fusion))[0], out_dir,
-        )  # fmt: skip
-        settings = replace(settings, fusion=fusion)
+
+        def lists(fusion: FusionConfig) -> list[tuple[Cut, list[Hypothesis]]]:
+            return decode_split(bundle, data_dir, split, replace(wide, fusion=fusion))[0]
+
+        settings = replace(settings, fusion=tune_fusion(bundle, settings.fusion, lists, out_dir))
     decoded, seconds = decode_split(bundle, data_dir, split, settings)
     write_decoded(out_dir, decoded, bundle.tokenizer)
     audio_s = sum(cut.duration for cut, _ in decoded)
@@ -190,7 +190,7 @@ def write_decoded(out_dir: Path, decoded: list[tuple[Cut, list[Hypothesis]]], to
     lists, hyp, ref = (out_dir / name for name in DECODED)
     write_lists(lists, decoded, tokenizer)
     speaker = {cut.id: cut.supervisions[0].speaker or cut.id for cut, _ in decoded}
-    write_trn(hyp, [(tokenizer.decode(n[0].tokens) if n else "", speaker[c.id], c.id) for c, n in decoded])
+    write_trn(hyp, [(best_text(nbest, tokenizer), speaker[cut.id], cut.id) for cut, nbest in decoded])
     write_trn(ref, [(transcript(cut), speaker[cut.id], cut.id) for cut, _ in decoded])
 
 

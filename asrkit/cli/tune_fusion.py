@@ -16,6 +16,7 @@ from asrkit.config import FusionConfig
 from asrkit.data.loaders import transcript
 from asrkit.decoding.density_ratio import Fusion, FusionWeights
 from asrkit.decoding.hypothesis import Hypothesis
+from asrkit.decoding.nbest import best_text
 from asrkit.errors import UserError
 from asrkit.files import atomic_path, write_text
 from asrkit.scoring.fusion_grid import ScoredList, fusion_grid, grid_table, plot_grid, scored_list
@@ -62,7 +63,7 @@ def tune_fusion(
     for _ in range(ROUNDS + 1):
         decoded = decode(_weighted(settings, weights))
         rates[weights] = word_error_rate(
-            (transcript(cut), bundle.tokenizer.decode(nbest[0].tokens) if nbest else "") for cut, nbest in decoded
+            (transcript(cut), best_text(nbest, bundle.tokenizer)) for cut, nbest in decoded
         )
         report.append(f"decoded: {rates[weights]:.2f} % with {_options(weights)}")
         click.echo(report[-1])

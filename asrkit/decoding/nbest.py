@@ -60,6 +60,11 @@ def words(nbest: Sequence[Hypothesis], tokenizer: Tokenizer) -> list[list[Word]]
     return [[Word(word, time_s, confidence(word, time_s)) for word, time_s in of_one] for of_one in spoken]
 
 
+def best_text(nbest: Sequence[Hypothesis], tokenizer: Tokenizer) -> str:
+    """What the first hypothesis of a list says; nothing where there is none."""
+    return tokenizer.decode(nbest[0].tokens) if nbest else ""
+
+
 def nbest_to_dicts(nbest: Sequence[Hypothesis], tokenizer: Tokenizer) -> list[dict[str, Any]]:
     """Plain values of a list, for a cut's custom field or for JSON."""
     return [
