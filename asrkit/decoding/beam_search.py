@@ -12,14 +12,16 @@ Shape letters: B utterances, K hypotheses of an utterance, V symbols, J width of
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
 
 import torch
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from asrkit.decoding.density_ratio import Fusion, FusionWeights
-from asrkit.decoding.full_sum import LARGEST, full_sums, lattice_nodes
-from asrkit.decoding.greedy import greedy_search
+from asrkit.decoding.full_sum import BAND, full_sums, label_tree
+from asrkit.decoding.greedy_path import GreedyPath
 from asrkit.decoding.histories import Histories
 from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.decoding.traceback import Final, Trace, hypotheses
@@ -28,6 +30,12 @@ from asrkit.models.transducer import Transducer
 BLANK_ID = 0
 GREEDY_SYMBOLS = 5
 """Most labels at one frame of greedy's hypothesis where the search sets no bound."""
+LONGEST = 4096
+"""Encoder frames of the longest utterance that full sums are computed of, minutes of speech."""
+NODES_AT_ONCE = 1 << 21
+"""Lattice nodes of the hypotheses whose full sums are computed together, were none of them shared."""
+KEPT = 0.75
+"""A batch is made smaller where no more of its utterances go on."""
 REACH = 2.0
 """What the alignments outside the beam may bring one hypothesis more than another: 1.2 was seen of a badly trained
 model with a beam of 4."""
@@ -54,7 +62,8 @@ class BeamOptions:
     blank_penalty: float = 0.0
     """Subtracted from blank's logit: fewer deletions."""
     full_sum: bool = True
-    """Whether the alignment-length synchronous search scores what it found, and greedy's, by all alignments."""
+    """Whether the alignment-length synchronous search scores what it found, and greedy's hypothesis, by all
+    alignments near those found."""
 
 
 @dataclass
@@ -101,29 +110,33 @@ def beam_search(
         fusion: language models to add, see :class:`Fusion`.
 
     Returns:
-        For each utterance its hypotheses, best first. Scores are log probabilities summed over all alignments,
-        plus fusion; without ``full_sum``, or where the lattices would be too large for it, over the alignments
-        that the beam kept. An utterance without frames has the empty hypothesis.
+        For each utterance its hypotheses, best first. Scores are log probabilities summed over all alignments near
+        the one found (see :func:`full_sums`), plus fusion; without ``full_sum``, and of utterances that are too long
+        for it, over the alignments that the beam kept. An utterance without frames has the empty hypothesis.
     """
     options = options or BeamOptions()
-    search = _Search(model, encoder_out, encoder_lens, options, fusion)
     most = torch.ceil(encoder_lens.double() * options.max_labels_per_frame).long()
+    search = _Search(model, encoder_out, encoder_lens, most, options, fusion)
+    if options.full_sum:
+        wanted = torch.where((encoder_lens > 0) & (encoder_lens <= LONGEST), most, -1)
+        search.greedy = GreedyPath(encoder_lens, wanted, options.max_symbols or GREEDY_SYMBOLS)
     for i in range(int((encoder_lens + most).max()) if len(encoder_lens) else 0):
+        search.tidy(i)
+        if not len(search.utterance):
+            break
         frame = i - search.beam.length
-        cells = search.scores(frame, most)
+        cells = search.scores(i, frame)
         search.add_equal_labels(cells)
-        ends = frame == encoder_lens[:, None] - 1
+        ends = frame == search.last_frame
         search.finish(ends, cells[:, :, BLANK_ID], i)
         cells[:, :, BLANK_ID].masked_fill_(ends, -math.inf)
         search.keep_best(cells)
         search.drop_settled()
-        if not search.alive():
-            break
     ranked = [sorted(finals, key=lambda final: -final.score) for finals in search.finals]
     ranked = [_within_reach(finals, options) if options.full_sum else finals[: options.nbest] for finals in ranked]
     found = hypotheses(ranked, search.trace, synchronous=False, frame_shift_s=frame_shift_s)
-    if options.full_sum:
-        found = _with_full_sums(search, encoder_out, encoder_lens, most, found, frame_shift_s)
+    if search.greedy is not None:
+        found = _with_full_sums(search, search.greedy, found, frame_shift_s)
     return [nbest[: options.nbest] for nbest in found]
 
 
@@ -134,33 +147,36 @@ def _within_reach(finals: list[Final], options: BeamOptions) -> list[Final]:
 
 
 def _with_full_sums(
-    search: _Search,
-    encoder_out: torch.Tensor,
-    encoder_lens: torch.Tensor,
-    most: torch.Tensor,
-    found: list[list[Hypothesis]],
-    shift_s: float,
+    search: _Search, path: GreedyPath, found: list[list[Hypothesis]], shift_s: float
 ) -> list[list[Hypothesis]]:
-    """The lists with greedy's hypothesis in them, by their full sums; as they are where that takes too much memory."""
-    frames, options = encoder_lens.tolist(), search.options
-    small = [b for b, nbest in enumerate(found) if frames[b] and lattice_nodes(frames[b], nbest) <= LARGEST]
-    if not small:
-        return found
-    greedy = greedy_search(
-        search.model, encoder_out[small], encoder_lens[small], frame_shift_s=shift_s,
-        max_symbols=options.max_symbols or GREEDY_SYMBOLS, blank_penalty=options.blank_penalty,
-    )  # fmt: skip
-    candidates = {b: found[b] for b in small}
-    for b, best in zip(small, greedy, strict=True):
-        more = [*found[b], best]
-        fits = len(best.tokens) <= most[b] and lattice_nodes(frames[b], more) <= LARGEST
-        if fits and best.tokens not in [h.tokens for h in found[b]]:
-            candidates[b] = more
-    rescored = iter(search.full_sums(candidates, encoder_lens))
-    ranked = list(found)
-    for b, nbest in candidates.items():
-        ranked[b] = sorted((next(rescored) for _ in nbest), key=lambda h: -h.score)
-    return ranked
+    """The lists with greedy's hypotheses in them, by full sums; as they are where an utterance is too long for it."""
+    frames = path.encoder_lens.tolist()
+    ranked, candidates = list(found), []
+    for b, greedy in enumerate(path.hypotheses(shift_s)):
+        if 0 < frames[b] <= LONGEST:
+            candidates += [(b, h) for h in found[b]]
+            if greedy is not None and greedy.tokens not in [h.tokens for h in found[b]]:
+                candidates.append((b, greedy))
+            ranked[b] = []
+    for group in _groups(candidates, frames):
+        for (b, _), scored in zip(group, search.full_sums(group, shift_s), strict=True):
+            ranked[b].append(scored)
+    return [sorted(nbest, key=lambda h: -h.score) for nbest in ranked]
+
+
+def _groups(candidates: list[tuple[int, Hypothesis]], frames: list[int]) -> Iterator[list[tuple[int, Hypothesis]]]:
+    """Utterances' hypotheses, as many at once as there is room for."""
+    group: list[tuple[int, Hypothesis]] = []
+    nodes = 0
+    for b, h in candidates:
+        more = frames[b] + 2 * BAND * len(h.tokens)
+        if group and nodes + more > NODES_AT_ONCE:
+            yield group
+            group, nodes = [], 0
+        group.append((b, h))
+        nodes += more
+    if group:
+        yield group
 
 
 @torch.inference_mode()
@@ -180,12 +196,12 @@ def modified_beam_search(
     scores themselves are not divided.
     """
     options = replace(options or BeamOptions(), max_symbols=0)  # one label a frame is the rule already
-    search = _Search(model, encoder_out, encoder_lens, options, fusion)
-    most = encoder_lens
+    search = _Search(model, encoder_out, encoder_lens, encoder_lens, options, fusion)
     for i in range(int(encoder_lens.max()) if len(encoder_lens) else 0):
+        search.tidy(i)
         frame = torch.full_like(search.beam.length, i)
-        ends = frame == encoder_lens[:, None] - 1
-        search.keep_best(search.scores(frame, most))
+        ends = frame == search.last_frame
+        search.keep_best(search.scores(i, frame))
         search.add_equal_hypotheses()
         search.finish(ends, search.beam.score, i + 1)
         search.beam.score.masked_fill_(ends, -math.inf)
@@ -205,6 +221,7 @@ class _Search:
         model: Transducer,
         encoder_out: torch.Tensor,
         encoder_lens: torch.Tensor,
+        most: torch.Tensor,
         options: BeamOptions,
         fusion: Fusion | None,
     ) -> None:
@@ -213,8 +230,14 @@ class _Search:
         self.fused = fusion is not None
         self.encoder_proj = model.joiner.encoder_proj(encoder_out)  # (B, T', J)
         self.histories = Histories(model, fusion)
+        self.encoder_lens = encoder_lens
         self.trace = Trace()
-        self.utterance = torch.arange(len(encoder_lens), device=encoder_out.device)[:, None]
+        self.greedy: GreedyPath | None = None
+        """Followed beside the beam."""
+        self.utterance = torch.arange(len(encoder_lens), device=encoder_out.device)
+        """(B,) numbers of the utterances that the search has not ended of, as in all that follows."""
+        self.last_frame, self.most = encoder_lens[:, None] - 1, most[:, None]
+        """(B, 1) the last frame of each, and most labels of it."""
         self.by_label: torch.Tensor | None = None
         """(B, K) from whose expansion by a label the best alignment of a blank expansion comes, or -1."""
         shape, device = (len(encoder_lens), options.beam), encoder_out.device
@@ -228,59 +251,97 @@ class _Search:
         self.finals: list[list[Final]] = [[] if frames else [Final()] for frames in encoder_lens.tolist()]
         self.negligible = torch.full(shape[:1], -math.inf, dtype=dtype, device=device)
 
-    def alive(self) -> bool:
-        """Whether any hypothesis is left in the beam."""
-        return bool((self.beam.score > -math.inf).any())
+    def tidy(self, step: int) -> None:
+        """Leaves out utterances that have no more arcs to take, and label histories, once there are enough of them."""
+        going_on = (self.beam.score > -math.inf).any(dim=1)
+        if self.greedy is not None:
+            going_on |= self.greedy.goes_on(step)[self.utterance]
+        if int(going_on.sum()) <= KEPT * len(going_on):
+            whole = self.beam
+            self.beam = Beam(**{field.name: getattr(whole, field.name)[going_on] for field in fields(whole)})
+            self.utterance, self.negligible = self.utterance[going_on], self.negligible[going_on]
+            self.last_frame, self.most = self.last_frame[going_on], self.most[going_on]
+        if self.histories.crowded and len(self.utterance):
+            self._clear_histories(step)
 
-    def scores(self, frame: torch.Tensor, most: torch.Tensor) -> torch.Tensor:
-        """Scores (B, K, V) of every expansion of every hypothesis.
+    def _clear_histories(self, step: int) -> None:
+        rows = self.beam.row[self.beam.score > -math.inf]
+        if self.greedy is not None:
+            rows = torch.cat([rows, self.greedy.row[self.greedy.goes_on(step)]])
+        place = self.histories.clear(rows)
+        # Unused places may hold any row that there is.
+        self.beam.row = place[self.beam.row].clamp(min=0)
+        self.beam.parent = torch.where(self.beam.parent >= 0, place[self.beam.parent], -1)
+        if self.greedy is not None:
+            self.greedy.row = place[self.greedy.row].clamp(min=0)
+
+    def scores(self, step: int, frame: torch.Tensor) -> torch.Tensor:
+        """Scores (B, K, V) of every expansion of every hypothesis, and a step of greedy's path.
 
         Args:
-            frame: (B, K) where each hypothesis stands.
-            most: (B,) most labels of an utterance.
+            step: alignment length of the hypotheses.
+            frame: (B, K) where each stands.
         """
-        beam, options = self.beam, self.options
-        frame = frame.clamp(0, self.encoder_proj.shape[1] - 1)  # unused places stand anywhere
-        projected = self.encoder_proj[self.utterance, frame]  # (B, K, J)
-        self.emission = step = self.emit(projected, self.histories.projection[beam.row])
+        beam, options, greedy = self.beam, self.options, self.greedy
+        at, rows = self._encoder_rows(frame).flatten(), beam.row.flatten()
+        if greedy is not None:
+            own = (step - greedy.length[self.utterance])[:, None]
+            at = torch.cat([at, self._encoder_rows(own).flatten()])
+            rows = torch.cat([rows, greedy.row[self.utterance]])
+        encoder_proj = F.embedding(at, self.encoder_proj.flatten(0, 1))
+        log_probs = self.emit(encoder_proj, F.embedding(rows, self.histories.projection))
+        if greedy is not None:
+            greedy.advance(step, log_probs[frame.numel() :], self.utterance, self.histories)
+        self.emission = arcs = log_probs[: frame.numel()].view(*frame.shape, -1)
         if self.fused:
             weights = self.weights
-            bonus = weights.target * self.histories.target[beam.row, 1:] + weights.length
+            bonus = weights.target * F.embedding(beam.row, self.histories.target)[..., 1:] + weights.length
             if weights.source:
-                bonus -= weights.source * self.histories.source[beam.row, 1:]
-            step = torch.cat([step[..., :1], step[..., 1:] + bonus], dim=-1)
-        full = beam.length >= most[:, None]
+                bonus -= weights.source * F.embedding(beam.row, self.histories.source)[..., 1:]
+            arcs = torch.cat([arcs[..., :1], arcs[..., 1:] + bonus], dim=-1)
+        full = beam.length >= self.most
         if options.max_symbols:
             full = full | (beam.symbols >= options.max_symbols)
         if full.any():
-            step = step.clone()
-            step[..., 1:].masked_fill_(full[:, :, None], -math.inf)
-        if 0 < options.expand_beam < step.shape[2] - 1:
-            least = step[..., 1:].topk(options.expand_beam).values[..., -1:]
-            step = torch.cat([step[..., :1], step[..., 1:].masked_fill(step[..., 1:] < least, -math.inf)], dim=-1)
-        self.step = step
-        return beam.score[:, :, None] + step
+            arcs = arcs.clone()
+            arcs[..., 1:].masked_fill_(full[:, :, None], -math.inf)
+        if 0 < options.expand_beam < arcs.shape[2] - 1:
+            least = arcs[..., 1:].topk(options.expand_beam).values[..., -1:]
+            arcs = torch.cat([arcs[..., :1], arcs[..., 1:].masked_fill(arcs[..., 1:] < least, -math.inf)], dim=-1)
+        self.arcs = arcs
+        return beam.score[:, :, None] + arcs
+
+    def _encoder_rows(self, frame: torch.Tensor) -> torch.Tensor:
+        """Where the frames (B, N) are among all utterances'; unused places stand anywhere."""
+        times = self.encoder_proj.shape[1]
+        return self.utterance[:, None] * times + frame.clamp(0, times - 1)
 
     def emit(self, encoder_proj: torch.Tensor, predictor_proj: torch.Tensor) -> torch.Tensor:
         """Log probabilities (..., V) of the transducer, from projections (..., J) that broadcast."""
         return self.model.joiner.log_probs(encoder_proj, predictor_proj, self.options.blank_penalty)
 
-    def full_sums(self, candidates: dict[int, list[Hypothesis]], encoder_lens: torch.Tensor) -> list[Hypothesis]:
-        """Utterances' hypotheses, one after the other, with scores over all alignments."""
-        device, histories = encoder_lens.device, self.histories
-        flat = [(b, h) for b, nbest in candidates.items() for h in nbest]
-        utterance = torch.tensor([b for b, _ in flat], device=device)
-        tokens = pad_sequence([torch.tensor(h.tokens, dtype=torch.int64, device=device) for _, h in flat], True)
-        token_lens = torch.tensor([len(h.tokens) for _, h in flat], device=device)
-        rows = histories.walk(tokens, token_lens)
-        sums = full_sums(
-            self.emit, self.encoder_proj, encoder_lens, histories.projection, rows, tokens, token_lens, utterance
+    def full_sums(self, candidates: list[tuple[int, Hypothesis]], frame_shift_s: float) -> list[Hypothesis]:
+        """Utterances' hypotheses with scores over all alignments near theirs."""
+        device, histories = self.encoder_lens.device, self.histories
+        utterance = torch.tensor([b for b, _ in candidates], device=device)
+        tokens, times = (
+            pad_sequence([torch.tensor(x, dtype=dtype, device=device) for x in columns], batch_first=True)
+            for columns, dtype in (
+                ([h.tokens for _, h in candidates], torch.int64),
+                ([h.token_times for _, h in candidates], torch.float64),
+            )
         )
-        columns = sums, token_lens, *histories.lm_scores(rows, tokens, token_lens)
+        token_lens = torch.tensor([len(h.tokens) for _, h in candidates], device=device)
+        tree = label_tree(histories.extend, tokens, token_lens, utterance)
+        frames = (times / frame_shift_s).round().long()
+        sums = full_sums(
+            self.emit, self.encoder_proj, self.encoder_lens, histories.projection, tree, token_lens, frames
+        )
+        columns = sums, token_lens, *histories.lm_scores(tree.row[tree.place], tokens, token_lens)
         scores = zip(*(column.tolist() for column in columns), strict=True)
         return [
             replace(h, score=am + self.bonus(*lm), parts=self.parts(am, *lm))
-            for (_, h), (am, *lm) in zip(flat, scores, strict=True)
+            for (_, h), (am, *lm) in zip(candidates, scores, strict=True)
         ]
 
     def bonus(self, length: int, source: float, target: float) -> float:
@@ -305,7 +366,7 @@ class _Search:
         cells[b, k, BLANK_ID] = torch.logaddexp(cells[b, k, BLANK_ID], cells[b, m, label])
         cells[b, m, label] = -math.inf
         # Times are those of the better alignment.
-        better = beam.best[b, m] + self.step[b, m, label] > beam.best[b, k] + self.step[b, k, BLANK_ID]
+        better = beam.best[b, m] + self.arcs[b, m, label] > beam.best[b, k] + self.arcs[b, k, BLANK_ID]
         self.by_label = torch.full_like(beam.row, -1)
         self.by_label[b[better], k[better]] = m[better]
 
@@ -345,10 +406,10 @@ class _Search:
             lms = [total.gather(1, source) for total in lms]
             for total, table in zip(lms, (self.histories.source, self.histories.target), strict=True):
                 total[new] += table[history[new], label[new]]
-        self.trace.add(origin, emitted, self.emission.view(batch, -1).gather(1, cell))
+        self.trace.add(self.utterance, origin, emitted, self.emission.view(batch, -1).gather(1, cell))
         self.beam = Beam(
             score=score,
-            best=beam.best.gather(1, origin) + self.step.view(batch, -1).gather(1, cell),
+            best=beam.best.gather(1, origin) + self.arcs.view(batch, -1).gather(1, cell),
             row=row,
             parent=torch.where(is_label, history, beam.parent.gather(1, source)),
             last=torch.where(is_label, label, beam.last.gather(1, source)),
@@ -357,13 +418,6 @@ class _Search:
             source=lms[0],
             target=lms[1],
         )
-        self._clear_histories()
-
-    def _clear_histories(self) -> None:
-        live = self.beam.score > -math.inf
-        if live.any() and (place := self.histories.clear(self.beam.row[live])) is not None:
-            self.beam.row = place[self.beam.row].clamp(min=0)  # unused places may hold any row that there is
-            self.beam.parent = torch.where(self.beam.parent >= 0, place[self.beam.parent], -1)
 
     def finish(self, ends: torch.Tensor, score: torch.Tensor, steps: int) -> None:
         """Sets hypotheses aside that have left the last frame.
@@ -377,16 +431,16 @@ class _Search:
         b, k = (ends & (score > -math.inf)).nonzero(as_tuple=True)
         if not len(b):
             return
-        columns = (b, k, score[b, k], beam.length[b, k], beam.source[b, k], beam.target[b, k])
+        columns = (self.utterance[b], k, score[b, k], beam.length[b, k], beam.source[b, k], beam.target[b, k])
         for utterance, place, total, length, source, target in zip(*(c.tolist() for c in columns), strict=True):
             parts = self.parts(total - self.bonus(length, source, target), length, source, target)
             self.finals[utterance].append(Final(total, length, steps, place, parts))
-        for utterance in set(b.tolist()):
+        for row, utterance in {*zip(b.tolist(), columns[0].tolist(), strict=True)}:
             ranked = sorted((final.score for final in self.finals[utterance]), reverse=True)
             if len(ranked) >= self.options.nbest:
-                self.negligible[utterance] = ranked[self.options.nbest - 1] - NEGLIGIBLE
+                self.negligible[row] = ranked[self.options.nbest - 1] - NEGLIGIBLE
 
     def drop_settled(self) -> None:
         """Ends the search of utterances whose beam is too improbable to enter or reorder the n-best list."""
-        settled = self.beam.score.logsumexp(dim=1) < self.negligible
+        settled = self.beam.score.amax(dim=1) + math.log(self.options.beam) < self.negligible
         self.beam.score[settled] = -math.inf

@@ -1,35 +1,74 @@
-"""The probability of whole hypotheses, summed over all their alignments.
+"""The probability of whole hypotheses, summed over their alignments.
 
 A beam adds up only the alignments that it kept, so its scores rank hypotheses by an estimate. The few that it ends
-with are cheap to score exactly, by the lattice that the training loss sums over (Graves 2012, arXiv 1211.3711,
-section 2.4): they share most of their label histories, and the joiner runs once for each distinct one.
+with are cheap to score by the lattice that the training loss sums over (Graves 2012, arXiv 1211.3711, section 2.4),
+for two reasons. They share most of their label histories, so their lattices are one tree of columns, a column for
+each distinct history. And a label that was found at one frame has next to no probability seconds away from it, so a
+column holds only the frames near those at which a hypothesis stood there: time and memory grow linearly with the
+length of an utterance.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch.nn import functional as F
 
-from asrkit.decoding.hypothesis import Hypothesis
-from asrkit.losses.lattice import log_likelihood
-
-LARGEST = 1 << 24
-"""Most lattice nodes of one utterance's hypotheses together: about 50 s of speech with 16 of them, 100 s with 4."""
-NODES_AT_ONCE = 1 << 18
+BAND = 16
+"""Frames before its label and after its successor at which a history still has a node."""
 JOINT_AT_ONCE = 1 << 18
-"""Few enough of either for a processor's cache."""
+"""Elements of the joiner's input, few enough for a processor's cache."""
 
 Emit = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""Projections of encoder and predictor that broadcast, (..., J), to log probabilities (..., V)."""
-Arcs = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-"""Blank and label arcs (K, T', U + 1) of an utterance's hypotheses, and their numbers of labels (K,)."""
+"""Projections of encoder and predictor (N, J), (N, J) to log probabilities (N, V)."""
+Extend = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""Rows of the predictor's table (N,) and one more label each (N,) to rows (N,)."""
 
 
-def lattice_nodes(frames: int, hypotheses: Sequence[Hypothesis]) -> int:
-    """Nodes of an utterance's lattices, each padded to the longest."""
-    return len(hypotheses) * frames * (max(len(h.tokens) for h in hypotheses) + 1)
+@dataclass(frozen=True)
+class LabelTree:
+    """The distinct label histories of N hypotheses, C of them: those of fewer labels first, children by their parents.
+
+    Histories of different utterances are different, even with the same labels.
+    """
+
+    utterance: torch.Tensor
+    """(C,)."""
+    row: torch.Tensor
+    """(C,) in the predictor's table."""
+    parent: torch.Tensor
+    """(C,) ascending; -1 of the empty histories."""
+    label: torch.Tensor
+    """(C,) the last one."""
+    length: torch.Tensor
+    """(C,) labels."""
+    place: torch.Tensor
+    """(N, U + 1) each hypothesis' histories in the tree, from the empty one to all of its labels."""
+
+
+def label_tree(extend: Extend, tokens: torch.Tensor, token_lens: torch.Tensor, utterance: torch.Tensor) -> LabelTree:
+    """The tree of label sequences (N, U) with (N,) labels, of the utterances (N,); the empty history has row 0."""
+    symbols = int(tokens.max()) + 1 if tokens.numel() else 1
+    roots, at = utterance.unique(return_inverse=True)
+    place = tokens.new_zeros(len(tokens), tokens.shape[1] + 1)
+    place[:, 0] = at
+    none = torch.zeros_like(roots)
+    levels = [(roots, none, none - 1, none, none)]
+    size = 0  # columns before the last level
+    for u in range(tokens.shape[1]):
+        of, row, *_ = levels[-1]
+        there = u < token_lens
+        keys, child = (place[there, u] * symbols + tokens[there, u]).unique(return_inverse=True)
+        parent, label = keys // symbols, keys % symbols
+        of, row = of[parent - size], row[parent - size]
+        size += len(levels[-1][0])
+        place[there, u + 1] = size + child
+        levels.append((of, extend(row, label), parent, label, torch.full_like(label, u + 1)))
+    of, row, parent, label, length = (torch.cat(parts) for parts in zip(*levels, strict=True))
+    return LabelTree(of, row, parent, label, length, place)
 
 
 def full_sums(
@@ -37,66 +76,96 @@ def full_sums(
     encoder_proj: torch.Tensor,
     encoder_lens: torch.Tensor,
     predictor_proj: torch.Tensor,
-    rows: torch.Tensor,
-    tokens: torch.Tensor,
+    tree: LabelTree,
     token_lens: torch.Tensor,
-    utterance: torch.Tensor,
+    frames: torch.Tensor,
 ) -> torch.Tensor:
-    """log P(y | x) of N hypotheses, (N,) in float64.
+    """log P(y | x) of N hypotheses, (N,) in float64, over all alignments with every label within BAND of its frame.
 
     Args:
         emit: the joiner.
         encoder_proj: (B, T', J).
         encoder_lens: (B,), at least 1 where there is a hypothesis.
-        predictor_proj: (R, J) by label history.
-        rows: (N, U + 1) each hypothesis' histories, from the empty one to the whole sequence.
-        tokens: (N, U), padded with blanks.
+        predictor_proj: (R, J) by row of the predictor's table.
+        tree: the hypotheses' label histories.
         token_lens: (N,).
-        utterance: (N,) whose hypothesis, in ascending order.
+        frames: (N, U) at which each label was found.
     """
-    lens = encoder_lens.tolist()
-    sums: list[torch.Tensor] = []
-    group: list[Arcs] = []
-    for b in utterance.unique().tolist():
-        own = utterance == b
-        width = int(token_lens[own].max()) + 1
-        following = F.pad(tokens[own], (0, 1))[:, :width]
-        blank, label = _arcs(emit, encoder_proj[b, : lens[b]], predictor_proj, rows[own, :width], following)
-        at_once = max(1, NODES_AT_ONCE // blank[0].numel())
-        for part in zip(*(x.split(at_once) for x in (blank, label, token_lens[own])), strict=True):
-            if group and _padded_nodes([*group, part]) > NODES_AT_ONCE:
-                sums.append(_summed(group))
-                group = []
-            group.append(part)
-    return torch.cat([*sums, _summed(group)])
+    first, end = _band(tree, encoder_lens, token_lens, frames)
+    number = end - first
+    offset = number.cumsum(0) - number
+    column = torch.arange(len(number), device=number.device).repeat_interleave(number)
+    frame = torch.arange(len(column), device=number.device) + (first - offset)[column]
+    blank, label = _arcs(emit, encoder_proj, predictor_proj, tree, first, end, column, frame)
+    into_blank = blank.roll(1)  # the arc from the frame before, which a column's first node has not
+    into_blank[offset] = -math.inf
+    reached = _recursion(tree, column, frame, into_blank, label)
+    last = tree.place.gather(1, token_lens[:, None]).squeeze(1)
+    return reached[last] + blank[offset[last] + number[last] - 1]
+
+
+def _band(
+    tree: LabelTree, encoder_lens: torch.Tensor, token_lens: torch.Tensor, frames: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """First frame of each column (C,) and the frame after its last: what any hypothesis of the tree needs of it."""
+    lens = encoder_lens[tree.utterance[tree.place[:, 0]]][:, None]
+    position = torch.arange(tree.place.shape[1], device=frames.device)
+    empty = frames.new_zeros(len(frames), 1)
+    begin = torch.cat([empty, frames - BAND], dim=1).clamp(min=0)
+    stop = torch.minimum(torch.cat([frames + BAND + 1, empty], dim=1), lens)
+    stop = torch.where(position == token_lens[:, None], lens, stop)
+    there = position <= token_lens[:, None]
+    of = tree.place[there]
+    first = torch.full_like(tree.row, torch.iinfo(torch.int64).max).scatter_reduce(0, of, begin[there], "amin")
+    return first, torch.zeros_like(tree.row).scatter_reduce(0, of, stop[there], "amax")
 
 
 def _arcs(
-    emit: Emit, x: torch.Tensor, predictor_proj: torch.Tensor, rows: torch.Tensor, following: torch.Tensor
+    emit: Emit,
+    encoder_proj: torch.Tensor,
+    predictor_proj: torch.Tensor,
+    tree: LabelTree,
+    first: torch.Tensor,
+    end: torch.Tensor,
+    column: torch.Tensor,
+    frame: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log probabilities of blank and of the label ``following`` (K, W) each history, (K, T', W) both; x is (T', J)."""
-    distinct, place = rows.unique(return_inverse=True)
-    projection = predictor_proj[distinct]
-    found: list[tuple[torch.Tensor, torch.Tensor]] = []
-    for frames in x.split(max(1, JOINT_AT_ONCE // projection.numel())):
-        log_probs = emit(frames[:, None], projection)  # (t, R, V)
-        found.append((log_probs[:, place, 0], log_probs[:, place, following]))
-    blank, label = (torch.cat(parts).transpose(0, 1) for parts in zip(*found, strict=True))
-    return blank, label
+    """For each node, given by ``column`` and ``frame``: log probability of blank there, and of the label that leads to
+    it from its parent's node at the same frame; -inf where the parent has none."""
+    offset = torch.cat([first.new_zeros(1), (end - first).cumsum(0)])
+    encoder = encoder_proj.flatten(0, 1)
+    of_encoder = tree.utterance[column] * encoder_proj.shape[1] + frame
+    of_predictor, symbol, parent = tree.row[column], tree.label[column], tree.parent[column]
+    origin = offset[parent] + frame - first[parent]
+    absent = (parent < 0) | (frame < first[parent]) | (frame >= end[parent])
+    # The joiner's calls are for columns whose nodes follow one another, and so do their children.
+    _, sizes = (offset[:-1] // max(1, JOINT_AT_ONCE // encoder.shape[1])).unique_consecutive(return_counts=True)
+    columns = torch.cat([first.new_zeros(1), sizes.cumsum(0)])
+    children = torch.searchsorted(tree.parent, columns)
+    blank, label = [], [encoder.new_full((int(offset[children[0]]),), -math.inf)]
+    edges = (offset[columns].tolist(), offset[children].tolist())
+    for a, b, c, d in zip(*(part for edge in edges for part in (edge[:-1], edge[1:])), strict=True):
+        log_probs = emit(F.embedding(of_encoder[a:b], encoder), F.embedding(of_predictor[a:b], predictor_proj))
+        blank.append(log_probs[:, 0])
+        at = (origin[c:d] - a).clamp(0, b - a - 1)
+        label.append(log_probs[at, symbol[c:d]].masked_fill(absent[c:d], -math.inf))
+    return torch.cat(blank), torch.cat(label)
 
 
-def _padded_nodes(group: list[Arcs]) -> int:
-    number = sum(len(blank) for blank, _, _ in group)
-    return number * max(blank.shape[1] for blank, _, _ in group) * max(blank.shape[2] for blank, _, _ in group)
+def _recursion(
+    tree: LabelTree, column: torch.Tensor, frame: torch.Tensor, blank: torch.Tensor, label: torch.Tensor
+) -> torch.Tensor:
+    """Log probability (C,) in float64 of reaching each column's last node, from the arcs into every node.
 
-
-def _summed(group: list[Arcs]) -> torch.Tensor:
-    times, width = (max(blank.shape[dim] for blank, _, _ in group) for dim in (1, 2))
-    blank, label = (
-        torch.cat(
-            [F.pad(arcs[kind], (0, width - arcs[kind].shape[2], 0, times - arcs[kind].shape[1])) for arcs in group]
-        )
-        for kind in (0, 1)
-    )
-    frame_lens = torch.cat([lens.new_full((len(lens),), blank.shape[1]) for blank, _, lens in group])
-    return log_likelihood(blank, label, frame_lens, torch.cat([lens for _, _, lens in group]))
+    All nodes with as many frames and labels together are computed at once, from those with one less.
+    """
+    diagonal = frame + tree.length[column]
+    order = diagonal.argsort(stable=True)
+    sizes = diagonal.bincount().tolist()
+    column = column[order]
+    steps = zip(*(x.split(sizes) for x in (column, tree.parent[column], blank[order], label[order])), strict=True)
+    reached = blank.new_full((len(tree.row),), -math.inf, dtype=torch.float64)
+    reached[next(steps)[0]] = 0.0
+    for node, parent, by_blank, by_label in steps:
+        reached[node] = torch.logaddexp(reached[node] + by_blank, reached[parent] + by_label)
+    return reached

@@ -31,6 +31,8 @@ class Histories:
         self.model, self.fusion = model, fusion
         self.rows: dict[tuple[int, int], int] = {}  # (row of the history without its last label, label) to row
         self.lengths: list[int] = [0]
+        self.waiting: list[tuple[int, int]] = []
+        """Keys of the last rows, which are evaluated together once any is read."""
         self.size, self.room = 1, ROOM
         tokens = torch.full((1,), BLANK_ID, device=model.joiner.out.weight.device)
         states = [*model.predictor.initial_state(1)]
@@ -42,44 +44,41 @@ class Histories:
     @property
     def projection(self) -> torch.Tensor:
         """(rows, J)."""
-        return self.tables[0]
+        return self._evaluated()[0]
 
     @property
     def source(self) -> torch.Tensor:
         """(rows, V) log probabilities of the next label by the source language model."""
-        return self.tables[1]
+        return self._evaluated()[1]
 
     @property
     def target(self) -> torch.Tensor:
         """(rows, V) log probabilities of the next label by the external language model."""
-        return self.tables[2]
+        return self._evaluated()[2]
 
     def extend(self, parents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Rows (N,) of the histories ``parents`` (N,) with one more label (N,) each."""
         found: list[int] = []
-        new: list[tuple[int, int]] = []
         for key in zip(parents.tolist(), labels.tolist(), strict=True):
             row = self.rows.get(key)
             if row is None:
-                row = self.rows[key] = self.size + len(new)
-                new.append(key)
+                row = self.rows[key] = self.size
+                self.size += 1
+                self.lengths.append(self.lengths[key[0]] + 1)
+                self.waiting.append(key)
             found.append(row)
-        if new:
-            self._add(new)
         return torch.tensor(found, dtype=torch.int64, device=parents.device)
-
-    def walk(self, tokens: torch.Tensor, token_lens: torch.Tensor) -> torch.Tensor:
-        """Rows (N, U + 1) of the histories in label sequences (N, U) of (N,) labels, 0 in the padding."""
-        rows = tokens.new_zeros(len(tokens), tokens.shape[1] + 1)
-        for u in range(tokens.shape[1]):
-            there = u < token_lens
-            rows[there, u + 1] = self.extend(rows[there, u], tokens[there, u])
-        return rows
 
     def lm_scores(
         self, rows: torch.Tensor, tokens: torch.Tensor, token_lens: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """log p (N,) of whole label sequences by source and external language model; arguments as of :meth:`walk`."""
+        """log p (N,) of whole label sequences by source and external language model.
+
+        Args:
+            rows: (N, U + 1) of the sequences' histories, from the empty one on; any in the padding.
+            tokens: (N, U).
+            token_lens: (N,).
+        """
         if self.fusion is None:
             return (torch.zeros(len(tokens), device=tokens.device),) * 2
         padding = torch.arange(tokens.shape[1], device=tokens.device) >= token_lens[:, None]
@@ -88,19 +87,22 @@ class Histories:
         )
         return source, target
 
-    def clear(self, rows: torch.Tensor) -> torch.Tensor | None:
-        """Drops what no hypothesis can come back to, once there is enough of it.
+    @property
+    def crowded(self) -> bool:
+        """Whether it is time to :meth:`clear` the table."""
+        return self.size >= self.room
+
+    def clear(self, rows: torch.Tensor) -> torch.Tensor:
+        """Drops what no hypothesis can come back to.
 
         A history shorter than every live hypothesis is never seen again: labels are only added.
 
         Args:
-            rows: (N,) of the live hypotheses.
+            rows: (N,) of the live hypotheses, at least one.
 
         Returns:
-            New row by old row, -1 where dropped; None if nothing was done.
+            New row by old row, -1 where dropped.
         """
-        if self.size < self.room:
-            return None
         shortest = min(self.lengths[row] for row in rows.tolist())
         kept = [row for row, length in enumerate(self.lengths) if length >= shortest or row == 0]
         place = torch.full((self.size,), -1, dtype=torch.int64)
@@ -111,23 +113,31 @@ class Histories:
         self.rows = {
             (moved[p], label): moved[row] for (p, label), row in self.rows.items() if moved[p] >= 0 <= moved[row]
         }
+        self._evaluated()
         self.size, self.room = len(kept), 2 * len(kept) + ROOM
         for n, table in enumerate(self.tables):  # one by one, so that no two of all are in memory
             self.tables[n] = _roomy(table[index], self.room + SPARE)
         return place.to(rows.device)
 
-    def _add(self, keys: list[tuple[int, int]]) -> None:
-        parents = torch.tensor([parent for parent, _ in keys], device=self.projection.device)
+    def _evaluated(self) -> list[torch.Tensor]:
+        """The tables, with all rows in them."""
+        while self.waiting:
+            first = self.size - len(self.waiting)
+            ready = next((n for n, (parent, _) in enumerate(self.waiting) if parent >= first), len(self.waiting))
+            self._add(first, self.waiting[:ready])
+            self.waiting = self.waiting[ready:]
+        return self.tables
+
+    def _add(self, first: int, keys: list[tuple[int, int]]) -> None:
+        parents = torch.tensor([parent for parent, _ in keys], device=self.tables[0].device)
         tokens = torch.tensor([label for _, label in keys], device=parents.device)
-        first = 3 if self.fusion is not None else 1
-        made = self._evaluate(tokens, [table[parents] for table in self.tables[first:]])
-        end = self.size + len(keys)
-        if end > self.projection.shape[0]:
+        states = 3 if self.fusion is not None else 1
+        made = self._evaluate(tokens, [table.index_select(0, parents) for table in self.tables[states:]])
+        end = first + len(keys)
+        if end > self.tables[0].shape[0]:
             self.tables = [_roomy(table, 2 * end) for table in self.tables]
         for table, values in zip(self.tables, made, strict=True):
-            table[self.size : end] = values
-        self.lengths += [self.lengths[parent] + 1 for parent, _ in keys]
-        self.size = end
+            table[first:end] = values
 
     def _evaluate(self, tokens: torch.Tensor, states: list[torch.Tensor]) -> list[torch.Tensor]:
         """The rows of histories that end with ``tokens`` (N,), from the states before them."""

@@ -26,14 +26,21 @@ class Final:
 
 @dataclass
 class Trace:
-    """For each step and each place of the beam, (B, K): the place before it, the symbol, and its log probability."""
+    """For each step and each place of the beams that it had, (N, K): the place before it, the symbol, and its log
+    probability."""
 
+    utterances: list[torch.Tensor] = field(default_factory=list)
+    """(N,) whose beams."""
     origins: list[torch.Tensor] = field(default_factory=list)
     symbols: list[torch.Tensor] = field(default_factory=list)
     scores: list[torch.Tensor] = field(default_factory=list)
 
-    def add(self, origin: torch.Tensor, symbol: torch.Tensor, score: torch.Tensor) -> None:
-        """Records a step, in as few bytes as it needs: a long recording has many."""
+    def add(self, utterance: torch.Tensor, origin: torch.Tensor, symbol: torch.Tensor, score: torch.Tensor) -> None:
+        """Records a step, in as few bytes as it needs: a long recording has many.
+
+        ``utterance`` is kept as it is, so that steps with the same utterances share it.
+        """
+        self.utterances.append(utterance)
         self.origins.append(origin.to(torch.int16))
         self.symbols.append(symbol.to(torch.int32))
         self.scores.append(score.float())
@@ -57,24 +64,23 @@ def hypotheses(
     number = max((final.steps for _, final in flat), default=0)
     symbols = torch.zeros(len(flat), number, dtype=torch.int64)
     scores = torch.zeros(len(flat), number)
+    row = torch.zeros(len(finals), dtype=torch.int64)
     for i in reversed(range(number)):
+        if i + 1 == number or trace.utterances[i] is not trace.utterances[i + 1]:
+            row[trace.utterances[i].cpu()] = torch.arange(len(trace.utterances[i]))
         there = i < steps
-        at = utterance, torch.where(there, place, 0)
+        at = torch.where(there, row[utterance], 0), torch.where(there, place, 0)
         symbols[:, i] = torch.where(there, trace.symbols[i].cpu()[at].long(), 0)
         scores[:, i] = trace.scores[i].cpu()[at]
         place = torch.where(there, trace.origins[i].cpu()[at].long(), place)
     is_label = symbols > 0
     frames = torch.arange(number).expand(len(flat), -1) if synchronous else (~is_label).cumsum(1)
+    times = (frames.double() * frame_shift_s)[is_label]  # row after row
+    columns = (symbols[is_label].tolist(), times.tolist(), scores[is_label].tolist())
     found: list[list[Hypothesis]] = [[] for _ in finals]
-    for n, (b, final) in enumerate(flat):
-        keep = is_label[n]
-        found[b].append(
-            Hypothesis(
-                tokens=symbols[n, keep].tolist(),
-                score=final.score,
-                token_times=[frame * frame_shift_s for frame in frames[n, keep].tolist()],
-                token_scores=scores[n, keep].tolist(),
-                parts=final.parts,
-            )
-        )
+    first = 0
+    for (b, final), labels in zip(flat, is_label.sum(1).tolist(), strict=True):
+        tokens, times, token_scores = (column[first : first + labels] for column in columns)
+        found[b].append(Hypothesis(tokens, final.score, times, token_scores, final.parts))
+        first += labels
     return found

@@ -106,19 +106,22 @@ def test_a_language_model_reads_each_history_once(monkeypatch: pytest.MonkeyPatc
     assert sum(read) == len(seen) + 1  # and the empty one
 
 
+@pytest.mark.parametrize("full_sum", [True, False])
 @pytest.mark.parametrize("narrow", [{}, {"score_margin": 1.0, "expand_beam": 1}], ids=["wide", "narrow"])
-def test_clearing_histories_changes_nothing(monkeypatch: pytest.MonkeyPatch, narrow: dict[str, Any]) -> None:
+def test_clearing_histories_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, narrow: dict[str, Any], full_sum: bool
+) -> None:
     model = talkative(tiny_model(vocab_size=4, dtype=torch.float64))
     x, lens = encoded(2, 60, dtype=torch.float64), torch.tensor([60, 55])
     fusion = Fusion(
         FusionWeights(0.2, 0.3, 0.1), LstmLanguageModel(4, 8, 1, 4).double(), LstmLanguageModel(4, 8, 1, 4).double()
     )
-    options = BeamOptions(beam=6, nbest=6, full_sum=False, **narrow)
+    options = BeamOptions(beam=6, nbest=6, full_sum=full_sum, **narrow)
     whole = beam_search(model, x, lens, frame_shift_s=0.04, options=options, fusion=fusion)
     cleared: list[int] = []
     clear = histories.Histories.clear
 
-    def counted(self: histories.Histories, rows: torch.Tensor) -> torch.Tensor | None:
+    def counted(self: histories.Histories, rows: torch.Tensor) -> torch.Tensor:
         before = self.size
         place = clear(self, rows)
         cleared.append(before - self.size)

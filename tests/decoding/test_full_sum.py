@@ -4,14 +4,18 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.utils.rnn import pad_sequence
 
 from asrkit.decoding import beam_search as beam_module
 from asrkit.decoding import full_sum
 from asrkit.decoding.beam_search import BeamOptions, beam_search
 from asrkit.decoding.density_ratio import Fusion, FusionWeights
 from asrkit.decoding.greedy import greedy_search
+from asrkit.decoding.greedy_path import GreedyPath
+from asrkit.decoding.histories import Histories
 from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.models.language_model import LstmLanguageModel, line_log_probs
+from asrkit.models.transducer import Transducer
 from tests.conftest import tiny_model
 from tests.decoding.test_search import encoded, forward_log_prob, talkative
 
@@ -58,25 +62,103 @@ def test_the_best_is_never_less_probable_than_greedys() -> None:
 
 def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = search()
-    monkeypatch.setattr(full_sum, "NODES_AT_ONCE", 40)
+    monkeypatch.setattr(beam_module, "NODES_AT_ONCE", 400)
     monkeypatch.setattr(full_sum, "JOINT_AT_ONCE", 40)
     for mine, other in zip(search(), whole, strict=True):
         assert [h.tokens for h in mine] == [h.tokens for h in other]
         assert [h.score for h in mine] == pytest.approx([h.score for h in other], abs=1e-12)
 
 
-def test_where_lattices_are_too_large_the_beams_own_scores_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_long_utterance_the_beams_own_scores_stand(monkeypatch: pytest.MonkeyPatch) -> None:
     exact, plain = search(), search(replace(NARROW, full_sum=False))
-    sizes = [full_sum.lattice_nodes(int(frames), nbest) for frames, nbest in zip(X_LENS, exact, strict=True)]
-    assert sizes[0] < sizes[2] and exact[0] != plain[0] and exact[2] != plain[2]
-    monkeypatch.setattr(beam_module, "LARGEST", sizes[0])
+    assert exact[0] != plain[0] and exact[2] != plain[2]
+    monkeypatch.setattr(beam_module, "LONGEST", 9)
     mixed = search()
     assert mixed[1:3] == plain[1:3] and mixed[3] == exact[3]
     assert [h.tokens for h in mixed[0]] == [h.tokens for h in exact[0]]
     assert [h.score for h in mixed[0]] == pytest.approx([h.score for h in exact[0]], abs=1e-12)
 
 
-def test_greedys_hypothesis_keeps_to_the_bounds_of_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+def banded(model: Transducer, x: torch.Tensor, labels: list[int], begin: list[int], end: list[int]) -> float:
+    """log P(labels | x) over the nodes (t, u) with begin_u <= t < end_u."""
+    tokens = torch.tensor([labels], dtype=torch.int64)
+    log_probs = torch.log_softmax(model.joiner(x, model.predictor(tokens)), -1)[0]
+    alpha = {(0, 0): 0.0}
+    for t in range(x.shape[1]):
+        for u in range(len(labels) + 1):
+            ways = [
+                alpha[node] + log_probs[(*node, symbol)].item()
+                for node, symbol in (((t - 1, u), 0), ((t, u - 1), labels[u - 1]))
+                if node in alpha
+            ]
+            if ways and begin[u] <= t < end[u]:
+                alpha[t, u] = float(torch.logsumexp(torch.tensor(ways, dtype=torch.float64), 0))
+    return alpha[x.shape[1] - 1, len(labels)] + log_probs[-1, -1, 0].item()
+
+
+@pytest.mark.parametrize("band", [0, 2, 5])
+def test_a_band_leaves_out_what_is_far_from_where_labels_were_found(monkeypatch: pytest.MonkeyPatch, band: int) -> None:
+    model, x = talkative(tiny_model(dtype=torch.float64)), encoded(2, 40, dtype=torch.float64)
+    labels, frames = [[3, 1, 1, 5, 2], [4]], [[2, 9, 9, 20, 39], [17]]
+    tokens, times = (pad_sequence([torch.tensor(row) for row in rows], batch_first=True) for rows in (labels, frames))
+    token_lens, lens = torch.tensor([5, 1]), torch.tensor([40, 33])
+    histories = Histories(model)
+    tree = full_sum.label_tree(histories.extend, tokens, token_lens, torch.tensor([0, 1]))
+    proj = model.joiner.encoder_proj(x)
+
+    def sums(width: int) -> list[float]:
+        monkeypatch.setattr(full_sum, "BAND", width)
+        found = full_sum.full_sums(model.joiner.log_probs, proj, lens, histories.projection, tree, token_lens, times)
+        return found.tolist()
+
+    near, whole = sums(band), sums(100)
+    for b, (y, at) in enumerate(zip(labels, frames, strict=True)):
+        own = x[b : b + 1, : lens[b]]
+        begin, end = [0, *(t - band for t in at)], [*(t + band + 1 for t in at), int(lens[b])]
+        assert near[b] == pytest.approx(banded(model, own, y, begin, end), abs=1e-9)
+        assert whole[b] == pytest.approx(forward_log_prob(model, own, y), abs=1e-9)
+        assert near[b] < whole[b]
+
+
+def test_hypotheses_share_the_histories_that_they_share() -> None:
+    tokens = torch.tensor([[1, 2, 3], [1, 2, 0], [1, 3, 0], [0, 0, 0], [1, 2, 3]])
+    token_lens, utterance = torch.tensor([3, 2, 2, 0, 3]), torch.tensor([4, 4, 4, 7, 7])
+    histories = Histories(tiny_model())
+    tree = full_sum.label_tree(histories.extend, tokens, token_lens, utterance)
+    assert tree.utterance.tolist() == [4, 7, 4, 7, 4, 4, 7, 4, 7]
+    assert tree.label.tolist() == [0, 0, 1, 1, 2, 3, 2, 3, 3]
+    assert tree.parent.tolist() == [-1, -1, 0, 1, 2, 2, 3, 4, 6]
+    assert tree.length.tolist() == [0, 0, 1, 1, 2, 2, 2, 3, 3]
+    assert tree.row.tolist() == [0, 0, 1, 1, 2, 3, 2, 4, 4]  # the predictor sees labels alone
+    assert [tree.place[n, : token_lens[n] + 1].tolist() for n in range(5)] == [
+        [0, 2, 4, 7], [0, 2, 4], [0, 2, 5], [1], [1, 3, 6, 8]
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("max_symbols", [1, 3])
+def test_greedys_path_is_the_greedy_search(max_symbols: int) -> None:
+    model, x = talkative(tiny_model()), encoded(6, 20)
+    lens = torch.tensor([20, 3, 0, 14, 20, 9])
+    path = GreedyPath(lens, torch.tensor([100, 100, -1, 100, 3, 100]), max_symbols)
+    histories, proj = Histories(model), model.joiner.encoder_proj(x)
+    utterance, step = torch.arange(6), 0
+    while path.goes_on(step).any():
+        at = (step - path.length).clamp(0, 19)
+        log_probs = model.joiner.log_probs(proj[utterance, at], histories.projection[path.row])
+        path.advance(step, log_probs, utterance, histories)
+        step += 1
+    expected = greedy_search(model, x, lens, frame_shift_s=0.04, max_symbols=max_symbols)
+    found = path.hypotheses(0.04)
+    assert found[2] is None
+    assert len(expected[4].tokens) > 3 and found[4] is None  # more labels than allowed
+    for b in (0, 1, 3, 5):
+        mine = found[b]
+        assert mine is not None and mine.tokens == expected[b].tokens
+        assert mine.token_times == pytest.approx(expected[b].token_times)
+        assert mine.token_scores == pytest.approx(expected[b].token_scores, abs=1e-5)
+
+
+def test_greedys_hypothesis_keeps_to_the_bounds_of_the_search() -> None:
     model, x = tiny_model(dtype=torch.float64), encoded(1, 10, dtype=torch.float64)
     with torch.no_grad():
         model.joiner.out.bias[0] -= 50.0  # greedy says as many labels as it may
@@ -86,9 +168,6 @@ def test_greedys_hypothesis_keeps_to_the_bounds_of_the_search(monkeypatch: pytes
     longer = replace(options, max_labels_per_frame=5.0)
     found = beam_search(model, x, lens, frame_shift_s=0.04, options=longer)[0]
     assert greedy_search(model, x, lens, frame_shift_s=0.04)[0].tokens in [h.tokens for h in found]
-    # Where only greedy's hypothesis would make the lattices too large, it is left out.
-    monkeypatch.setattr(beam_module, "LARGEST", 2 * 10 * 16)
-    assert len(beam_search(model, x, lens, frame_shift_s=0.04, options=options)[0]) == 2
 
 
 def test_fusion_is_added_to_the_sum() -> None:

@@ -132,6 +132,20 @@ def test_batch_and_order_change_nothing(method: str, full_sum: bool) -> None:
             assert [h.score for h in others] == pytest.approx([h.score for h in together[b]], abs=1e-4)
 
 
+@pytest.mark.parametrize("method", ["beam", "modified_beam"])
+def test_leaving_ended_utterances_out_changes_nothing(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    model, x = talkative(tiny_model(dtype=torch.float64)), encoded(5, 30, dtype=torch.float64)
+    lens = torch.tensor([30, 4, 0, 21, 12])
+    found = []
+    for kept in (0.0, 1.0):  # only once all have ended, and after each
+        monkeypatch.setattr(beam_module, "KEPT", kept)
+        found.append(make_search(method, BeamOptions(beam=4, nbest=4))(model, x, lens, 0.04))
+    assert len(found[0][0]) == 4
+    for a, b in zip(*found, strict=True):
+        assert [(h.tokens, h.token_times) for h in a] == [(h.tokens, h.token_times) for h in b]
+        assert [h.score for h in a] == pytest.approx([h.score for h in b], abs=1e-10)
+
+
 def test_the_best_of_an_infinite_beam_is_at_least_as_probable_as_greedy() -> None:
     model = talkative(tiny_model(vocab_size=3, dtype=torch.float64))
     x = encoded(20, 4, seed=5, dtype=torch.float64)
@@ -197,10 +211,10 @@ def test_all_hypotheses_of_a_step_have_the_same_alignment_length(monkeypatch: py
     steps: list[set[int]] = []
     scores = beam_module._Search.scores
 
-    def watched(self: beam_module._Search, frame: torch.Tensor, most: torch.Tensor) -> torch.Tensor:
+    def watched(self: beam_module._Search, step: int, frame: torch.Tensor) -> torch.Tensor:
         live = self.beam.score > -math.inf
         steps.append(set((frame + self.beam.length)[live].tolist()))
-        return scores(self, frame, most)
+        return scores(self, step, frame)
 
     monkeypatch.setattr(beam_module._Search, "scores", watched)
     nbest = beam_search(model, encoded(3, 12), torch.tensor([12, 12, 7]), frame_shift_s=0.04)

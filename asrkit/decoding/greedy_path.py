@@ -1,0 +1,64 @@
+"""Greedy's hypothesis, followed beside a beam."""
+
+from __future__ import annotations
+
+import torch
+
+from asrkit.decoding.histories import Histories
+from asrkit.decoding.hypothesis import Hypothesis
+from asrkit.decoding.traceback import Final, Trace, hypotheses
+
+BLANK_ID = 0
+
+
+class GreedyPath:
+    """The labels of :func:`asrkit.decoding.greedy.greedy_search`, at the alignment length of a beam.
+
+    It mostly stands where a hypothesis of the beam stands too: its label histories have been evaluated already.
+
+    Args:
+        encoder_lens: (B,).
+        most: (B,) labels of an utterance, with more of which the path is given up; -1 where none is wanted.
+        max_symbols: most labels at one frame.
+    """
+
+    def __init__(self, encoder_lens: torch.Tensor, most: torch.Tensor, max_symbols: int) -> None:
+        self.encoder_lens, self.most, self.max_symbols = encoder_lens, most, max_symbols
+        self.row = torch.zeros_like(encoder_lens)
+        """(B,) label history."""
+        self.length, self.symbols = (torch.zeros_like(encoder_lens) for _ in range(2))
+        """(B,) labels so far, and those since the last blank."""
+        self.trace = Trace()
+
+    def goes_on(self, step: int) -> torch.Tensor:
+        """(B,) whether the path has arcs to take after so many."""
+        return (step - self.length < self.encoder_lens) & (self.length <= self.most)
+
+    def advance(self, step: int, log_probs: torch.Tensor, utterance: torch.Tensor, histories: Histories) -> None:
+        """Takes the best arc; after ``max_symbols`` labels blank.
+
+        Args:
+            step: arcs taken so far.
+            log_probs: (N, V) where the paths stand.
+            utterance: (N,) whose they are, 0 <= number < B.
+            histories: of the search.
+        """
+        score, symbol = log_probs.max(dim=-1)
+        symbols = self.symbols[utterance]
+        ended = ~self.goes_on(step)[utterance]
+        symbol = symbol.masked_fill(ended | (symbols >= self.max_symbols), BLANK_ID)
+        is_label = symbol != BLANK_ID
+        self.symbols[utterance] = torch.where(is_label, symbols + 1, 0)
+        emitting = utterance[is_label]
+        if len(emitting):
+            self.length[emitting] += 1
+            self.row[emitting] = histories.extend(self.row[emitting], symbol[is_label])
+        self.trace.add(utterance, torch.zeros_like(symbol)[:, None], symbol[:, None], score[:, None])
+
+    def hypotheses(self, frame_shift_s: float) -> list[Hypothesis | None]:
+        """(B,) at the end; None where there is none. The scores are not set."""
+        there = (self.length <= self.most).tolist()
+        steps = (self.encoder_lens + self.length).tolist()
+        finals = [[Final(steps=n)] if found else [] for n, found in zip(steps, there, strict=True)]
+        found = hypotheses(finals, self.trace, synchronous=False, frame_shift_s=frame_shift_s)
+        return [nbest[0] if nbest else None for nbest in found]
