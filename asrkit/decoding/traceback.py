@@ -75,8 +75,8 @@ def hypotheses(
         place = torch.where(there, trace.origins[i].cpu()[at].long(), place)
     is_label = symbols > 0
     frames = torch.arange(number).expand(len(flat), -1) if synchronous else (~is_label).cumsum(1)
-    times = (frames.double() * frame_shift_s)[is_label]  # row after row
-    columns = (symbols[is_label].tolist(), times.tolist(), scores[is_label].tolist())
+    seconds = (frames.double() * frame_shift_s)[is_label]  # row after row
+    columns = (symbols[is_label].tolist(), seconds.tolist(), scores[is_label].tolist())
     found: list[list[Hypothesis]] = [[] for _ in finals]
     first = 0
     for (b, final), labels in zip(flat, is_label.sum(1).tolist(), strict=True):
