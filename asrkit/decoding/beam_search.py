@@ -62,8 +62,8 @@ class BeamOptions:
     blank_penalty: float = 0.0
     """Subtracted from blank's logit: fewer deletions."""
     full_sum: bool = True
-    """Whether the alignment-length synchronous search scores what it found, and greedy's hypothesis, by all
-    alignments near those found."""
+    """Whether the alignment-length synchronous search scores what it found, and without fusion greedy's hypothesis,
+    by all alignments near those found."""
 
 
 @dataclass
@@ -117,8 +117,9 @@ def beam_search(
     options = options or BeamOptions()
     most = torch.ceil(encoder_lens.double() * options.max_labels_per_frame).long()
     search = _Search(model, encoder_out, encoder_lens, most, options, fusion)
-    if options.full_sum:
-        wanted = torch.where((encoder_lens > 0) & (encoder_lens <= LONGEST), most, -1)
+    if options.full_sum and search.weights == FusionWeights():
+        # Beside language models greedy's hypothesis, in which they had no part, is not worth its time.
+        wanted = torch.where(encoder_lens <= LONGEST, most, -1)
         search.greedy = GreedyPath(encoder_lens, wanted, options.max_symbols or GREEDY_SYMBOLS)
     for i in range(int((encoder_lens + most).max()) if len(encoder_lens) else 0):
         search.tidy(i)
@@ -135,8 +136,8 @@ def beam_search(
     ranked = [sorted(finals, key=lambda final: -final.score) for finals in search.finals]
     ranked = [_within_reach(finals, options) if options.full_sum else finals[: options.nbest] for finals in ranked]
     found = hypotheses(ranked, search.trace, synchronous=False, frame_shift_s=frame_shift_s)
-    if search.greedy is not None:
-        found = _with_full_sums(search, search.greedy, found, frame_shift_s)
+    if options.full_sum:
+        found = _with_full_sums(search, found, frame_shift_s)
     return [nbest[: options.nbest] for nbest in found]
 
 
@@ -146,13 +147,12 @@ def _within_reach(finals: list[Final], options: BeamOptions) -> list[Final]:
     return [final for final in finals[: max(options.nbest, options.beam)] if final.score >= least]
 
 
-def _with_full_sums(
-    search: _Search, path: GreedyPath, found: list[list[Hypothesis]], shift_s: float
-) -> list[list[Hypothesis]]:
+def _with_full_sums(search: _Search, found: list[list[Hypothesis]], shift_s: float) -> list[list[Hypothesis]]:
     """The lists with greedy's hypotheses in them, by full sums; as they are where an utterance is too long for it."""
-    frames = path.encoder_lens.tolist()
+    frames = search.encoder_lens.tolist()
+    paths = search.greedy.hypotheses(shift_s) if search.greedy is not None else [None] * len(found)
     ranked, candidates = list(found), []
-    for b, greedy in enumerate(path.hypotheses(shift_s)):
+    for b, greedy in enumerate(paths):
         if 0 < frames[b] <= LONGEST:
             candidates += [(b, h) for h in found[b]]
             if greedy is not None and greedy.tokens not in [h.tokens for h in found[b]]:
@@ -337,12 +337,12 @@ class _Search:
         sums = full_sums(
             self.emit, self.encoder_proj, self.encoder_lens, histories.projection, tree, token_lens, frames
         )
-        columns = sums, token_lens, *histories.lm_scores(tree.row[tree.place], tokens, token_lens)
-        scores = zip(*(column.tolist() for column in columns), strict=True)
-        return [
-            replace(h, score=am + self.bonus(*lm), parts=self.parts(am, *lm))
-            for (_, h), (am, *lm) in zip(candidates, scores, strict=True)
-        ]
+        rescored = []
+        for (_, h), am in zip(candidates, sums.tolist(), strict=True):
+            parts = h.parts | {"am": am}
+            bonus = self.bonus(len(h.tokens), parts.get("source_lm", 0.0), parts.get("target_lm", 0.0))
+            rescored.append(replace(h, score=am + bonus, parts=parts))
+        return rescored
 
     def bonus(self, length: int, source: float, target: float) -> float:
         """What fusion adds to a hypothesis of so many labels with these log p by the language models."""

@@ -8,8 +8,8 @@ from asrkit.decoding.density_ratio import Fusion
 from asrkit.models.transducer import Transducer
 
 BLANK_ID = 0
-ROOM = 4096
-"""Rows beyond the live ones before a table is cleared of what no search can come back to."""
+ROOM = 1 << 29
+"""Bytes of rows beyond the live ones before the tables are cleared of what no search can come back to."""
 SPARE = 1024
 """Room for one step's new rows; a table without it grows."""
 
@@ -33,13 +33,16 @@ class Histories:
         self.lengths: list[int] = [0]
         self.waiting: list[tuple[int, int]] = []
         """Keys of the last rows, which are evaluated together once any is read."""
-        self.size, self.room = 1, ROOM
+        self.size = 1
         tokens = torch.full((1,), BLANK_ID, device=model.joiner.out.weight.device)
         states = [*model.predictor.initial_state(1)]
         self.predictor_states = len(states)
         if fusion is not None:
             states += fusion.initial_state(1)
-        self.tables = [_roomy(table, self.room + SPARE) for table in self._evaluate(tokens, states)]
+        first = self._evaluate(tokens, states)
+        self.spare = max(1, ROOM // sum(table.numel() * table.element_size() for table in first))
+        self.room = self.spare
+        self.tables = [_roomy(table, self.room + SPARE) for table in first]
 
     @property
     def projection(self) -> torch.Tensor:
@@ -69,24 +72,6 @@ class Histories:
             found.append(row)
         return torch.tensor(found, dtype=torch.int64, device=parents.device)
 
-    def lm_scores(
-        self, rows: torch.Tensor, tokens: torch.Tensor, token_lens: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """log p (N,) of whole label sequences by source and external language model.
-
-        Args:
-            rows: (N, U + 1) of the sequences' histories, from the empty one on; any in the padding.
-            tokens: (N, U).
-            token_lens: (N,).
-        """
-        if self.fusion is None:
-            return (torch.zeros(len(tokens), device=tokens.device),) * 2
-        padding = torch.arange(tokens.shape[1], device=tokens.device) >= token_lens[:, None]
-        source, target = (
-            table[rows[:, :-1], tokens].masked_fill(padding, 0.0).sum(1) for table in (self.source, self.target)
-        )
-        return source, target
-
     @property
     def crowded(self) -> bool:
         """Whether it is time to :meth:`clear` the table."""
@@ -114,7 +99,7 @@ class Histories:
             (moved[p], label): moved[row] for (p, label), row in self.rows.items() if moved[p] >= 0 <= moved[row]
         }
         self._evaluated()
-        self.size, self.room = len(kept), 2 * len(kept) + ROOM
+        self.size, self.room = len(kept), 2 * len(kept) + self.spare
         for n, table in enumerate(self.tables):  # one by one, so that no two of all are in memory
             self.tables[n] = _roomy(table[index], self.room + SPARE)
         return place.to(rows.device)

@@ -72,7 +72,10 @@ class LstmSteps:
             from_input, from_state, bias, state_bias = (parameter.detach() for parameter in layer.parameters())
             # The embedding is the last part of what a layer reads, and the first layer reads nothing else.
             table = F.linear(embedding.detach(), from_input[:, -self.width :], bias + state_bias)
-            self.weights.append((table, from_state.t(), from_input[:, : -self.width].t()))
+            # Twice the cell's input, so that one sigmoid does for all gates: tanh x = 2 σ(2x) - 1.
+            scale = torch.ones_like(bias)
+            scale[2 * self.width : 3 * self.width] = 2
+            self.weights.append((table * scale, from_state.t() * scale, from_input[:, : -self.width].t() * scale))
         self.num_states = 2 * len(self.weights)
 
     def initial_state(self, number: int) -> State:
@@ -86,10 +89,10 @@ class LstmSteps:
         after: list[torch.Tensor] = []
         for n, (table, from_state, from_below) in enumerate(self.weights):
             h, c = state[2 * n : 2 * n + 2]
-            gates = torch.addmm(table[tokens], h, from_state).addmm_(x, from_below)
+            gates = torch.addmm(table[tokens], h, from_state).addmm_(x, from_below).sigmoid_()
             input, forget, cell, out = gates.chunk(4, dim=1)
-            c = torch.addcmul(forget.sigmoid() * c, input.sigmoid(), tanh_(cell))
-            x = out.sigmoid() * tanh_(c.clone())
+            c = torch.addcmul(forget * c, input, cell, value=2).sub_(input)
+            x = tanh_(c.clone()).mul_(out)
             after += [x, c]
         return self.model.log_probs(x), tuple(after)
 

@@ -1,4 +1,4 @@
-"""What a CPU trains faster with, since batches differ in length and each update brings other shapes.
+"""What a CPU trains and searches faster with, since batches differ in length and each brings other shapes.
 
 Memory: glibc's malloc spends a quarter of a training searching its lists of free blocks for ever other sizes;
 gperftools' tcmalloc (Debian: libtcmalloc-minimal4) does not.

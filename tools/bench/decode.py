@@ -39,6 +39,7 @@ from asrkit.models.language_model import LstmLanguageModel
 from asrkit.scoring.wer import word_error_rate
 from asrkit.training.build import build_pipeline
 from asrkit.training.checkpoint import ModelBundle, load_model
+from asrkit.training.cpu import restart_with_allocator
 from asrkit.training.language_model import load_language_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -199,6 +200,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--no-slow-peers", action="store_true", help="leave out ESPnet, torchaudio and SpeechBrain")
     arguments = parser.parse_args()
+    restart_with_allocator(sys.argv)  # as asrkit decode does
     torch.set_num_threads(THREADS)
     recipes = arguments.recipe or [
         f"{name}:{ROOT}/egs/{name}/exp/{experiment}/averaged.safetensors:{ROOT}/egs/{name}/data"
