@@ -317,7 +317,7 @@ class DecodeConfig:
     blank_penalty: float = 0.0
     """Subtracted from blank's logit, against deletions."""
     full_sum: bool = True
-    """Whether the search ends with sums over all alignments near those found, without fusion also greedy's (beam)."""
+    """Whether the search ends with sums over all alignments near those found, of greedy's hypothesis too (beam)."""
     fusion: FusionConfig = field(default_factory=FusionConfig)
     batch_seconds: float = 120.0
 

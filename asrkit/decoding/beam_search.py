@@ -62,8 +62,8 @@ class BeamOptions:
     blank_penalty: float = 0.0
     """Subtracted from blank's logit: fewer deletions."""
     full_sum: bool = True
-    """Whether the alignment-length synchronous search scores what it found, and without fusion greedy's hypothesis,
-    by all alignments near those found."""
+    """Whether the alignment-length synchronous search scores what it found, and greedy's hypothesis, by all
+    alignments near those found."""
 
 
 @dataclass
@@ -117,8 +117,7 @@ def beam_search(
     options = options or BeamOptions()
     most = torch.ceil(encoder_lens.double() * options.max_labels_per_frame).long()
     search = _Search(model, encoder_out, encoder_lens, most, options, fusion)
-    if options.full_sum and search.weights == FusionWeights():
-        # Beside language models greedy's hypothesis, in which they had no part, is not worth its time.
+    if options.full_sum:
         wanted = torch.where(encoder_lens <= LONGEST, most, -1)
         search.greedy = GreedyPath(encoder_lens, wanted, options.max_symbols or GREEDY_SYMBOLS)
     for i in range(int((encoder_lens + most).max()) if len(encoder_lens) else 0):
@@ -136,8 +135,8 @@ def beam_search(
     ranked = [sorted(finals, key=lambda final: -final.score) for finals in search.finals]
     ranked = [_within_reach(finals, options) if options.full_sum else finals[: options.nbest] for finals in ranked]
     found = hypotheses(ranked, search.trace, synchronous=False, frame_shift_s=frame_shift_s)
-    if options.full_sum:
-        found = _with_full_sums(search, found, frame_shift_s)
+    if search.greedy is not None:
+        found = _with_full_sums(search, search.greedy, found, frame_shift_s)
     return [nbest[: options.nbest] for nbest in found]
 
 
@@ -147,12 +146,13 @@ def _within_reach(finals: list[Final], options: BeamOptions) -> list[Final]:
     return [final for final in finals[: max(options.nbest, options.beam)] if final.score >= least]
 
 
-def _with_full_sums(search: _Search, found: list[list[Hypothesis]], shift_s: float) -> list[list[Hypothesis]]:
+def _with_full_sums(
+    search: _Search, path: GreedyPath, found: list[list[Hypothesis]], shift_s: float
+) -> list[list[Hypothesis]]:
     """The lists with greedy's hypotheses in them, by full sums; as they are where an utterance is too long for it."""
-    frames = search.encoder_lens.tolist()
-    paths = search.greedy.hypotheses(shift_s) if search.greedy is not None else [None] * len(found)
+    frames = path.encoder_lens.tolist()
     ranked, candidates = list(found), []
-    for b, greedy in enumerate(paths):
+    for b, greedy in enumerate(path.hypotheses(search.parts, shift_s)):
         if 0 < frames[b] <= LONGEST:
             candidates += [(b, h) for h in found[b]]
             if greedy is not None and greedy.tokens not in [h.tokens for h in found[b]]:
@@ -290,8 +290,6 @@ class _Search:
             rows = torch.cat([rows, greedy.row[self.utterance]])
         encoder_proj = F.embedding(at, self.encoder_proj.flatten(0, 1))
         log_probs = self.emit(encoder_proj, F.embedding(rows, self.histories.projection))
-        if greedy is not None:
-            greedy.advance(step, log_probs[frame.numel() :], self.utterance, self.histories)
         self.emission = arcs = log_probs[: frame.numel()].view(*frame.shape, -1)
         if self.fused:
             weights = self.weights
@@ -308,6 +306,8 @@ class _Search:
         if 0 < options.expand_beam < arcs.shape[2] - 1:
             least = arcs[..., 1:].topk(options.expand_beam).values[..., -1:]
             arcs = torch.cat([arcs[..., :1], arcs[..., 1:].masked_fill(arcs[..., 1:] < least, -math.inf)], dim=-1)
+        if greedy is not None:
+            greedy.advance(step, log_probs[frame.numel() :], self.utterance, self.histories)
         self.arcs = arcs
         return beam.score[:, :, None] + arcs
 

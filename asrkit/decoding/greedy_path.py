@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from asrkit.decoding.histories import Histories
@@ -9,6 +11,9 @@ from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.decoding.traceback import Final, Trace, hypotheses
 
 BLANK_ID = 0
+
+Parts = Callable[[float, int, float, float], dict[str, float]]
+"""The parts of a score by name, of its acoustic part, the labels, and their log p by the language models."""
 
 
 class GreedyPath:
@@ -28,6 +33,8 @@ class GreedyPath:
         """(B,) label history."""
         self.length, self.symbols = (torch.zeros_like(encoder_lens) for _ in range(2))
         """(B,) labels so far, and those since the last blank."""
+        self.source, self.target = (torch.zeros_like(encoder_lens, dtype=torch.float64) for _ in range(2))
+        """(B,) log p of the labels by the language models of the histories, where they have any."""
         self.trace = Trace()
 
     def goes_on(self, step: int) -> torch.Tensor:
@@ -51,14 +58,20 @@ class GreedyPath:
         self.symbols[utterance] = torch.where(is_label, symbols + 1, 0)
         emitting = utterance[is_label]
         if len(emitting):
+            row, label = self.row[emitting], symbol[is_label]
+            if histories.fusion is not None:
+                self.source[emitting] += histories.source[row, label]
+                self.target[emitting] += histories.target[row, label]
             self.length[emitting] += 1
-            self.row[emitting] = histories.extend(self.row[emitting], symbol[is_label])
+            self.row[emitting] = histories.extend(row, label)
         self.trace.add(utterance, torch.zeros_like(symbol)[:, None], symbol[:, None], score[:, None])
 
-    def hypotheses(self, frame_shift_s: float) -> list[Hypothesis | None]:
+    def hypotheses(self, parts: Parts, frame_shift_s: float) -> list[Hypothesis | None]:
         """(B,) at the end; None where there is none. The scores are not set."""
-        there = (self.length <= self.most).tolist()
-        steps = (self.encoder_lens + self.length).tolist()
-        finals = [[Final(steps=n)] if found else [] for n, found in zip(steps, there, strict=True)]
+        columns = (self.encoder_lens, self.length, self.most, self.source, self.target)
+        finals = [
+            [Final(0.0, length, frames + length, parts=parts(0.0, length, source, target))] if length <= most else []
+            for frames, length, most, source, target in zip(*(column.tolist() for column in columns), strict=True)
+        ]
         found = hypotheses(finals, self.trace, synchronous=False, frame_shift_s=frame_shift_s)
         return [nbest[0] if nbest else None for nbest in found]

@@ -55,7 +55,7 @@ def test_no_weight_is_no_language_model() -> None:
     model = talkative(tiny_model(vocab_size=3, dtype=torch.float64))
     x, lens = encoded(3, 12, dtype=torch.float64), torch.tensor([12, 9, 4])
     fusion = Fusion(FusionWeights(), language_model(1), language_model(2))
-    options = BeamOptions(beam=4, nbest=4, full_sum=False)
+    options = BeamOptions(beam=4, nbest=4)
     fused = beam_search(model, x, lens, frame_shift_s=0.04, options=options, fusion=fusion)
     plain = beam_search(model, x, lens, frame_shift_s=0.04, options=options)
     for a, b in zip(fused, plain, strict=True):
