@@ -50,7 +50,9 @@ def doctor() -> None:
     table.add_row("cores", f"{os.cpu_count()}, torch uses {torch.get_num_threads()}")
     table.add_row("instruction sets", ", ".join(_instruction_sets()) or "unknown")
     allocator = find_allocator()
-    table.add_row("allocator", allocator or "malloc: a CPU trains slower than with libtcmalloc-minimal4 installed")
+    table.add_row(
+        "allocator", allocator or "malloc: a CPU trains and decodes slower than with libtcmalloc-minimal4 installed"
+    )
     table.add_row("CUDA devices", ", ".join(_cuda_devices()) or "none: training and decoding run on the CPU")
     for name, switched_off in OPTIONAL.items():
         table.add_row(name, _version(name) or f"missing: switches off {switched_off}")

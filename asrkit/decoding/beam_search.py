@@ -6,7 +6,8 @@ blank and u labels emitted, so that all are compared after equally many decision
 "modified" search (Kang et al. 2023, arXiv 2211.00484) emits at most one label a frame; its hypotheses all stand at
 the same frame.
 
-Shape letters: B utterances, K hypotheses of an utterance, V symbols, J width of the joiner.
+Shape letters: B utterances, N of them that have not been left out, K hypotheses of an utterance, V symbols, J width
+of the joiner.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
+from itertools import groupby
 
 import torch
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from asrkit.decoding.density_ratio import Fusion, FusionWeights
-from asrkit.decoding.full_sum import BAND, full_sums, label_tree
+from asrkit.decoding.full_sum import BAND_S, full_sums, label_tree
 from asrkit.decoding.greedy_path import GreedyPath
 from asrkit.decoding.histories import Histories
 from asrkit.decoding.hypothesis import Hypothesis
@@ -30,8 +32,8 @@ from asrkit.models.transducer import Transducer
 BLANK_ID = 0
 GREEDY_SYMBOLS = 5
 """Most labels at one frame of greedy's hypothesis where the search sets no bound."""
-LONGEST = 4096
-"""Encoder frames of the longest utterance that full sums are computed of, minutes of speech."""
+LONGEST_S = 160.0
+"""Seconds of the longest utterance whose hypotheses are kept in memory for full sums, and greedy's followed."""
 NODES_AT_ONCE = 1 << 21
 """Lattice nodes of the hypotheses whose full sums are computed together, were none of them shared."""
 KEPT = 0.75
@@ -68,7 +70,7 @@ class BeamOptions:
 
 @dataclass
 class Beam:
-    """The hypotheses of all utterances, (B, K) each; unused places have the score -inf."""
+    """The hypotheses of all utterances, (N, K) each; unused places have the score -inf."""
 
     score: torch.Tensor
     """Sum over the alignments kept, fusion included."""
@@ -117,9 +119,9 @@ def beam_search(
     options = options or BeamOptions()
     most = torch.ceil(encoder_lens.double() * options.max_labels_per_frame).long()
     search = _Search(model, encoder_out, encoder_lens, most, options, fusion)
-    if options.full_sum:
-        wanted = torch.where(encoder_lens <= LONGEST, most, -1)
-        search.greedy = GreedyPath(encoder_lens, wanted, options.max_symbols or GREEDY_SYMBOLS)
+    short = encoder_lens * frame_shift_s <= LONGEST_S
+    if options.full_sum and short.any():
+        search.greedy = GreedyPath(encoder_lens, torch.where(short, most, -1), options.max_symbols or GREEDY_SYMBOLS)
     for i in range(int((encoder_lens + most).max()) if len(encoder_lens) else 0):
         search.tidy(i)
         if not len(search.utterance):
@@ -142,6 +144,8 @@ def beam_search(
 
 def _within_reach(finals: list[Final], options: BeamOptions) -> list[Final]:
     """The results of an utterance, best first, that alignments outside the beam may still bring into its list."""
+    if not finals:
+        return []
     least = finals[: options.nbest][-1].score - REACH
     return [final for final in finals[: max(options.nbest, options.beam)] if final.score >= least]
 
@@ -150,31 +154,34 @@ def _with_full_sums(
     search: _Search, path: GreedyPath, found: list[list[Hypothesis]], shift_s: float
 ) -> list[list[Hypothesis]]:
     """The lists with greedy's hypotheses in them, by full sums; as they are where an utterance is too long for it."""
-    frames = path.encoder_lens.tolist()
+    frames, band = path.encoder_lens.tolist(), math.ceil(BAND_S / shift_s)
     ranked, candidates = list(found), []
     for b, greedy in enumerate(path.hypotheses(search.parts, shift_s)):
-        if 0 < frames[b] <= LONGEST:
+        if 0 < frames[b] * shift_s <= LONGEST_S:
             candidates += [(b, h) for h in found[b]]
             if greedy is not None and greedy.tokens not in [h.tokens for h in found[b]]:
                 candidates.append((b, greedy))
             ranked[b] = []
-    for group in _groups(candidates, frames):
-        for (b, _), scored in zip(group, search.full_sums(group, shift_s), strict=True):
+    for group in _groups(candidates, frames, band):
+        for (b, _), scored in zip(group, search.full_sums(group, shift_s, band), strict=True):
             ranked[b].append(scored)
     return [sorted(nbest, key=lambda h: -h.score) for nbest in ranked]
 
 
-def _groups(candidates: list[tuple[int, Hypothesis]], frames: list[int]) -> Iterator[list[tuple[int, Hypothesis]]]:
-    """Utterances' hypotheses, as many at once as there is room for."""
+def _groups(
+    candidates: list[tuple[int, Hypothesis]], frames: list[int], band: int
+) -> Iterator[list[tuple[int, Hypothesis]]]:
+    """The hypotheses of whole utterances, as many at once as there is room for."""
     group: list[tuple[int, Hypothesis]] = []
     nodes = 0
-    for b, h in candidates:
-        more = frames[b] + 2 * BAND * len(h.tokens)
-        if group and nodes + more > NODES_AT_ONCE:
+    for b, of_utterance in groupby(candidates, key=lambda candidate: candidate[0]):
+        more = list(of_utterance)
+        needed = sum(frames[b] + 2 * band * len(h.tokens) for _, h in more)
+        if group and nodes + needed > NODES_AT_ONCE:
             yield group
             group, nodes = [], 0
-        group.append((b, h))
-        nodes += more
+        group += more
+        nodes += needed
     if group:
         yield group
 
@@ -199,6 +206,8 @@ def modified_beam_search(
     search = _Search(model, encoder_out, encoder_lens, encoder_lens, options, fusion)
     for i in range(int(encoder_lens.max()) if len(encoder_lens) else 0):
         search.tidy(i)
+        if not len(search.utterance):
+            break
         frame = torch.full_like(search.beam.length, i)
         ends = frame == search.last_frame
         search.keep_best(search.scores(i, frame))
@@ -235,11 +244,11 @@ class _Search:
         self.greedy: GreedyPath | None = None
         """Followed beside the beam."""
         self.utterance = torch.arange(len(encoder_lens), device=encoder_out.device)
-        """(B,) numbers of the utterances that the search has not ended of, as in all that follows."""
+        """(N,) numbers of the utterances that have not been left out, as in all that follows."""
         self.last_frame, self.most = encoder_lens[:, None] - 1, most[:, None]
-        """(B, 1) the last frame of each, and most labels of it."""
+        """(N, 1) the last frame of each, and most labels of it."""
         self.by_label: torch.Tensor | None = None
-        """(B, K) from whose expansion by a label the best alignment of a blank expansion comes, or -1."""
+        """(N, K) from whose expansion by a label the best alignment of a blank expansion comes, or -1."""
         shape, device = (len(encoder_lens), options.beam), encoder_out.device
         dtype = torch.promote_types(self.encoder_proj.dtype, torch.float32)
         whole = torch.zeros(shape, dtype=torch.int64, device=device)
@@ -276,11 +285,11 @@ class _Search:
             self.greedy.row = place[self.greedy.row].clamp(min=0)
 
     def scores(self, step: int, frame: torch.Tensor) -> torch.Tensor:
-        """Scores (B, K, V) of every expansion of every hypothesis, and a step of greedy's path.
+        """Scores (N, K, V) of every expansion of every hypothesis, and a step of greedy's path.
 
         Args:
             step: alignment length of the hypotheses.
-            frame: (B, K) where each stands.
+            frame: (N, K) where each stands.
         """
         beam, options, greedy = self.beam, self.options, self.greedy
         at, rows = self._encoder_rows(frame).flatten(), beam.row.flatten()
@@ -292,11 +301,7 @@ class _Search:
         log_probs = self.emit(encoder_proj, F.embedding(rows, self.histories.projection))
         self.emission = arcs = log_probs[: frame.numel()].view(*frame.shape, -1)
         if self.fused:
-            weights = self.weights
-            bonus = weights.target * F.embedding(beam.row, self.histories.target)[..., 1:] + weights.length
-            if weights.source:
-                bonus -= weights.source * F.embedding(beam.row, self.histories.source)[..., 1:]
-            arcs = torch.cat([arcs[..., :1], arcs[..., 1:] + bonus], dim=-1)
+            arcs = arcs + F.embedding(beam.row, self.histories.bonus)
         full = beam.length >= self.most
         if options.max_symbols:
             full = full | (beam.symbols >= options.max_symbols)
@@ -312,7 +317,7 @@ class _Search:
         return beam.score[:, :, None] + arcs
 
     def _encoder_rows(self, frame: torch.Tensor) -> torch.Tensor:
-        """Where the frames (B, N) are among all utterances'; unused places stand anywhere."""
+        """Where the frames (N, ...) are among all utterances'; unused places stand anywhere."""
         times = self.encoder_proj.shape[1]
         return self.utterance[:, None] * times + frame.clamp(0, times - 1)
 
@@ -320,7 +325,7 @@ class _Search:
         """Log probabilities (..., V) of the transducer, from projections (..., J) that broadcast."""
         return self.model.joiner.log_probs(encoder_proj, predictor_proj, self.options.blank_penalty)
 
-    def full_sums(self, candidates: list[tuple[int, Hypothesis]], frame_shift_s: float) -> list[Hypothesis]:
+    def full_sums(self, candidates: list[tuple[int, Hypothesis]], frame_shift_s: float, band: int) -> list[Hypothesis]:
         """Utterances' hypotheses with scores over all alignments near theirs."""
         device, histories = self.encoder_lens.device, self.histories
         utterance = torch.tensor([b for b, _ in candidates], device=device)
@@ -335,7 +340,7 @@ class _Search:
         tree = label_tree(histories.extend, tokens, token_lens, utterance)
         frames = (times / frame_shift_s).round().long()
         sums = full_sums(
-            self.emit, self.encoder_proj, self.encoder_lens, histories.projection, tree, token_lens, frames
+            self.emit, self.encoder_proj, self.encoder_lens, histories.projection, tree, token_lens, frames, band
         )
         rescored = []
         for (_, h), am in zip(candidates, sums.tolist(), strict=True):
@@ -357,7 +362,7 @@ class _Search:
     def add_equal_labels(self, cells: torch.Tensor) -> None:
         """Adds up a hypothesis' blank expansion and its parent's expansion by its last label: the same labels."""
         beam, live = self.beam, self.beam.score > -math.inf
-        match = beam.parent[:, :, None] == beam.row[:, None, :]  # (B, K, K): the second is the first's parent
+        match = beam.parent[:, :, None] == beam.row[:, None, :]  # (N, K, K): the second is the first's parent
         match &= live[:, None, :] & live[:, :, None]
         b, k, m = match.nonzero(as_tuple=True)
         if not len(b):
@@ -381,7 +386,7 @@ class _Search:
             beam.score[b, m] = -math.inf
 
     def keep_best(self, cells: torch.Tensor) -> None:
-        """The next beam: the best K of (B, K, V) expansions."""
+        """The next beam: the best K of (N, K, V) expansions."""
         beam, (batch, width, vocab) = self.beam, cells.shape
         score, index = cells.view(batch, width * vocab).topk(width)
         if self.options.score_margin < math.inf:
@@ -423,8 +428,8 @@ class _Search:
         """Sets hypotheses aside that have left the last frame.
 
         Args:
-            ends: (B, K) which.
-            score: (B, K) with the last blank.
+            ends: (N, K) which.
+            score: (N, K) with the last blank.
             steps: steps that the trace holds for them.
         """
         beam = self.beam

@@ -17,6 +17,7 @@ import torch
 from asrkit.models.language_model import LstmLanguageModel, LstmSteps, line_log_probs
 from asrkit.models.transducer import Transducer
 
+BLANK_ID = 0
 Pair = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -30,6 +31,14 @@ class FusionWeights:
     """λ."""
     length: float = 0.0
     """ρ."""
+
+    def bonus(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """What is added to the next symbol's score (N, V), from log p_src and log p_ext of it; 0 to blank's."""
+        found = self.target * target + self.length
+        if self.source:
+            found -= self.source * source
+        found[:, BLANK_ID] = 0.0
+        return found
 
 
 @dataclass(frozen=True)
@@ -51,7 +60,12 @@ class Fusion:
         return [part for steps in self._steps.values() for part in steps.initial_state(number)]
 
     def step(
-        self, transducer: Transducer, projection: torch.Tensor, tokens: torch.Tensor, states: list[torch.Tensor]
+        self,
+        transducer: Transducer,
+        projection: torch.Tensor,
+        tokens: torch.Tensor,
+        states: list[torch.Tensor],
+        before: torch.Tensor,
     ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
         """Both models after one more label.
 
@@ -59,7 +73,8 @@ class Fusion:
             transducer: for its internal language model.
             projection: (N, J) of the predictor after the label.
             tokens: (N,) the labels, blank for the first step.
-            states: before the label, as :meth:`initial_state` orders them.
+            states: (M, ...) before a label, as :meth:`initial_state` orders them.
+            before: (N,) which of them each label follows.
 
         Returns:
             log p_src and log p_ext of the next label, (N, V) each and 0 where there is no model, and the states.
@@ -68,7 +83,8 @@ class Fusion:
         scores = {"source": nothing, "target": nothing}
         after: list[torch.Tensor] = []
         for name, steps in self._steps.items():
-            scores[name], state = steps.step(tokens, tuple(states[len(after) : len(after) + steps.num_states]))
+            own = tuple(states[len(after) : len(after) + steps.num_states])
+            scores[name], state = steps.step(tokens, own, before)
             after += state
         if self.internal:
             scores["source"] = internal_log_probs(transducer, projection)

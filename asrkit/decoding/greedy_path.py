@@ -29,9 +29,9 @@ class GreedyPath:
 
     def __init__(self, encoder_lens: torch.Tensor, most: torch.Tensor, max_symbols: int) -> None:
         self.encoder_lens, self.most, self.max_symbols = encoder_lens, most, max_symbols
-        self.row = torch.zeros_like(encoder_lens)
+        self.row = torch.zeros_like(encoder_lens, dtype=torch.int64)
         """(B,) label history."""
-        self.length, self.symbols = (torch.zeros_like(encoder_lens) for _ in range(2))
+        self.length, self.symbols = (torch.zeros_like(self.row) for _ in range(2))
         """(B,) labels so far, and those since the last blank."""
         self.source, self.target = (torch.zeros_like(encoder_lens, dtype=torch.float64) for _ in range(2))
         """(B,) log p of the labels by the language models of the histories, where they have any."""

@@ -9,7 +9,9 @@ from asrkit.models.transducer import Transducer
 
 BLANK_ID = 0
 ROOM = 1 << 29
-"""Bytes of rows beyond the live ones before the tables are cleared of what no search can come back to."""
+"""Bytes of rows, beyond twice the live ones, before the tables are cleared of what no search can come back to."""
+KEY = 256
+"""Bytes of a row outside the tables."""
 SPARE = 1024
 """Room for one step's new rows; a table without it grows."""
 
@@ -29,9 +31,10 @@ class Histories:
 
     def __init__(self, model: Transducer, fusion: Fusion | None = None) -> None:
         self.model, self.fusion = model, fusion
-        self.rows: dict[tuple[int, int], int] = {}  # (row of the history without its last label, label) to row
+        self.vocab_size = model.vocab_size
+        self.rows: dict[int, int] = {}  # row of the history without its last label · V + label, to row
         self.lengths: list[int] = [0]
-        self.waiting: list[tuple[int, int]] = []
+        self.waiting: list[int] = []
         """Keys of the last rows, which are evaluated together once any is read."""
         self.size = 1
         tokens = torch.full((1,), BLANK_ID, device=model.joiner.out.weight.device)
@@ -39,10 +42,10 @@ class Histories:
         self.predictor_states = len(states)
         if fusion is not None:
             states += fusion.initial_state(1)
-        first = self._evaluate(tokens, states)
-        self.spare = max(1, ROOM // sum(table.numel() * table.element_size() for table in first))
-        self.room = self.spare
-        self.tables = [_roomy(table, self.room + SPARE) for table in first]
+        first = self._evaluate(tokens, states, torch.zeros_like(tokens))
+        self.spare = ROOM // (KEY + sum(table.numel() * table.element_size() for table in first))
+        self.room = max(1, self.spare)
+        self.tables = [_roomy(table, self._capacity(1)) for table in first]
 
     @property
     def projection(self) -> torch.Tensor:
@@ -59,15 +62,20 @@ class Histories:
         """(rows, V) log probabilities of the next label by the external language model."""
         return self._evaluated()[2]
 
+    @property
+    def bonus(self) -> torch.Tensor:
+        """(rows, V) what fusion adds to the next symbol's score: nothing to blank's."""
+        return self._evaluated()[3]
+
     def extend(self, parents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Rows (N,) of the histories ``parents`` (N,) with one more label (N,) each."""
         found: list[int] = []
-        for key in zip(parents.tolist(), labels.tolist(), strict=True):
+        for key in (parents * self.vocab_size + labels).tolist():
             row = self.rows.get(key)
             if row is None:
                 row = self.rows[key] = self.size
                 self.size += 1
-                self.lengths.append(self.lengths[key[0]] + 1)
+                self.lengths.append(self.lengths[key // self.vocab_size] + 1)
                 self.waiting.append(key)
             found.append(row)
         return torch.tensor(found, dtype=torch.int64, device=parents.device)
@@ -95,50 +103,60 @@ class Histories:
         moved = place.tolist()
         index = torch.tensor(kept, device=rows.device)
         self.lengths = [self.lengths[row] for row in kept]
+        pairs = ((*divmod(key, self.vocab_size), row) for key, row in self.rows.items())
         self.rows = {
-            (moved[p], label): moved[row] for (p, label), row in self.rows.items() if moved[p] >= 0 <= moved[row]
+            moved[parent] * self.vocab_size + label: moved[row]
+            for parent, label, row in pairs
+            if moved[parent] >= 0 <= moved[row]
         }
         self._evaluated()
         self.size, self.room = len(kept), 2 * len(kept) + self.spare
         for n, table in enumerate(self.tables):  # one by one, so that no two of all are in memory
-            self.tables[n] = _roomy(table[index], self.room + SPARE)
+            self.tables[n] = _roomy(table[index], self._capacity(len(kept)))
         return place.to(rows.device)
+
+    def _capacity(self, rows: int) -> int:
+        """Rows to make tables for that hold so many; on a CPU, memory that is not written to yet costs nothing."""
+        on_cpu = self.model.joiner.out.weight.device.type == "cpu"
+        return self.room + SPARE if on_cpu else min(self.room, 2 * rows) + SPARE
 
     def _evaluated(self) -> list[torch.Tensor]:
         """The tables, with all rows in them."""
         while self.waiting:
             first = self.size - len(self.waiting)
-            ready = next((n for n, (parent, _) in enumerate(self.waiting) if parent >= first), len(self.waiting))
+            parents = (key // self.vocab_size for key in self.waiting)
+            ready = next((n for n, parent in enumerate(parents) if parent >= first), len(self.waiting))
             self._add(first, self.waiting[:ready])
             self.waiting = self.waiting[ready:]
         return self.tables
 
-    def _add(self, first: int, keys: list[tuple[int, int]]) -> None:
-        parents = torch.tensor([parent for parent, _ in keys], device=self.tables[0].device)
-        tokens = torch.tensor([label for _, label in keys], device=parents.device)
-        states = 3 if self.fusion is not None else 1
-        made = self._evaluate(tokens, [table.index_select(0, parents) for table in self.tables[states:]])
+    def _add(self, first: int, keys: list[int]) -> None:
+        key = torch.tensor(keys, device=self.tables[0].device)
+        parents, tokens = key // self.vocab_size, key % self.vocab_size
+        states = 4 if self.fusion is not None else 1
+        made = self._evaluate(tokens, self.tables[states:], parents)
         end = first + len(keys)
         if end > self.tables[0].shape[0]:
             self.tables = [_roomy(table, 2 * end) for table in self.tables]
         for table, values in zip(self.tables, made, strict=True):
             table[first:end] = values
 
-    def _evaluate(self, tokens: torch.Tensor, states: list[torch.Tensor]) -> list[torch.Tensor]:
-        """The rows of histories that end with ``tokens`` (N,), from the states before them."""
+    def _evaluate(self, tokens: torch.Tensor, states: list[torch.Tensor], parents: torch.Tensor) -> list[torch.Tensor]:
+        """The rows of histories that end with ``tokens`` (N,), after the states of the rows ``parents`` (N,)."""
         number = self.predictor_states
-        out, state = self.model.predictor.step(tokens, tuple(states[:number]))
+        own = tuple(state.index_select(0, parents) for state in states[:number])
+        out, after = self.model.predictor.step(tokens, own)
         projection = self.model.joiner.predictor_proj(out)
         if self.fusion is None:
-            return [projection, *state]
-        source, target, lm_states = self.fusion.step(self.model, projection, tokens, states[number:])
-        return [projection, source, target, *state, *lm_states]
+            return [projection, *after]
+        distinct, before = parents.unique(return_inverse=True)
+        of_models = [state.index_select(0, distinct) for state in states[number:]]
+        source, target, lm_after = self.fusion.step(self.model, projection, tokens, of_models, before)
+        return [projection, source, target, self.fusion.weights.bonus(source, target), *after, *lm_after]
 
 
 def _roomy(rows: torch.Tensor, capacity: int) -> torch.Tensor:
-    """A table that begins with ``rows``; on a CPU, memory that is not written to yet costs nothing."""
-    if rows.device.type != "cpu":
-        capacity = min(capacity, 2 * len(rows) + SPARE)
+    """A table that begins with ``rows``."""
     table = rows.new_empty(capacity, *rows.shape[1:])
     table[: len(rows)] = rows
     return table

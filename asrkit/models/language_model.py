@@ -59,11 +59,10 @@ class LstmSteps:
     """An LSTM language model one symbol at a time, for searches: without gradient, weights as they were when made.
 
     What a symbol adds to a layer's gates is looked up, so that a step is one product for the first layer and two for
-    each other one.
+    each other one; bottleneck and output are one product. For float32 and more: bf16 would round too much in the gates.
     """
 
     def __init__(self, model: LstmLanguageModel) -> None:
-        self.model = model
         embedding = model.embedding.weight
         self.width = embedding.shape[1]
         self.weights: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
@@ -77,24 +76,35 @@ class LstmSteps:
             scale[2 * self.width : 3 * self.width] = 2
             self.weights.append((table * scale, from_state.t() * scale, from_input[:, : -self.width].t() * scale))
         self.num_states = 2 * len(self.weights)
+        below, out = model.bottleneck, model.out
+        self.out = (out.weight @ below.weight).detach(), F.linear(below.bias, out.weight, out.bias).detach()
 
     def initial_state(self, number: int) -> State:
         """Before the line begins: h and c of each layer, (N, hidden)."""
         return tuple(self.weights[0][0].new_zeros(number, self.width) for _ in range(self.num_states))
 
     @torch.no_grad()
-    def step(self, tokens: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
-        """Reads one symbol (N,) more (the boundary first): log probabilities (N, V) of the next one, and the state."""
+    def step(self, tokens: torch.Tensor, state: State, before: torch.Tensor) -> tuple[torch.Tensor, State]:
+        """Reads one symbol more, the boundary first.
+
+        Args:
+            tokens: (N,).
+            state: (M, hidden) each.
+            before: (N,) which of the M states each symbol follows: several may follow one, whose product is made once.
+
+        Returns:
+            Log probabilities (N, V) of the next symbol, and the state (N, hidden) each.
+        """
         x = self.weights[0][0].new_empty(len(tokens), 0)
         after: list[torch.Tensor] = []
         for n, (table, from_state, from_below) in enumerate(self.weights):
-            h, c = state[2 * n : 2 * n + 2]
-            gates = torch.addmm(table[tokens], h, from_state).addmm_(x, from_below).sigmoid_()
-            input, forget, cell, out = gates.chunk(4, dim=1)
+            h, c = state[2 * n], F.embedding(before, state[2 * n + 1])
+            gates = F.embedding(tokens, table).add_(F.embedding(before, h @ from_state)).addmm_(x, from_below)
+            input, forget, cell, out = gates.sigmoid_().chunk(4, dim=1)
             c = torch.addcmul(forget * c, input, cell, value=2).sub_(input)
             x = tanh_(c.clone()).mul_(out)
             after += [x, c]
-        return self.model.log_probs(x), tuple(after)
+        return torch.log_softmax(F.linear(x, *self.out), dim=-1), tuple(after)
 
 
 class TransformerLanguageModel(nn.Module):

@@ -87,9 +87,11 @@ def test_a_language_model_reads_each_history_once(monkeypatch: pytest.MonkeyPatc
     read: list[int] = []
     step = LstmSteps.step
 
-    def counted(self: LstmSteps, tokens: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
+    def counted(
+        self: LstmSteps, tokens: torch.Tensor, state: State, before: torch.Tensor
+    ) -> tuple[torch.Tensor, State]:
         read.append(len(tokens))
-        return step(self, tokens, state)
+        return step(self, tokens, state, before)
 
     monkeypatch.setattr(LstmSteps, "step", counted)
     x = encoded(2, 20, dtype=torch.float64)
@@ -112,7 +114,7 @@ def test_clearing_histories_changes_nothing(
     monkeypatch: pytest.MonkeyPatch, narrow: dict[str, Any], full_sum: bool
 ) -> None:
     model = talkative(tiny_model(vocab_size=4, dtype=torch.float64))
-    x, lens = encoded(2, 60, dtype=torch.float64), torch.tensor([60, 55])
+    x, lens = encoded(3, 60, dtype=torch.float64), torch.tensor([60, 20, 55])
     fusion = Fusion(
         FusionWeights(0.2, 0.3, 0.1), LstmLanguageModel(4, 8, 1, 4).double(), LstmLanguageModel(4, 8, 1, 4).double()
     )

@@ -72,7 +72,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_of_a_long_utterance_the_beams_own_scores_stand(monkeypatch: pytest.MonkeyPatch) -> None:
     exact, plain = search(), search(replace(NARROW, full_sum=False))
     assert exact[0] != plain[0] and exact[2] != plain[2]
-    monkeypatch.setattr(beam_module, "LONGEST", 9)
+    monkeypatch.setattr(beam_module, "LONGEST_S", 0.36)  # 9 frames
     mixed = search()
     assert mixed[1:3] == plain[1:3] and mixed[3] == exact[3]
     assert [h.tokens for h in mixed[0]] == [h.tokens for h in exact[0]]
@@ -96,28 +96,30 @@ def banded(model: Transducer, x: torch.Tensor, labels: list[int], begin: list[in
     return alpha[x.shape[1] - 1, len(labels)] + log_probs[-1, -1, 0].item()
 
 
+@pytest.mark.parametrize("joint_at_once", [40, 1 << 18])
 @pytest.mark.parametrize("band", [0, 2, 5])
-def test_a_band_leaves_out_what_is_far_from_where_labels_were_found(monkeypatch: pytest.MonkeyPatch, band: int) -> None:
+def test_a_band_leaves_out_what_is_far_from_where_labels_were_found(
+    monkeypatch: pytest.MonkeyPatch, band: int, joint_at_once: int
+) -> None:
+    monkeypatch.setattr(full_sum, "JOINT_AT_ONCE", joint_at_once)
     model, x = talkative(tiny_model(dtype=torch.float64)), encoded(2, 40, dtype=torch.float64)
-    labels, frames = [[3, 1, 1, 5, 2], [4]], [[2, 9, 9, 20, 39], [17]]
+    labels, frames = [[3, 1, 1, 5, 2], [3, 1, 4], [4]], [[2, 9, 9, 20, 39], [4, 6, 30], [17]]
     tokens, times = (pad_sequence([torch.tensor(row) for row in rows], batch_first=True) for rows in (labels, frames))
-    token_lens, lens = torch.tensor([5, 1]), torch.tensor([40, 33])
+    token_lens, lens, utterance = torch.tensor([5, 3, 1]), torch.tensor([40, 33]), torch.tensor([0, 0, 1])
     histories = Histories(model)
-    tree = full_sum.label_tree(histories.extend, tokens, token_lens, torch.tensor([0, 1]))
-    proj = model.joiner.encoder_proj(x)
-
-    def sums(width: int) -> list[float]:
-        monkeypatch.setattr(full_sum, "BAND", width)
-        found = full_sum.full_sums(model.joiner.log_probs, proj, lens, histories.projection, tree, token_lens, times)
-        return found.tolist()
-
-    near, whole = sums(band), sums(100)
-    for b, (y, at) in enumerate(zip(labels, frames, strict=True)):
-        own = x[b : b + 1, : lens[b]]
-        begin, end = [0, *(t - band for t in at)], [*(t + band + 1 for t in at), int(lens[b])]
-        assert near[b] == pytest.approx(banded(model, own, y, begin, end), abs=1e-9)
-        assert whole[b] == pytest.approx(forward_log_prob(model, own, y), abs=1e-9)
-        assert near[b] < whole[b]
+    tree = full_sum.label_tree(histories.extend, tokens, token_lens, utterance)
+    args = model.joiner.log_probs, model.joiner.encoder_proj(x), lens, histories.projection, tree, token_lens, times
+    near, whole = (full_sum.full_sums(*args, width).tolist() for width in (band, 100))
+    # The first two share the histories of no label, of 3 and of 3 1: from where the earlier needs it, to the later.
+    begin = [[0, 2, 6, 9, 20, 39], [0, 2, 6, 30], [0, 17]]
+    end = [[4, 9, 30, 20, 39, 40], [4, 9, 30, 40], [17, 33]]
+    for n, y in enumerate(labels):
+        own = x[utterance[n], None, : lens[utterance[n]]]
+        first = [max(0, t - band) for t in begin[n]]
+        last = [*(t + band + 1 for t in end[n][:-1]), end[n][-1]]
+        assert near[n] == pytest.approx(banded(model, own, y, first, last), abs=1e-9)
+        assert whole[n] == pytest.approx(forward_log_prob(model, own, y), abs=1e-9)
+        assert near[n] < whole[n]
 
 
 def test_hypotheses_share_the_histories_that_they_share() -> None:
@@ -176,8 +178,11 @@ def test_fusion_is_added_to_the_sum() -> None:
     source, target = (LstmLanguageModel(6, 8, 1, 4).double().eval() for _ in range(2))
     options = replace(NARROW, nbest=20, max_labels_per_frame=4.0)
     found = search(options, Fusion(FusionWeights(0.3, 0.6, 0.2), target, source))
+    # Greedy's hypothesis is among them though the beam did not find it: its parts have to be right too.
     greedy = greedy_search(model, x, X_LENS, frame_shift_s=0.04)
-    assert any(greedy[b].tokens in [h.tokens for h in found[b]] for b in (0, 2))  # its parts are right too
+    plain = search(replace(options, full_sum=False), Fusion(FusionWeights(0.3, 0.6, 0.2), target, source))
+    assert greedy[2].tokens in [h.tokens for h in found[2]]
+    assert greedy[2].tokens not in [h.tokens for h in plain[2]]
     for b in (0, 2):
         for h in found[b]:
             tokens, lens = torch.tensor([h.tokens], dtype=torch.int64), torch.tensor([len(h.tokens)])

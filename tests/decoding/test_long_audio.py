@@ -49,11 +49,11 @@ def test_a_long_recording_keeps_few_histories(monkeypatch: pytest.MonkeyPatch) -
     sizes: list[int] = []
     clear = Histories.clear
 
-    def watched(self: Histories, rows: torch.Tensor) -> torch.Tensor | None:
+    def watched(self: Histories, rows: torch.Tensor) -> torch.Tensor:
         sizes.append(self.size)
         return clear(self, rows)
 
-    monkeypatch.setattr("asrkit.decoding.histories.ROOM", 200)
+    monkeypatch.setattr("asrkit.decoding.histories.ROOM", 200 * 400)
     monkeypatch.setattr(Histories, "clear", watched)
     x = torch.randn(1, 8_000, 16, generator=torch.Generator().manual_seed(0)) * 3
     with torch.inference_mode():

@@ -43,9 +43,10 @@ def test_probabilities_sum_to_1_and_see_no_later_symbol(model: LanguageModel) ->
 def test_step_repeats_forward() -> None:
     model, tokens = lstm(), torch.tensor([[1, 2, 3], [4, 5, 6]])
     steps = LstmSteps(model)
-    state = steps.initial_state(2)
+    state, before = steps.initial_state(1), torch.tensor([0, 0])  # both follow the one empty line
     for u, column in enumerate([torch.zeros(2, dtype=torch.int64), *tokens.unbind(1)]):
-        out, state = steps.step(column, state)
+        out, state = steps.step(column, state, before)
+        before = torch.tensor([0, 1])
         assert torch.allclose(out, model(tokens)[:, u], atol=1e-12)
 
 
