@@ -13,16 +13,13 @@ of the joiner.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from itertools import groupby
 
 import torch
 from torch.nn import functional as F
-from torch.nn.utils.rnn import pad_sequence
 
 from asrkit.decoding.density_ratio import Fusion, FusionWeights
-from asrkit.decoding.full_sum import BAND_S, full_sums, label_tree
+from asrkit.decoding.full_sum import with_sums
 from asrkit.decoding.greedy_path import GreedyPath
 from asrkit.decoding.histories import Histories
 from asrkit.decoding.hypothesis import Hypothesis
@@ -34,8 +31,6 @@ GREEDY_SYMBOLS = 5
 """Most labels at one frame of greedy's hypothesis where the search sets no bound."""
 LONGEST_S = 160.0
 """Seconds of the longest utterance whose hypotheses are kept in memory for full sums, and greedy's followed."""
-NODES_AT_ONCE = 1 << 21
-"""Lattice nodes of the hypotheses whose full sums are computed together, were none of them shared."""
 KEPT = 0.75
 """A batch is made smaller where no more of its utterances go on."""
 REACH = 2.0
@@ -86,9 +81,6 @@ class Beam:
     """Labels so far, u."""
     symbols: torch.Tensor
     """Labels since the last blank, in the best alignment."""
-    source: torch.Tensor
-    target: torch.Tensor
-    """log p of the labels by the language models."""
 
 
 @torch.inference_mode()
@@ -123,11 +115,11 @@ def beam_search(
     if options.full_sum and short.any():
         search.greedy = GreedyPath(encoder_lens, torch.where(short, most, -1), options.max_symbols or GREEDY_SYMBOLS)
     for i in range(int((encoder_lens + most).max()) if len(encoder_lens) else 0):
-        search.tidy(i)
+        search.tidy()
         if not len(search.utterance):
             break
         frame = i - search.beam.length
-        cells = search.scores(i, frame)
+        cells = search.scores(frame)
         search.add_equal_labels(cells)
         ends = frame == search.last_frame
         search.finish(ends, cells[:, :, BLANK_ID], i)
@@ -154,36 +146,19 @@ def _with_full_sums(
     search: _Search, path: GreedyPath, found: list[list[Hypothesis]], shift_s: float
 ) -> list[list[Hypothesis]]:
     """The lists with greedy's hypotheses in them, by full sums; as they are where an utterance is too long for it."""
-    frames, band = path.encoder_lens.tolist(), math.ceil(BAND_S / shift_s)
-    ranked, candidates = list(found), []
-    for b, greedy in enumerate(path.hypotheses(search.parts, shift_s)):
+    frames = path.encoder_lens.tolist()
+    ranked: list[list[Hypothesis]] = list(found)
+    candidates: list[tuple[int, Hypothesis]] = []
+    for b, greedy in enumerate(path.hypotheses(shift_s)):
         if 0 < frames[b] * shift_s <= LONGEST_S:
             candidates += [(b, h) for h in found[b]]
             if greedy is not None and greedy.tokens not in [h.tokens for h in found[b]]:
                 candidates.append((b, greedy))
             ranked[b] = []
-    for group in _groups(candidates, frames, band):
-        for (b, _), scored in zip(group, search.full_sums(group, shift_s, band), strict=True):
-            ranked[b].append(scored)
+    summed = with_sums(candidates, search.emit, search.encoder_proj, path.encoder_lens, search.histories, shift_s)
+    for (b, _), h in zip(candidates, summed, strict=True):
+        ranked[b].append(replace(h, score=h.parts["am"] + search.bonus(h.parts)))
     return [sorted(nbest, key=lambda h: -h.score) for nbest in ranked]
-
-
-def _groups(
-    candidates: list[tuple[int, Hypothesis]], frames: list[int], band: int
-) -> Iterator[list[tuple[int, Hypothesis]]]:
-    """The hypotheses of whole utterances, as many at once as there is room for."""
-    group: list[tuple[int, Hypothesis]] = []
-    nodes = 0
-    for b, of_utterance in groupby(candidates, key=lambda candidate: candidate[0]):
-        more = list(of_utterance)
-        needed = sum(frames[b] + 2 * band * len(h.tokens) for _, h in more)
-        if group and nodes + needed > NODES_AT_ONCE:
-            yield group
-            group, nodes = [], 0
-        group += more
-        nodes += needed
-    if group:
-        yield group
 
 
 @torch.inference_mode()
@@ -205,12 +180,12 @@ def modified_beam_search(
     options = replace(options or BeamOptions(), max_symbols=0)  # one label a frame is the rule already
     search = _Search(model, encoder_out, encoder_lens, encoder_lens, options, fusion)
     for i in range(int(encoder_lens.max()) if len(encoder_lens) else 0):
-        search.tidy(i)
+        search.tidy()
         if not len(search.utterance):
             break
         frame = torch.full_like(search.beam.length, i)
         ends = frame == search.last_frame
-        search.keep_best(search.scores(i, frame))
+        search.keep_best(search.scores(frame))
         search.add_equal_hypotheses()
         search.finish(ends, search.beam.score, i + 1)
         search.beam.score.masked_fill_(ends, -math.inf)
@@ -239,7 +214,6 @@ class _Search:
         self.fused = fusion is not None
         self.encoder_proj = model.joiner.encoder_proj(encoder_out)  # (B, T', J)
         self.histories = Histories(model, fusion)
-        self.encoder_lens = encoder_lens
         self.trace = Trace()
         self.greedy: GreedyPath | None = None
         """Followed beside the beam."""
@@ -252,31 +226,30 @@ class _Search:
         shape, device = (len(encoder_lens), options.beam), encoder_out.device
         dtype = torch.promote_types(self.encoder_proj.dtype, torch.float32)
         whole = torch.zeros(shape, dtype=torch.int64, device=device)
-        real = torch.zeros(shape, dtype=dtype, device=device)
-        score = torch.full_like(real, -math.inf)
+        score = torch.full(shape, -math.inf, dtype=dtype, device=device)
         score[encoder_lens > 0, 0] = 0.0
-        self.beam = Beam(score, score.clone(), whole, whole - 1, whole, whole, whole, real, real)
+        self.beam = Beam(score, score.clone(), whole, whole - 1, whole, whole, whole)
         # An utterance without frames is done.
         self.finals: list[list[Final]] = [[] if frames else [Final()] for frames in encoder_lens.tolist()]
         self.negligible = torch.full(shape[:1], -math.inf, dtype=dtype, device=device)
 
-    def tidy(self, step: int) -> None:
+    def tidy(self) -> None:
         """Leaves out utterances that have no more arcs to take, and label histories, once there are enough of them."""
         going_on = (self.beam.score > -math.inf).any(dim=1)
         if self.greedy is not None:
-            going_on |= self.greedy.goes_on(step)[self.utterance]
+            going_on |= self.greedy.goes_on()[self.utterance]
         if int(going_on.sum()) <= KEPT * len(going_on):
             whole = self.beam
             self.beam = Beam(**{field.name: getattr(whole, field.name)[going_on] for field in fields(whole)})
             self.utterance, self.negligible = self.utterance[going_on], self.negligible[going_on]
             self.last_frame, self.most = self.last_frame[going_on], self.most[going_on]
         if self.histories.crowded and len(self.utterance):
-            self._clear_histories(step)
+            self._clear_histories()
 
-    def _clear_histories(self, step: int) -> None:
+    def _clear_histories(self) -> None:
         rows = self.beam.row[self.beam.score > -math.inf]
         if self.greedy is not None:
-            rows = torch.cat([rows, self.greedy.row[self.greedy.goes_on(step)]])
+            rows = torch.cat([rows, self.greedy.row[self.greedy.goes_on()]])
         place = self.histories.clear(rows)
         # Unused places may hold any row that there is.
         self.beam.row = place[self.beam.row].clamp(min=0)
@@ -284,22 +257,17 @@ class _Search:
         if self.greedy is not None:
             self.greedy.row = place[self.greedy.row].clamp(min=0)
 
-    def scores(self, step: int, frame: torch.Tensor) -> torch.Tensor:
-        """Scores (N, K, V) of every expansion of every hypothesis, and a step of greedy's path.
-
-        Args:
-            step: alignment length of the hypotheses.
-            frame: (N, K) where each stands.
-        """
+    def scores(self, frame: torch.Tensor) -> torch.Tensor:
+        """Scores (N, K, V) of every expansion of every hypothesis, which stands at ``frame`` (N, K)."""
         beam, options, greedy = self.beam, self.options, self.greedy
         at, rows = self._encoder_rows(frame).flatten(), beam.row.flatten()
         if greedy is not None:
-            own = (step - greedy.length[self.utterance])[:, None]
-            at = torch.cat([at, self._encoder_rows(own).flatten()])
+            at = torch.cat([at, self._encoder_rows(greedy.frame[self.utterance, None]).flatten()])
             rows = torch.cat([rows, greedy.row[self.utterance]])
         encoder_proj = F.embedding(at, self.encoder_proj.flatten(0, 1))
         log_probs = self.emit(encoder_proj, F.embedding(rows, self.histories.projection))
         self.emission = arcs = log_probs[: frame.numel()].view(*frame.shape, -1)
+        self.of_greedy = log_probs[frame.numel() :]
         if self.fused:
             arcs = arcs + F.embedding(beam.row, self.histories.bonus)
         full = beam.length >= self.most
@@ -311,8 +279,6 @@ class _Search:
         if 0 < options.expand_beam < arcs.shape[2] - 1:
             least = arcs[..., 1:].topk(options.expand_beam).values[..., -1:]
             arcs = torch.cat([arcs[..., :1], arcs[..., 1:].masked_fill(arcs[..., 1:] < least, -math.inf)], dim=-1)
-        if greedy is not None:
-            greedy.advance(step, log_probs[frame.numel() :], self.utterance, self.histories)
         self.arcs = arcs
         return beam.score[:, :, None] + arcs
 
@@ -325,39 +291,14 @@ class _Search:
         """Log probabilities (..., V) of the transducer, from projections (..., J) that broadcast."""
         return self.model.joiner.log_probs(encoder_proj, predictor_proj, self.options.blank_penalty)
 
-    def full_sums(self, candidates: list[tuple[int, Hypothesis]], frame_shift_s: float, band: int) -> list[Hypothesis]:
-        """Utterances' hypotheses with scores over all alignments near theirs."""
-        device, histories = self.encoder_lens.device, self.histories
-        utterance = torch.tensor([b for b, _ in candidates], device=device)
-        tokens, times = (
-            pad_sequence([torch.tensor(x, dtype=dtype, device=device) for x in columns], batch_first=True)
-            for columns, dtype in (
-                ([h.tokens for _, h in candidates], torch.int64),
-                ([h.token_times for _, h in candidates], torch.float64),
-            )
-        )
-        token_lens = torch.tensor([len(h.tokens) for _, h in candidates], device=device)
-        tree = label_tree(histories.extend, tokens, token_lens, utterance)
-        frames = (times / frame_shift_s).round().long()
-        sums = full_sums(
-            self.emit, self.encoder_proj, self.encoder_lens, histories.projection, tree, token_lens, frames, band
-        )
-        rescored = []
-        for (_, h), am in zip(candidates, sums.tolist(), strict=True):
-            parts = h.parts | {"am": am}
-            bonus = self.bonus(len(h.tokens), parts.get("source_lm", 0.0), parts.get("target_lm", 0.0))
-            rescored.append(replace(h, score=am + bonus, parts=parts))
-        return rescored
-
-    def bonus(self, length: int, source: float, target: float) -> float:
-        """What fusion adds to a hypothesis of so many labels with these log p by the language models."""
+    def bonus(self, parts: dict[str, float]) -> float:
+        """What fusion adds to a score of these parts."""
         weights = self.weights
-        return weights.target * target - weights.source * source + weights.length * length if self.fused else 0.0
-
-    def parts(self, am: float, length: int, source: float, target: float) -> dict[str, float]:
-        """A score's parts by name."""
-        lms = {"source_lm": source, "target_lm": target, "length": float(length)} if self.fused else {}
-        return {"am": am, **lms}
+        if not self.fused:
+            return 0.0
+        return (
+            weights.target * parts["target_lm"] - weights.source * parts["source_lm"] + weights.length * parts["length"]
+        )
 
     def add_equal_labels(self, cells: torch.Tensor) -> None:
         """Adds up a hypothesis' blank expansion and its parent's expansion by its last label: the same labels."""
@@ -406,11 +347,8 @@ class _Search:
         new = is_label & (score > -math.inf)
         row = history.clone()
         row[new] = self.histories.extend(history[new], label[new])
-        lms = [beam.source, beam.target]
-        if self.fused:
-            lms = [total.gather(1, source) for total in lms]
-            for total, table in zip(lms, (self.histories.source, self.histories.target), strict=True):
-                total[new] += table[history[new], label[new]]
+        if self.greedy is not None:
+            self.greedy.advance(self.of_greedy, self.utterance, self.histories)
         self.trace.add(self.utterance, origin, emitted, self.emission.view(batch, -1).gather(1, cell))
         self.beam = Beam(
             score=score,
@@ -420,8 +358,6 @@ class _Search:
             last=torch.where(is_label, label, beam.last.gather(1, source)),
             length=beam.length.gather(1, source) + is_label,
             symbols=torch.where(emitted > 0, beam.symbols.gather(1, origin) + 1, 0),
-            source=lms[0],
-            target=lms[1],
         )
 
     def finish(self, ends: torch.Tensor, score: torch.Tensor, steps: int) -> None:
@@ -436,11 +372,12 @@ class _Search:
         b, k = (ends & (score > -math.inf)).nonzero(as_tuple=True)
         if not len(b):
             return
-        columns = (self.utterance[b], k, score[b, k], beam.length[b, k], beam.source[b, k], beam.target[b, k])
-        for utterance, place, total, length, source, target in zip(*(c.tolist() for c in columns), strict=True):
-            parts = self.parts(total - self.bonus(length, source, target), length, source, target)
-            self.finals[utterance].append(Final(total, length, steps, place, parts))
-        for row, utterance in {*zip(b.tolist(), columns[0].tolist(), strict=True)}:
+        utterances, parts = self.utterance[b].tolist(), self.histories.parts(beam.row[b, k])
+        columns = (k.tolist(), score[b, k].tolist(), beam.length[b, k].tolist())
+        for utterance, place, total, length, lms in zip(utterances, *columns, parts, strict=True):
+            am = total - self.bonus(lms)
+            self.finals[utterance].append(Final(total, length, steps, place, {"am": am} | lms))
+        for row, utterance in {*zip(b.tolist(), utterances, strict=True)}:
             ranked = sorted((final.score for final in self.finals[utterance]), reverse=True)
             if len(ranked) >= self.options.nbest:
                 self.negligible[row] = ranked[self.options.nbest - 1] - NEGLIGIBLE

@@ -11,16 +11,22 @@ length of an utterance.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
 
 import torch
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from asrkit.decoding.histories import Histories
+from asrkit.decoding.hypothesis import Hypothesis
 
 BAND_S = 0.64
 """Seconds before its last label, and after the next one, that a history's column begins and ends. On speechocean762,
 with a recognizer that is wrong about most words, what it leaves out is 0.002 of log P in the mean."""
+NODES_AT_ONCE = 1 << 21
+"""Lattice nodes of the hypotheses whose sums are computed together, were none of them shared."""
 JOINT_AT_ONCE = 1 << 18
 """Elements of the joiner's input, few enough for a processor's cache."""
 
@@ -28,6 +34,57 @@ Emit = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Projections of encoder and predictor (N, J), (N, J) to log probabilities (N, V)."""
 Extend = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Rows of the predictor's table (N,) and one more label each (N,) to rows (N,)."""
+Candidate = tuple[int, Hypothesis]
+"""An utterance's number and a hypothesis of it."""
+
+
+def with_sums(
+    candidates: list[Candidate],
+    emit: Emit,
+    encoder_proj: torch.Tensor,
+    encoder_lens: torch.Tensor,
+    histories: Histories,
+    frame_shift_s: float,
+) -> Iterator[Hypothesis]:
+    """The hypotheses with the log P(y | x) of :func:`full_sums` among their parts; their scores are left to be set.
+
+    Args:
+        candidates: in the order of the utterances.
+        emit: the joiner.
+        encoder_proj: (B, T', J).
+        encoder_lens: (B,), at least 1 where there is a hypothesis.
+        histories: of the search, whose predictor outputs are wanted again.
+        frame_shift_s: seconds between encoder frames.
+    """
+    device, band = encoder_proj.device, math.ceil(BAND_S / frame_shift_s)
+    for group in _groups(candidates, encoder_lens.tolist(), band):
+        utterance = torch.tensor([b for b, _ in group], device=device)
+        token_lens = torch.tensor([len(h.tokens) for _, h in group], device=device)
+        tokens = pad_sequence([torch.tensor(h.tokens, dtype=torch.int64) for _, h in group], batch_first=True)
+        times = pad_sequence([torch.tensor(h.token_times) for _, h in group], batch_first=True)
+        tokens, frames = tokens.to(device), (times / frame_shift_s).round().long().to(device)
+        tree = label_tree(histories.extend, tokens, token_lens, utterance)
+        args = emit, encoder_proj, encoder_lens, histories.projection, tree, token_lens, frames, band
+        ends = tree.row[tree.place.gather(1, token_lens[:, None])].squeeze(1)
+        sums = full_sums(*args).tolist()
+        for (_, h), am, lms in zip(group, sums, histories.parts(ends), strict=True):
+            yield replace(h, parts={"am": am} | lms)
+
+
+def _groups(candidates: list[Candidate], frames: list[int], band: int) -> Iterator[list[Candidate]]:
+    """The hypotheses of whole utterances, as many at once as there is room for."""
+    group: list[Candidate] = []
+    nodes = 0
+    for b, of_utterance in groupby(candidates, key=lambda candidate: candidate[0]):
+        more = list(of_utterance)
+        needed = sum(frames[b] + 2 * band * len(h.tokens) for _, h in more)
+        if group and nodes + needed > NODES_AT_ONCE:
+            yield group
+            group, nodes = [], 0
+        group += more
+        nodes += needed
+    if group:
+        yield group
 
 
 @dataclass(frozen=True)

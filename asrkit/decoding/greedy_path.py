@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 
 from asrkit.decoding.histories import Histories
@@ -11,9 +9,6 @@ from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.decoding.traceback import Final, Trace, hypotheses
 
 BLANK_ID = 0
-
-Parts = Callable[[float, int, float, float], dict[str, float]]
-"""The parts of a score by name, of its acoustic part, the labels, and their log p by the language models."""
 
 
 class GreedyPath:
@@ -33,45 +28,46 @@ class GreedyPath:
         """(B,) label history."""
         self.length, self.symbols = (torch.zeros_like(self.row) for _ in range(2))
         """(B,) labels so far, and those since the last blank."""
-        self.source, self.target = (torch.zeros_like(encoder_lens, dtype=torch.float64) for _ in range(2))
-        """(B,) log p of the labels by the language models of the histories, where they have any."""
+        self.arcs = 0
+        """Taken so far."""
         self.trace = Trace()
 
-    def goes_on(self, step: int) -> torch.Tensor:
-        """(B,) whether the path has arcs to take after so many."""
-        return (step - self.length < self.encoder_lens) & (self.length <= self.most)
+    @property
+    def frame(self) -> torch.Tensor:
+        """(B,) where the path stands."""
+        return self.arcs - self.length
 
-    def advance(self, step: int, log_probs: torch.Tensor, utterance: torch.Tensor, histories: Histories) -> None:
+    def goes_on(self) -> torch.Tensor:
+        """(B,) whether the path has more arcs to take."""
+        return (self.frame < self.encoder_lens) & (self.length <= self.most)
+
+    def advance(self, log_probs: torch.Tensor, utterance: torch.Tensor, histories: Histories) -> None:
         """Takes the best arc; after ``max_symbols`` labels blank.
 
         Args:
-            step: arcs taken so far.
             log_probs: (N, V) where the paths stand.
             utterance: (N,) whose they are, 0 <= number < B.
             histories: of the search.
         """
         score, symbol = log_probs.max(dim=-1)
         symbols = self.symbols[utterance]
-        ended = ~self.goes_on(step)[utterance]
+        ended = ~self.goes_on()[utterance]
         symbol = symbol.masked_fill(ended | (symbols >= self.max_symbols), BLANK_ID)
         is_label = symbol != BLANK_ID
         self.symbols[utterance] = torch.where(is_label, symbols + 1, 0)
         emitting = utterance[is_label]
         if len(emitting):
-            row, label = self.row[emitting], symbol[is_label]
-            if histories.fusion is not None:
-                self.source[emitting] += histories.source[row, label]
-                self.target[emitting] += histories.target[row, label]
             self.length[emitting] += 1
-            self.row[emitting] = histories.extend(row, label)
+            self.row[emitting] = histories.extend(self.row[emitting], symbol[is_label])
+        self.arcs += 1
         self.trace.add(utterance, torch.zeros_like(symbol)[:, None], symbol[:, None], score[:, None])
 
-    def hypotheses(self, parts: Parts, frame_shift_s: float) -> list[Hypothesis | None]:
+    def hypotheses(self, frame_shift_s: float) -> list[Hypothesis | None]:
         """(B,) at the end; None where there is none. The scores are not set."""
-        columns = (self.encoder_lens, self.length, self.most, self.source, self.target)
+        columns = (self.encoder_lens.tolist(), self.length.tolist(), self.most.tolist())
         finals = [
-            [Final(0.0, length, frames + length, parts=parts(0.0, length, source, target))] if length <= most else []
-            for frames, length, most, source, target in zip(*(column.tolist() for column in columns), strict=True)
+            [Final(length=length, steps=frames + length)] if length <= most else []
+            for frames, length, most in zip(*columns, strict=True)
         ]
         found = hypotheses(finals, self.trace, synchronous=False, frame_shift_s=frame_shift_s)
         return [nbest[0] if nbest else None for nbest in found]

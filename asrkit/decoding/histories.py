@@ -39,10 +39,12 @@ class Histories:
         self.size = 1
         tokens = torch.full((1,), BLANK_ID, device=model.joiner.out.weight.device)
         states = [*model.predictor.initial_state(1)]
-        self.predictor_states = len(states)
-        if fusion is not None:
-            states += fusion.initial_state(1)
-        first = self._evaluate(tokens, states, torch.zeros_like(tokens))
+        self.fused_from = 1 + len(states)
+        """The tables: the projection, states of the predictor, and from here on the bonus and what it is made of."""
+        nothing = torch.zeros(1, model.vocab_size, device=tokens.device)
+        total = nothing.new_zeros(1, 2, dtype=torch.float64)
+        of_models = [total, nothing, nothing, *fusion.initial_state(1)] if fusion is not None else []
+        first = self._evaluate(tokens, torch.zeros_like(tokens), states, of_models)
         self.spare = ROOM // (KEY + sum(table.numel() * table.element_size() for table in first))
         self.room = max(1, self.spare)
         self.tables = [_roomy(table, self._capacity(1)) for table in first]
@@ -53,19 +55,20 @@ class Histories:
         return self._evaluated()[0]
 
     @property
-    def source(self) -> torch.Tensor:
-        """(rows, V) log probabilities of the next label by the source language model."""
-        return self._evaluated()[1]
-
-    @property
-    def target(self) -> torch.Tensor:
-        """(rows, V) log probabilities of the next label by the external language model."""
-        return self._evaluated()[2]
-
-    @property
     def bonus(self) -> torch.Tensor:
         """(rows, V) what fusion adds to the next symbol's score: nothing to blank's."""
-        return self._evaluated()[3]
+        return self._evaluated()[self.fused_from]
+
+    def parts(self, rows: torch.Tensor) -> list[dict[str, float]]:
+        """What fusion's part of a score is made of, by name, for histories (N,); nothing without fusion."""
+        if self.fusion is None:
+            return [{} for _ in rows]
+        totals = self._evaluated()[self.fused_from + 1][rows].tolist()
+        lengths = (float(self.lengths[row]) for row in rows.tolist())
+        return [
+            {"source_lm": source, "target_lm": target, "length": length}
+            for (source, target), length in zip(totals, lengths, strict=True)
+        ]
 
     def extend(self, parents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Rows (N,) of the histories ``parents`` (N,) with one more label (N,) each."""
@@ -133,26 +136,28 @@ class Histories:
     def _add(self, first: int, keys: list[int]) -> None:
         key = torch.tensor(keys, device=self.tables[0].device)
         parents, tokens = key // self.vocab_size, key % self.vocab_size
-        states = 4 if self.fusion is not None else 1
-        made = self._evaluate(tokens, self.tables[states:], parents)
+        states, of_models = self.tables[1 : self.fused_from], self.tables[self.fused_from + 1 :]
+        made = self._evaluate(tokens, parents, states, of_models)
         end = first + len(keys)
         if end > self.tables[0].shape[0]:
             self.tables = [_roomy(table, 2 * end) for table in self.tables]
         for table, values in zip(self.tables, made, strict=True):
             table[first:end] = values
 
-    def _evaluate(self, tokens: torch.Tensor, states: list[torch.Tensor], parents: torch.Tensor) -> list[torch.Tensor]:
-        """The rows of histories that end with ``tokens`` (N,), after the states of the rows ``parents`` (N,)."""
-        number = self.predictor_states
-        own = tuple(state.index_select(0, parents) for state in states[:number])
-        out, after = self.model.predictor.step(tokens, own)
-        projection = self.model.joiner.predictor_proj(out)
+    def _evaluate(
+        self, tokens: torch.Tensor, parents: torch.Tensor, states: list[torch.Tensor], of_models: list[torch.Tensor]
+    ) -> list[torch.Tensor]:
+        """The rows of histories that end with ``tokens`` (N,) and follow the rows ``parents`` (N,) of the tables."""
+        out, after = self.model.predictor.step(tokens, tuple(state.index_select(0, parents) for state in states))
+        made = [self.model.joiner.predictor_proj(out), *after]
         if self.fusion is None:
-            return [projection, *after]
+            return made
+        total, *log_probs = of_models[:3]
+        total = total[parents] + torch.stack([table[parents, tokens].double() for table in log_probs], dim=1)
         distinct, before = parents.unique(return_inverse=True)
-        of_models = [state.index_select(0, distinct) for state in states[number:]]
-        source, target, lm_after = self.fusion.step(self.model, projection, tokens, of_models, before)
-        return [projection, source, target, self.fusion.weights.bonus(source, target), *after, *lm_after]
+        lm_states = [state.index_select(0, distinct) for state in of_models[3:]]
+        source, target, lm_after = self.fusion.step(self.model, made[0], tokens, lm_states, before)
+        return [*made, self.fusion.weights.bonus(source, target), total, source, target, *lm_after]
 
 
 def _roomy(rows: torch.Tensor, capacity: int) -> torch.Tensor:

@@ -211,10 +211,10 @@ def test_all_hypotheses_of_a_step_have_the_same_alignment_length(monkeypatch: py
     steps: list[set[int]] = []
     scores = beam_module._Search.scores
 
-    def watched(self: beam_module._Search, step: int, frame: torch.Tensor) -> torch.Tensor:
+    def watched(self: beam_module._Search, frame: torch.Tensor) -> torch.Tensor:
         live = self.beam.score > -math.inf
         steps.append(set((frame + self.beam.length)[live].tolist()))
-        return scores(self, step, frame)
+        return scores(self, frame)
 
     monkeypatch.setattr(beam_module._Search, "scores", watched)
     nbest = beam_search(model, encoded(3, 12), torch.tensor([12, 12, 7]), frame_shift_s=0.04)
