@@ -146,11 +146,11 @@ def _with_full_sums(
     search: _Search, path: GreedyPath, found: list[list[Hypothesis]], shift_s: float
 ) -> list[list[Hypothesis]]:
     """The lists with greedy's hypotheses in them, by full sums; as they are where an utterance is too long for it."""
-    frames = path.encoder_lens.tolist()
+    summable = ((path.encoder_lens > 0) & (path.most >= 0)).tolist()
     ranked: list[list[Hypothesis]] = list(found)
     candidates: list[tuple[int, Hypothesis]] = []
     for b, greedy in enumerate(path.hypotheses(shift_s)):
-        if 0 < frames[b] * shift_s <= LONGEST_S:
+        if summable[b]:
             candidates += [(b, h) for h in found[b]]
             if greedy is not None and greedy.tokens not in [h.tokens for h in found[b]]:
                 candidates.append((b, greedy))
@@ -293,12 +293,7 @@ class _Search:
 
     def bonus(self, parts: dict[str, float]) -> float:
         """What fusion adds to a score of these parts."""
-        weights = self.weights
-        if not self.fused:
-            return 0.0
-        return (
-            weights.target * parts["target_lm"] - weights.source * parts["source_lm"] + weights.length * parts["length"]
-        )
+        return self.weights.bonus(parts["source_lm"], parts["target_lm"], parts["length"]) if self.fused else 0.0
 
     def add_equal_labels(self, cells: torch.Tensor) -> None:
         """Adds up a hypothesis' blank expansion and its parent's expansion by its last label: the same labels."""

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
+import numpy as np
 import torch
 
 from asrkit.models.language_model import LstmLanguageModel, LstmSteps, line_log_probs
 from asrkit.models.transducer import Transducer
 
-BLANK_ID = 0
 Pair = tuple[torch.Tensor, torch.Tensor]
+Value = TypeVar("Value", float, np.ndarray, torch.Tensor)
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,9 @@ class FusionWeights:
     length: float = 0.0
     """ρ."""
 
-    def bonus(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        """What is added to the next symbol's score (N, V), from log p_src and log p_ext of it; 0 to blank's."""
-        found = self.target * target + self.length
-        if self.source:
-            found -= self.source * source
-        found[:, BLANK_ID] = 0.0
-        return found
+    def bonus(self, source: Value, target: Value, length: Value) -> Value:
+        """What the formula adds to log p(y | x), of log p_src, log p_ext and the number of labels."""
+        return self.target * target - self.source * source + self.length * length
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,9 @@ class Histories:
         distinct, before = parents.unique(return_inverse=True)
         lm_states = [state.index_select(0, distinct) for state in of_models[3:]]
         source, target, lm_after = self.fusion.step(self.model, made[0], tokens, lm_states, before)
-        return [*made, self.fusion.weights.bonus(source, target), total, source, target, *lm_after]
+        bonus = self.fusion.weights.bonus(source, target, torch.ones_like(target))
+        bonus[:, BLANK_ID] = 0.0
+        return [*made, bonus, total, source, target, *lm_after]
 
 
 def _roomy(rows: torch.Tensor, capacity: int) -> torch.Tensor:

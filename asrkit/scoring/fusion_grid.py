@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -62,14 +63,10 @@ def fusion_grid(
     """WER at every combination of the weights, the lowest first (of equals, the smallest weights)."""
     words = max(1, sum(of_utterance.reference_words for of_utterance in lists))
     points = []
-    for mu in source:
-        for lam in target:
-            for rho in length:
-                errors = 0.0
-                for h in lists:
-                    score = h.am - mu * h.source + lam * h.target + rho * h.length
-                    errors += h.errors[int(score.argmax())]
-                points.append(GridPoint(FusionWeights(mu, lam, rho), 100 * errors / words))
+    for weights in (FusionWeights(*chosen) for chosen in product(source, target, length)):
+        scores = (h.am + weights.bonus(h.source, h.target, h.length) for h in lists)
+        errors = sum(h.errors[int(score.argmax())] for h, score in zip(lists, scores, strict=True))
+        points.append(GridPoint(weights, 100 * float(errors) / words))
     return sorted(points, key=lambda p: (p.wer, p.weights.source, p.weights.target, abs(p.weights.length)))
 
 
