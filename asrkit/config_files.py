@@ -40,10 +40,12 @@ RANGES: dict[str, tuple[float, float]] = {
     "probability": (0, 1), "fraction": (0, 1), "rate": (0, 1), "dropout": (0, 0.99), "drop_connect": (0, 0.99),
     "seconds": (0.01, INF), "scale": (0, INF), "expand_beam": (0, INF),
     "decode_beam": (1, INF), "nbest": (1, INF),
-    "margin": (0, INF), "max_symbols": (0, INF),
+    "margin": (0, INF), "max_symbols": (0, INF), "labels_per_frame": (0.01, INF), "num_hypotheses": (1, INF),
     "num_epochs": (1, INF), "num_layers": (1, INF), "stacking": (1, INF),
     "num_buckets": (1, INF), "accumulation_steps": (1, INF), "average_epochs": (1, INF),
-    "num_workers": (0, INF), "lr": (0, INF), "weight_decay": (0, INF),
+    "num_workers": (0, INF), "every_steps": (1, INF), "wer_every_epochs": (1, INF), "num_heads": (1, INF),
+    "d_model": (1, INF), "channels": (1, INF), "hidden_dim": (1, INF), "cells": (1, INF), "num_mel_bins": (4, INF),
+    "lr": (0, INF), "weight_decay": (0, INF),
 }  # fmt: skip
 """Least and greatest value of the settings whose key, with ``_`` between its parts, ends so."""
 
@@ -155,7 +157,7 @@ def _read_with_includes(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, An
     if not isinstance(values, dict):
         raise UserError(f"{path}: the top level must be a mapping of keys, not {type(values).__name__}")
     merged: dict[str, Any] = {}
-    for name in values.pop("include", []):
+    for name in values.pop("include", None) or []:
         beside, shared = path.parent / name, CONF_DIR / name
         included = beside if beside.exists() else shared
         if not included.exists():

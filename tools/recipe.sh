@@ -57,6 +57,9 @@ while [ $# -gt 0 ]; do
     *) echo "$0: unknown option '$1'" >&2; usage >&2; exit 2 ;;
   esac
 done
+for number in "$stage" "$stop_stage" "$processes"; do
+  [[ $number =~ ^[0-9]+$ ]] || { echo "$0: '$number' is not a whole number" >&2; exit 2; }
+done
 [ -n "$exp_dir" ] || exp_dir=$recipe_dir/exp/$(basename "$config" .yaml)
 [ -n "$corpus_dir" ] || { echo "$0: --corpus-dir is needed" >&2; exit 2; }
 

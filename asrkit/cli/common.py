@@ -10,6 +10,7 @@ import click
 
 from asrkit.config import Config
 from asrkit.config_files import load_config
+from asrkit.errors import UserError
 from asrkit.training.progress import log
 
 PATH = click.Path(path_type=Path)
@@ -26,9 +27,21 @@ def experiment(config_path: Path | None, overrides: tuple[str, ...]) -> Config:
     return load_config(config_path, overrides)
 
 
-def done_before(paths: list[Path], force: bool) -> bool:
-    """Whether a stage's outputs are all there and need not be made again; says so."""
-    if force or not all(path.exists() for path in paths):
+def done_before(paths: list[Path], force: bool, again: str = "--force makes it again") -> bool:
+    """Whether a stage's outputs are all there and need not be made again; says so, and what makes them ``again``."""
+    if force or not all(path.is_file() for path in paths):
         return False
-    log(f"done before: {', '.join(map(str, paths))} (--force makes it again)")
+    log(f"done before: {', '.join(map(str, paths))} ({again})")
     return True
+
+
+def make_folder(path: Path) -> None:
+    """Makes a stage's output folder before the work begins.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {path}: {error.strerror}; choose another one") from error

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 from lhotse.cut import Cut
 
-from asrkit.cli.common import PATH, config_options, done_before
-from asrkit.cli.searches import build_search
+from asrkit.cli.common import PATH, config_options, done_before, make_folder
+from asrkit.cli.searches import build_search, require_weights
 from asrkit.cli.tune_fusion import tune_fusion
 from asrkit.config import DecodeConfig, FusionConfig
 from asrkit.config_files import load_config
@@ -68,9 +68,12 @@ def decode(
     if done_before([out_dir / name for name in (*DECODED, SETTINGS)], force):
         return
     settings = load_config(config_path, overrides).decode
-    bundle = load_model(model_path)
     if fusion_of:
-        settings = replace(settings, fusion=read_fusion(fusion_of))
+        settings = replace(settings, fusion=read_fusion(fusion_of, settings.fusion))
+    elif not tune:
+        require_weights(settings.fusion)
+    make_folder(out_dir)
+    bundle = load_model(model_path)
     if tune and settings.method != "beam":
         raise UserError("--tune-fusion needs decode.method=beam, whose scores are those that it weighs")
     if tune:
@@ -112,6 +115,10 @@ def nbest(
         raise UserError("greedy search has one hypothesis; set decode.method=beam")
     if settings.beam < settings.nbest:
         raise UserError(f"decode.nbest={settings.nbest} needs a decode.beam of at least as many")
+    if ".jsonl" not in output.suffixes:
+        raise UserError(f"--output {output} must be a CutSet's name, such as nbest.jsonl.gz")
+    require_weights(settings.fusion)
+    make_folder(output.parent)
     bundle = load_model(model_path)
     decoded, _ = decode_split(bundle, data_dir, split, settings)
     texts = [(transcript(cut), [bundle.tokenizer.decode(h.tokens) for h in found]) for cut, found in decoded]
@@ -138,7 +145,8 @@ def rescore(decoded: Path, lm_path: Path, weight: float, length_weight: float, o
     for cut in read_cuts(decoded / DECODED[0]):
         lists = [hypothesis_from_dict(values) for values in cut.hypotheses]
         if any(
-            lm.tokenizer.decode(h.tokens) != values["text"] for h, values in zip(lists, cut.hypotheses, strict=True)
+            max(h.tokens, default=0) >= lm.tokenizer.vocab_size or lm.tokenizer.decode(h.tokens) != values["text"]
+            for h, values in zip(lists, cut.hypotheses, strict=True)
         ):
             raise UserError(f"{lm_path} has other symbols than the recognizer of {decoded}")
         try:
@@ -149,16 +157,21 @@ def rescore(decoded: Path, lm_path: Path, weight: float, length_weight: float, o
     log(f"rescored {len(pairs)} utterances into {out_dir}")
 
 
-def read_fusion(folder: Path) -> FusionConfig:
+def read_fusion(folder: Path, given: FusionConfig) -> FusionConfig:
     """The language models and weights of an earlier decoding.
 
     Raises:
-        UserError: the folder holds none.
+        UserError: the folder holds none, or others than are ``given``.
     """
     path = folder / SETTINGS
     if not path.is_file():
         raise UserError(f"{path} is missing; decode with --tune-fusion into that folder first")
-    return FusionConfig(**json.loads(path.read_text(encoding="utf-8"))["settings"]["fusion"])
+    values = json.loads(path.read_text(encoding="utf-8"))["settings"]["fusion"]
+    unset = asdict(FusionConfig())
+    for name, value in asdict(given).items():
+        if value not in (unset[name], values[name]):
+            raise UserError(f"decode.fusion.{name} is {value}, but {path} has {values[name]}; leave one of both out")
+    return FusionConfig(**values)
 
 
 def decode_split(

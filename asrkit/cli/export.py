@@ -35,7 +35,7 @@ def export(model_path: Path, output: Path, onnx: bool, force: bool) -> None:
 @click.argument("model", type=PATH)
 @click.argument("audio", nargs=-1, required=True, type=PATH)
 @click.option("--method", type=click.Choice(["greedy", "beam", "modified_beam"]), default="greedy", show_default=True)
-@click.option("--beam", default=8, show_default=True, help="Hypotheses kept.")
+@click.option("--beam", type=click.IntRange(min=1), default=8, show_default=True, help="Hypotheses kept.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with times and scores.")
 def transcribe(model: Path, audio: tuple[Path, ...], method: str, beam: int, as_json: bool) -> None:
     """Transcribe audio files with an exported model."""

@@ -27,6 +27,6 @@ def train_lm(
 ) -> None:
     """Train a language model on text files or transcripts, or go on where an earlier run stopped."""
     config = experiment(config_path, overrides)
-    if done_before([exp_dir / "best.safetensors"], force=False):
+    if done_before([exp_dir / "best.safetensors"], force=False, again="another --exp-dir trains anew"):
         return
     train_language_model(config, load_tokenizer(data_dir), text, dev_text, exp_dir)

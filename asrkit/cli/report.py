@@ -39,9 +39,9 @@ def report(exp_dirs: tuple[Path, ...]) -> None:
     """
     click.echo("| " + " | ".join(COLUMNS) + " |\n|" + "---|" * len(COLUMNS))
     for exp_dir in exp_dirs:
-        scores = sorted(exp_dir.glob("decode_*/score.json"))
+        scores = sorted(exp_dir.glob("decode_*_*/score.json"))
         if not scores:
-            raise UserError(f"{exp_dir} holds no decode_*/score.json; decode and score it first")
+            raise UserError(f"{exp_dir} holds no decode_SPLIT_SEARCH/score.json; decode and score it first")
         bundle = load_model(exp_dir / "averaged.safetensors")
         if spectra := dss_spectra(bundle.model):
             with atomic_path(exp_dir / "dss_spectrum.png") as temporary:

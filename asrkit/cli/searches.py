@@ -51,6 +51,20 @@ def build_fusion(settings: FusionConfig, tokenizer: Tokenizer, device: torch.dev
     return Fusion(weights, *read_fusion_models(settings, tokenizer, device))
 
 
+def require_weights(settings: FusionConfig) -> None:
+    """Refuses language models that would not be heard.
+
+    Raises:
+        UserError: a model whose weight is 0.
+    """
+    for name in ("source", "target"):
+        if getattr(settings, f"{name}_lm") and getattr(settings, f"{name}_weight") == 0:
+            raise UserError(
+                f"decode.fusion.{name}_lm is given but decode.fusion.{name}_weight is 0, so it would add nothing; "
+                "set the weight, or find it with asrkit decode --tune-fusion"
+            )
+
+
 def read_fusion_models(
     settings: FusionConfig, tokenizer: Tokenizer, device: torch.device, all_given: bool = False
 ) -> tuple[LstmLanguageModel | None, LstmLanguageModel | None, bool]:

@@ -25,7 +25,7 @@ def train(data_dir: Path, exp_dir: Path, processes: int, config_path: Path | Non
     Several machines: torchrun --nnodes N --nproc-per-node M ... -m asrkit train ... on each of them.
     """
     config = experiment(config_path, overrides)
-    if done_before([exp_dir / "averaged.safetensors"], force=False):
+    if done_before([exp_dir / "averaged.safetensors"], force=False, again="another --exp-dir trains anew"):
         return
     if processes > 1 and "RANK" not in os.environ:
         command = ["train", "--data-dir", str(data_dir), "--exp-dir", str(exp_dir), *overrides]

@@ -22,6 +22,7 @@ from asrkit.files import atomic_path, write_text
 from asrkit.scoring.fusion_grid import ScoredList, fusion_grid, grid_table, plot_grid, scored_list
 from asrkit.scoring.wer import word_error_rate
 from asrkit.training.checkpoint import ModelBundle
+from asrkit.training.parallel import choose_device
 
 SOURCE_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 TARGET_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
@@ -52,7 +53,8 @@ def tune_fusion(
     """
     if not (settings.target_lm or settings.source_lm):
         raise UserError("--tune-fusion needs decode.fusion.target_lm=FILE, and source_lm=FILE or source_lm=internal")
-    device = bundle.model.joiner.out.weight.device
+    device = choose_device("auto")  # where decoding puts the recognizer
+    bundle.model.to(device)
     fusion = Fusion(FusionWeights(), *read_fusion_models(settings, bundle.tokenizer, device, all_given=True))
     sources = SOURCE_WEIGHTS if settings.source_lm else (0.0,)
     targets = TARGET_WEIGHTS if settings.target_lm else (0.0,)

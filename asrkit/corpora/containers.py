@@ -34,8 +34,8 @@ def truncation(path: Path) -> str:
 
 
 def _short_by(size: int, expected: int) -> str:
-    # A WAV written to a pipe states the largest size instead of its own.
-    return f"{expected - size} bytes are missing" if size < expected < 0xFFFFFFFF else ""
+    # A WAV written to a pipe states the largest size instead of its own; sox's is the largest signed one.
+    return f"{expected - size} bytes are missing" if size < expected < 0x7FFFF000 else ""
 
 
 def _sphere(head: bytes, size: int) -> str:

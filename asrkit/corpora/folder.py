@@ -21,17 +21,23 @@ def read_folder(corpus_dir: Path, data_dir: Path) -> list[Utterance]:
     """All utterances that the lists or the disk know of; an utterance's id is its audio file's name.
 
     Without a ``split`` file about a tenth of the speakers goes to dev and another to test, by a hash of
-    their names, so that adding speakers moves none of the others; each gets one at least.
+    their names, so that adding speakers moves few of the others; each gets one at least.
 
     Raises:
-        UserError: no ``text`` file, no audio, or fewer than three speakers and no ``split`` file.
+        UserError: no ``text`` file, no audio, two files of one name, or fewer than three speakers and no ``split``
+            file.
     """
     if not (corpus_dir / "text").is_file():
         raise UserError(
             f"{corpus_dir / 'text'} is missing; write one line an utterance: its audio file's name, then its words"
         )
     texts = _read_pairs(corpus_dir / "text")
-    audio = {path.stem: path for path in sorted(corpus_dir.rglob("*")) if path.suffix.lower() in AUDIO_SUFFIXES[:-1]}
+    audio: dict[str, Path] = {}
+    for path in sorted(corpus_dir.rglob("*")):
+        if path.suffix.lower() in AUDIO_SUFFIXES[:-1] and audio.setdefault(path.stem, path) != path:
+            raise UserError(
+                f"{audio[path.stem]} and {path} have the same name, which is the utterance's id; rename one"
+            )
     if not audio:
         raise UserError(f"no audio under {corpus_dir}; looked for {' '.join(AUDIO_SUFFIXES[:-1])}")
     speakers = _read_pairs(corpus_dir / "utt2spk") if (corpus_dir / "utt2spk").is_file() else {}
@@ -61,10 +67,14 @@ def _splits(path: Path, ids: list[str], speaker_of: dict[str, str]) -> dict[str,
 
 def _read_pairs(path: Path) -> dict[str, str]:
     pairs: dict[str, str] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        id, _, value = line.strip().partition(" ")
-        if not id:
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
             continue
+        id, value = [*line.split(maxsplit=1), ""][:2]
         if id in pairs:
             raise UserError(f"{path}:{number}: '{id}' stands there twice")
         pairs[id] = value.strip()

@@ -115,10 +115,12 @@ def _listen(path: Path | None) -> _Heard:
     try:
         cut_off = truncation(path)
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError) as error:
+    except (soundfile.SoundFileError, OSError, ValueError, IndexError) as error:  # the last two of a broken header
         return _Heard(problem=f"the audio cannot be decoded ({str(error).splitlines()[0]})")
     if cut_off:
         return _Heard(problem=f"the audio file is truncated ({cut_off})")
+    if not np.isfinite(samples).all():
+        return _Heard(problem="the audio has samples that are not finite")
     if samples.shape[0] == 0 or float(np.abs(samples).max()) < SILENCE_PEAK:
         return _Heard(problem="the audio is silent")
     if samples.shape[1] != 1:

@@ -2,8 +2,8 @@
 
 An epoch is planned as a list of updates. An update's utterances are chosen first, by Lhotse's dynamic
 bucketing, and then dealt to the processes and accumulation steps ("parts"). So every process has the same
-number of steps, the sequence of updates does not depend on the number of processes, and step n of an epoch
-is found without running through the n - 1 before it.
+number of steps, the sequence of updates does not depend on the number of processes (unless the joiner's size is what
+bounds an update), and step n of an epoch is found without running through the n - 1 before it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 import torch
 from lhotse import CutSet
 from lhotse.cut import Cut
-from lhotse.dataset.sampling import DynamicBucketingSampler
-from lhotse.dataset.sampling.base import SamplingConstraint
+from lhotse.dataset.sampling import DynamicBucketingSampler, DynamicCutSampler
+from lhotse.dataset.sampling.base import CutSampler, SamplingConstraint
 
 from asrkit.errors import UserError
 
@@ -63,7 +63,7 @@ class BatchBudget:
     """How large an update may be."""
 
     batch_seconds: float
-    """Padded seconds of speech, over all parts."""
+    """Padded seconds of speech, over all parts; an update ends with the utterance that may exceed them."""
     lattice_budget: int
     """Entries B·T'·(U + 1)·V of the joiner's output, for each part."""
     parts: int
@@ -169,18 +169,29 @@ def plan_epoch(
         budget.require_fit(cut, num_tokens[cut.id])
     with warnings.catch_warnings():
         # An epoch's plan is made at once, so its cuts are in memory, against which the sampler warns.
-        warnings.filterwarnings("ignore", message="You are using DynamicBucketingSampler with an eagerly")
-        sampler = DynamicBucketingSampler(
-            CutSet.from_cuts(cuts),
-            constraint=UpdateConstraint(budget, num_tokens),
-            num_buckets=max(1, min(num_buckets, len(cuts) // 2)),
-            shuffle=True,
-            seed=seed,
-            world_size=1,
-            rank=0,
+        warnings.filterwarnings("ignore", message="You are using Dynamic.*Sampler with an eagerly")
+        constraint, buckets = UpdateConstraint(budget, num_tokens), min(num_buckets, len(cuts) // 2)
+        settings = {"constraint": constraint, "shuffle": True, "seed": seed, "world_size": 1, "rank": 0}
+        sampler: CutSampler = (
+            DynamicBucketingSampler(CutSet.from_cuts(cuts), num_buckets=buckets, **settings)
+            if buckets > 1
+            else DynamicCutSampler(CutSet.from_cuts(cuts), **settings)
         )
     sampler.set_epoch(epoch)
-    return [_deal(list(batch), budget.parts) for batch in sampler]
+    return [
+        _deal(update, budget.parts) for batch in sampler for update in _within_lattice(list(batch), num_tokens, budget)
+    ]
+
+
+def _within_lattice(cuts: list[Cut], num_tokens: Mapping[str, int], budget: BatchBudget) -> list[list[Cut]]:
+    """Halves of what the sampler overfilled: it asks whether there is room for one more like those that are there, and
+    the one that comes may be longer. For ``batch_seconds`` that is no harm; the joiner would not fit into memory."""
+    per_part = -(-len(cuts) // budget.parts)
+    longest, most = max(cut.duration for cut in cuts), max(num_tokens[cut.id] for cut in cuts)
+    if len(cuts) == 1 or budget.lattice(per_part, longest, most) <= budget.lattice_budget:
+        return [cuts]
+    ordered, middle = sorted(cuts, key=lambda cut: (cut.duration, cut.id)), len(cuts) // 2
+    return [half for part in (ordered[:middle], ordered[middle:]) for half in _within_lattice(part, num_tokens, budget)]
 
 
 def _deal(cuts: list[Cut], parts: int) -> Update:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import soundfile
 import torch
 from lhotse import CutSet, NumpyFilesWriter, Recording, SupervisionSegment
+from lhotse.audio.backend import LibsndfileBackend, audio_backend
 from lhotse.cut import Cut
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from asrkit.errors import UserError
@@ -25,11 +28,17 @@ def read_cuts(path: Path) -> CutSet:
     """A CutSet, in memory.
 
     Raises:
-        UserError: the file is not there.
+        UserError: the file is not there, cannot be read or has no cuts.
     """
     if not path.is_file():
         raise UserError(f"{path} is missing; run the stage that makes it first (asrkit prepare, asrkit features)")
-    return CutSet.from_file(path).to_eager()
+    try:
+        cuts = list(CutSet.from_file(path) or [])  # None of an empty file
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); remove it and make it again") from error
+    if not cuts:
+        raise UserError(f"{path} holds no cuts; remove it and make it again")
+    return CutSet.from_cuts(cuts)
 
 
 def features_path(data_dir: Path, split: str) -> Path:
@@ -62,6 +71,9 @@ def make_features(
 
     Returns:
         What was written.
+
+    Raises:
+        UserError: audio that cannot be read, or files that cannot be written.
     """
     if split == "train":
         replicas = speed_replicas(cuts, speed_factors)
@@ -71,10 +83,29 @@ def make_features(
     if store:
         extractor = KaldiFbank(KaldiFbankConfig(sampling_rate_hz, num_mel_bins))
         folder = data_dir.resolve() / "features" / f"{split}_numpy"
-        cuts = cuts.compute_and_store_features(extractor, folder, storage_type=NumpyFilesWriter, progress_bar=False)
+        cuts = _stored(cuts, extractor, folder)
     with atomic_path(features_path(data_dir, split)) as temporary:
         cuts.to_file(temporary)
     return cuts
+
+
+def _stored(cuts: CutSet, extractor: KaldiFbank, folder: Path) -> CutSet:
+    failure: Exception | None = None
+    stored = CutSet.from_cuts([])
+    try:
+        with audio_backend(LibsndfileBackend()):  # as a loader reads audio
+            stored = cuts.compute_and_store_features(
+                extractor, folder, storage_type=NumpyFilesWriter, progress_bar=False
+            )
+    except Exception as error:  # Lhotse's own handling of soundfile's errors raises others
+        failure = error
+    there = {cut.id for cut in stored}
+    for cut in cuts:  # Lhotse leaves out, or fails at, what it cannot read
+        if cut.id not in there:
+            load_audio(cut, extractor.config.sampling_rate)
+    if failure:
+        raise UserError(f"cannot write features to {folder}: {failure}; free some space, then run again") from failure
+    return stored
 
 
 def speed_replicas(cuts: CutSet, factors: list[float]) -> list[Cut]:
@@ -89,8 +120,11 @@ def tempo_replica(cut: Cut, factor: float, sampling_rate_hz: int, data_dir: Path
     """The cut at another tempo, its audio written under ``data_dir`` (Lhotse's own needs sox in torchaudio)."""
     path = data_dir.resolve() / "features" / "tempo" / f"{factor}" / f"{cut.id}.flac"
     waveform = change_tempo(load_audio(cut, sampling_rate_hz), factor, sampling_rate_hz)
-    with atomic_path(path) as temporary:
-        soundfile.write(temporary, waveform.clamp(-1, 1).numpy(), sampling_rate_hz)
+    try:
+        with atomic_path(path) as temporary:
+            soundfile.write(temporary, waveform.clamp(-1, 1).numpy(), sampling_rate_hz)
+    except soundfile.SoundFileError as error:
+        raise UserError(f"cannot write {path}: {error}; free some space, then run again") from error
     recording = Recording.from_file(path, recording_id=f"{cut.id}_tp{factor}")
     replica = recording.to_cut()
     spoken = cut.supervisions[0]
@@ -131,11 +165,14 @@ def load_statistics(data_dir: Path) -> dict[str, MeanStd]:
     """Reads what :func:`save_statistics` wrote.
 
     Raises:
-        UserError: the file is not there.
+        UserError: the file is not there, or cannot be read.
     """
     path = data_dir / "features" / STATISTICS
     if not path.is_file():
         raise UserError(f"{path} is missing; run asrkit features first")
-    tensors = load_file(path)
+    try:
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path} cannot be read ({error}); remove it and run asrkit features again") from error
     names = {name.rsplit("/", 1)[0] for name in tensors}
     return {name: MeanStd(tensors[f"{name}/mean"], tensors[f"{name}/std"]) for name in sorted(names)}

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from lhotse import CutSet
 from lhotse.cut import Cut
 
+from asrkit.data.feature_store import read_cuts
 from asrkit.errors import UserError
 from asrkit.features.augmentation import chosen
 from asrkit.features.pipeline import seeded_generator
@@ -38,6 +38,10 @@ class NbestLabelSmoothing:
     from_epoch: int = 1
     until_epoch: int = 0
     """Last epoch with smoothing; 0 never ends it."""
+
+    def longest(self, id: str) -> int:
+        """Most labels of the hypotheses that may take the transcript's place."""
+        return max((len(labels) for labels in self.hypotheses.get(id, [])[: self.num_hypotheses]), default=0)
 
     def __call__(self, labels: list[int], cut: Cut, seed: int, epoch: int) -> tuple[list[int], bool]:
         """The labels of this presentation, and whether they were swapped.
@@ -64,12 +68,12 @@ def read_hypotheses(path: Path, tokenizer: Tokenizer) -> dict[str, list[list[int
     Hypotheses that are empty or cannot be spelled are left out.
 
     Raises:
-        UserError: no such file, or cuts without lists.
+        UserError: no such file, one that cannot be read, or cuts without lists.
     """
     if not path.is_file():
         raise UserError(f"nbest_label_smoothing.hypotheses: there is no file {path}; make it with asrkit nbest")
     found = {}
-    for cut in CutSet.from_file(path):
+    for cut in read_cuts(path):
         if not cut.has_custom("hypotheses"):
             raise UserError(f"{path}: {cut.id} has no n-best list; make the file with asrkit nbest")
         found[cut.id] = [labels for item in cut.hypotheses if (labels := _encode(tokenizer, item["text"]))]

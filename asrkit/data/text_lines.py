@@ -101,17 +101,16 @@ def read_lines(path: Path) -> Iterator[str]:
     """
     if not path.is_file():
         raise UserError(f"no text at {path}")
-    if ".jsonl" in path.suffixes:
-        for cut in CutSet.from_file(path):
-            yield from (s.text for s in cut.supervisions if s.text)
-        return
     try:
+        if ".jsonl" in path.suffixes:
+            for cut in CutSet.from_file(path):
+                yield from (s.text for s in cut.supervisions if s.text)
+            return
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:
             yield from (line.strip() for line in file if line.strip())
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise UserError(
-            f"cannot read {path}: {error}; it must be UTF-8 text, gzipped if its name ends in .gz"
-        ) from error
+    except (OSError, EOFError, zlib.error, ValueError) as error:  # ValueError: not UTF-8, or no JSON
+        kind = "cuts, a JSON object a line" if ".jsonl" in path.suffixes else "UTF-8 text"
+        raise UserError(f"cannot read {path}: {error}; it must be {kind}, gzipped if its name ends in .gz") from error
 
 
 def plan_text_epoch(lengths: np.ndarray, batch_symbols: int, generator: torch.Generator) -> list[np.ndarray]:

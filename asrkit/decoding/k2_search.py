@@ -54,7 +54,8 @@ def k2_lattice(
         An FsaVec of B lattices whose labels are symbols (blank included) and whose scores are log probabilities.
     """
     options = options or K2Options()
-    graph = k2.trivial_graph(vocab_size - 1) if graph is None else graph
+    device = encoder_proj.device
+    graph = k2.trivial_graph(vocab_size - 1, device) if graph is None else graph.to(device)
     config = k2.RnntDecodingConfig(
         vocab_size=vocab_size, decoder_history_len=context_size, beam=options.beam,
         max_contexts=options.max_contexts, max_states=options.max_states,

@@ -17,7 +17,7 @@ from asrkit.decoding.long_audio import encode_any_length
 from asrkit.decoding.nbest import nbest_to_dicts
 from asrkit.decoding.search import make_search
 from asrkit.errors import UserError
-from asrkit.features.fbank import FRAME_SHIFT_S, fbank
+from asrkit.features.fbank import FRAME_LENGTH_S, fbank
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.training.build import build_pipeline
 from asrkit.training.checkpoint import ModelBundle, load_model, save_model
@@ -106,6 +106,6 @@ def read_audio(path: Path, sampling_rate_hz: int) -> torch.Tensor:
     waveform = torch.from_numpy(samples).mean(dim=1)
     if rate != sampling_rate_hz:
         waveform = torchaudio.functional.resample(waveform, rate, sampling_rate_hz)
-    if waveform.numel() < FRAME_SHIFT_S * sampling_rate_hz:
+    if waveform.numel() < FRAME_LENGTH_S * sampling_rate_hz:
         raise UserError(f"{path} holds {waveform.numel()} samples, less than one frame; there is nothing to transcribe")
     return waveform

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -65,6 +66,11 @@ class FeaturePipeline:
         return fbank(load_audio(cut, self.sampling_rate_hz), self.sampling_rate_hz, self.num_mel_bins)
 
     def _stored(self, cut: Cut) -> torch.Tensor:
+        if cut.sampling_rate != self.sampling_rate_hz:
+            raise UserError(
+                f"the stored features of {cut.id} are of {cut.sampling_rate} Hz audio but features.sampling_rate_hz is "
+                f"{self.sampling_rate_hz}; run asrkit features --force"
+            )
         if cut.num_features != self.num_mel_bins:
             raise UserError(
                 f"the stored features of {cut.id} have {cut.num_features} bins but features.num_mel_bins is "
@@ -167,9 +173,9 @@ def load_audio(cut: Cut, sampling_rate_hz: int) -> torch.Tensor:
             samples = cut.load_audio()
     except Exception as error:  # lhotse raises a different class for each of its audio backends
         source = cut.recording.sources[0].source if cut.has_recording else "?"
+        reason = str(error).strip().splitlines()[0] if Path(str(source)).is_file() else "there is no such file"
         raise UserError(
-            f"cannot read the audio of {cut.id} ({source}): {str(error).strip().splitlines()[0]}; "
-            "the file may be truncated: run `asrkit check`"
+            f"cannot read the audio of {cut.id} ({source}): {reason}; the file may be truncated: run `asrkit check`"
         ) from error
     if samples.shape[0] != 1:
         raise UserError(f"{cut.id} has {samples.shape[0]} channels; split it into one recording a channel first")

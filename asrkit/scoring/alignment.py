@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -23,7 +23,7 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Pair]:
     these totals are sclite's whichever of the equally good alignments is shown. jiwer and kaldialign break
     the ties otherwise: their splits, and at these costs the totals, may differ.
     """
-    cost = _costs(reference, hypothesis)
+    cost = np.stack(list(_cost_rows(reference, hypothesis)))
     pairs: list[Pair] = []
     i, j = len(reference), len(hypothesis)
     while i or j:
@@ -43,17 +43,26 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Pair]:
     return pairs[::-1]
 
 
-def _costs(reference: Sequence[str], hypothesis: Sequence[str]) -> np.ndarray:
-    """(R + 1, H + 1) int64: the least cost of aligning each pair of prefixes."""
+def count(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[int, int, int]:
+    """Substitutions, deletions and insertions of :func:`align`, in memory that grows with the length alone."""
+    *_, last = _cost_rows(reference, hypothesis)
+    cost, errors = divmod(int(last[-1]), _UNIT)
+    substitutions = cost - 3 * errors
+    deletions = (errors - substitutions + len(reference) - len(hypothesis)) // 2
+    return substitutions, deletions, errors - substitutions - deletions
+
+
+def _cost_rows(reference: Sequence[str], hypothesis: Sequence[str]) -> Iterator[np.ndarray]:
+    """R + 1 rows of (H + 1,) int64: the least cost of aligning each pair of prefixes."""
     numbers: dict[str, int] = {}
     ref = np.array([numbers.setdefault(word, len(numbers)) for word in reference], dtype=np.int64)
     hyp = np.array([numbers.setdefault(word, len(numbers)) for word in hypothesis], dtype=np.int64)
     ramp = np.arange(len(hyp) + 1, dtype=np.int64) * _GAP_COST
-    cost = np.empty((len(ref) + 1, len(hyp) + 1), dtype=np.int64)
-    cost[0] = ramp
-    for i, word in enumerate(ref):
-        row = cost[i] + _GAP_COST  # deletion of this word
-        row[1:] = np.minimum(row[1:], cost[i, :-1] + np.where(hyp == word, 0, _SUBSTITUTION))
+    cost = ramp
+    yield cost
+    for word in ref:
+        row = cost + _GAP_COST  # deletion of this word
+        row[1:] = np.minimum(row[1:], cost[:-1] + np.where(hyp == word, 0, _SUBSTITUTION))
         # Insertions run along the row: the least over j' <= j of row[j'] + (j - j')·gap.
-        cost[i + 1] = np.minimum.accumulate(row - ramp) + ramp
-    return cost
+        cost = np.minimum.accumulate(row - ramp) + ramp
+        yield cost

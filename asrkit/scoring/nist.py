@@ -13,8 +13,12 @@ _LINE = re.compile(r"(.*)\(([^()\s]+)\)\s*$")
 
 
 def trn_line(text: str, speaker: str, utterance_id: str) -> str:
-    """One line. sclite takes what stands before the first ``-`` or ``_`` of the id for the speaker."""
-    return f"{text} ({re.sub('[-_]', '.', speaker)}-{utterance_id})".lstrip()
+    """One line. sclite takes what stands before the first ``-`` or ``_`` of the id for the speaker.
+
+    What the format has no way to write, spaces and parentheses in names, becomes a point.
+    """
+    speaker, utterance_id = re.sub(r"[-_()\s]+", ".", speaker), re.sub(r"[()\s]+", ".", utterance_id)
+    return f"{' '.join(text.split())} ({speaker}-{utterance_id})".lstrip()
 
 
 def write_trn(path: Path, lines: Iterable[tuple[str, str, str]]) -> None:
@@ -27,12 +31,16 @@ def read_trn(path: Path) -> dict[str, tuple[str, str]]:
     """Utterance id to (speaker, text).
 
     Raises:
-        UserError: no such file, a line of another form, or an id that comes twice.
+        UserError: no such file, not UTF-8, a line of another form, or an id that comes twice.
     """
     if not path.is_file():
         raise UserError(f"{path} is missing; asrkit decode writes ref.trn and hyp.trn")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
     found: dict[str, tuple[str, str]] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         match = _LINE.match(line)

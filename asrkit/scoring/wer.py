@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from asrkit.scoring.alignment import GAP, Pair, align
+from asrkit.scoring.alignment import GAP, Pair, align, count
 
 
 @dataclass(frozen=True)
@@ -108,15 +108,14 @@ def score_utterance(id: str, speaker: str, reference: str, hypothesis: str) -> S
     ref, hyp = reference.split(), hypothesis.split()
     ref_chars, hyp_chars = list("".join(ref)), list("".join(hyp))
     pairs = align(ref, hyp)
-    return ScoredUtterance(
-        id, speaker, pairs, count_errors(pairs, len(ref)), count_errors(align(ref_chars, hyp_chars), len(ref_chars))
-    )
+    characters = Errors(len(ref_chars), *count(ref_chars, hyp_chars))
+    return ScoredUtterance(id, speaker, pairs, count_errors(pairs, len(ref)), characters)
 
 
 def word_errors(reference: str, hypothesis: str) -> Errors:
     """The word errors of one utterance alone."""
     ref = reference.split()
-    return count_errors(align(ref, hypothesis.split()), len(ref))
+    return Errors(len(ref), *count(ref, hypothesis.split()))
 
 
 def oracle(reference: str, texts: Sequence[str]) -> str:

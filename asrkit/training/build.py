@@ -111,16 +111,22 @@ def _augmentations(config: Config, pipeline: FeaturePipeline, train: Sequence[Cu
     return found
 
 
-def build_smoothing(config: Config, tokenizer: Tokenizer) -> NbestLabelSmoothing | None:
+def build_smoothing(config: Config, tokenizer: Tokenizer, train: Sequence[Cut]) -> NbestLabelSmoothing | None:
     """The n-best label smoothing of an experiment, None where its probability is 0.
 
     Raises:
-        UserError: the hypotheses cannot be read.
+        UserError: the hypotheses cannot be read, or are of another training set.
     """
     smoothing = config.nbest_label_smoothing
     if smoothing.probability <= 0:
         return None
     hypotheses = read_hypotheses(Path(smoothing.hypotheses), tokenizer)
+    missing = [cut.id for cut in train if cut.id not in hypotheses]
+    if missing:
+        raise UserError(
+            f"{smoothing.hypotheses} has no n-best list of {missing[0]} ({len(missing)} of {len(train)} utterances); "
+            "run asrkit nbest on this training set"
+        )
     return NbestLabelSmoothing(**(asdict(smoothing) | {"hypotheses": hypotheses}))
 
 

@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 
+from asrkit.errors import UserError
+
 T = TypeVar("T")
 
 
@@ -53,7 +55,13 @@ class Process:
 
 
 def choose_device(device: str) -> torch.device:
-    """``auto`` is CUDA where there is one."""
+    """``auto`` is CUDA where there is one.
+
+    Raises:
+        UserError: CUDA is wanted and not there.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("train.device=cuda, but torch finds no CUDA device here; asrkit doctor tells what it sees")
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(device)

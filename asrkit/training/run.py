@@ -40,12 +40,15 @@ def load_tokenizer(data_dir: Path) -> Tokenizer:
     """The tokenizer of a recipe.
 
     Raises:
-        UserError: it has not been made yet.
+        UserError: it has not been made yet, or cannot be read.
     """
     path = tokenizer_path(data_dir)
     if not path.is_file():
         raise UserError(f"{path} is missing; run asrkit tokenizer first")
-    return tokenizer_from_dict(json.loads(path.read_text(encoding="utf-8")))
+    try:
+        return tokenizer_from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path} cannot be read ({error}); remove it and run asrkit tokenizer again") from error
 
 
 def run_training(config: Config, data_dir: Path, exp_dir: Path, hooks: Hooks | None = None) -> None:
@@ -62,6 +65,11 @@ def run_training(config: Config, data_dir: Path, exp_dir: Path, hooks: Hooks | N
         if process.is_main:
             remember_config(config, exp_dir)
         tokenizer = load_tokenizer(data_dir)
+        if tokenizer.to_dict()["type"] != config.tokenizer.type:
+            raise UserError(
+                f"tokenizer.type is {config.tokenizer.type} but {tokenizer_path(data_dir)} is of type "
+                f"{tokenizer.to_dict()['type']}; run asrkit tokenizer --force or choose another --data-dir"
+            )
         statistics = load_statistics(data_dir)
         torch.manual_seed(config.train.seed)
         try:
@@ -75,7 +83,7 @@ def run_training(config: Config, data_dir: Path, exp_dir: Path, hooks: Hooks | N
             dev=list(read_cuts(features_path(data_dir, "dev"))),
             train_pipeline=build_pipeline(config, statistics, train),
             dev_pipeline=build_pipeline(config, statistics),
-            smoothing=build_smoothing(config, tokenizer),
+            smoothing=build_smoothing(config, tokenizer, train),
         )
         trainer = Trainer(bundle, data, exp_dir, process, hooks)
         if process.is_main:
@@ -91,7 +99,7 @@ def run_training(config: Config, data_dir: Path, exp_dir: Path, hooks: Hooks | N
 
 @contextmanager
 def undone_if_refused(exp_dir: Path, names: Sequence[str]) -> Iterator[None]:
-    """Takes back what a folder noted of a training that a UserError ends before its first checkpoint.
+    """Takes back what a folder noted of a training that an error ends before its first checkpoint.
 
     So the setting or file that the message asks for can be changed.
 
@@ -102,7 +110,7 @@ def undone_if_refused(exp_dir: Path, names: Sequence[str]) -> Iterator[None]:
     new = [exp_dir / name for name in names if not (exp_dir / name).exists()]
     try:
         yield
-    except UserError:
+    except BaseException:
         if not any((exp_dir / "checkpoints").glob("epoch-*")):
             for path in new:
                 path.unlink(missing_ok=True)
@@ -113,10 +121,10 @@ def remember_config(config: Config, exp_dir: Path) -> None:
     """Writes the merged configuration into the folder, or compares it with the one that is there.
 
     Raises:
-        UserError: the folder holds a training with other settings.
+        UserError: the folder holds a training with other settings that has come to a checkpoint.
     """
     path = exp_dir / "config.yaml"
-    if path.is_file():
+    if path.is_file() and any((exp_dir / "checkpoints").glob("epoch-*")):
         before = flat(yaml.safe_load(path.read_text(encoding="utf-8")))
         now = flat(config_to_dict(config))
         for key in sorted(before.keys() | now.keys()):

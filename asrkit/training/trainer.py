@@ -115,6 +115,9 @@ class Trainer:
         )
         self.state = LoopState()
         self.num_tokens = {cut.id: len(encode_transcript(bundle.tokenizer, cut)) for cut in data.train}
+        if data.smoothing:
+            for id in self.num_tokens:
+                self.num_tokens[id] = max(self.num_tokens[id], data.smoothing.longest(id))
         self.signal_number = 0
 
     def run(self) -> None:
@@ -295,7 +298,13 @@ class Trainer:
             self.model, self.data.dev_pipeline, cuts, make_search("greedy"),
             batch_seconds=self.config.decode.batch_seconds, device=self.process.device,
         )  # fmt: skip
-        pairs = [(transcript(cut), self.bundle.tokenizer.decode(nbest[0].tokens)) for cut, nbest in decoded]
+        pairs, refused = [], ""
+        try:
+            pairs = [(transcript(cut), self.bundle.tokenizer.decode(nbest[0].tokens)) for cut, nbest in decoded]
+        except UserError as error:
+            refused = str(error)
+        if reasons := [reason for reason in self.process.gather(refused) if reason]:
+            raise UserError(reasons[0])  # in all processes, so that none waits for the others
         return word_error_rate([pair for part in self.process.gather(pairs) for pair in part])
 
     def _plan(self, epoch: int) -> list[Update]:

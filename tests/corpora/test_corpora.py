@@ -114,6 +114,13 @@ def test_folders_that_cannot_be_read_say_why(tmp_path: Path) -> None:
     (tmp_path / "split").write_text("a train\nb validation\n")
     with pytest.raises(UserError, match="'b' is in 'validation'"):
         read_folder(tmp_path, tmp_path)
+    (tmp_path / "more").mkdir()
+    soundfile.write(tmp_path / "more" / "a.flac", np.ones(1600), 16000)
+    with pytest.raises(UserError, match="have the same name"):
+        read_folder(tmp_path, tmp_path)
+    (tmp_path / "text").write_bytes("a ÉTÉ\n".encode("latin-1"))
+    with pytest.raises(UserError, match="not UTF-8"):
+        read_folder(tmp_path, tmp_path)
     with pytest.raises(UserError, match=r"an4_train\.fileids is missing"):
         read_an4(tmp_path, tmp_path)
 

@@ -83,3 +83,23 @@ def test_the_lattice_counts_growth_and_pruning() -> None:
     assert longer.lattice(2, 4.0, 9) == 2 * 131 * 10 * 50
     pruned = BatchBudget(30.0, 10**9, 1, vocab_size=50, frame_shift_s=0.04, prune_range=5)
     assert pruned.lattice(2, 4.0, 9) == 2 * 101 * 5 * 50 and pruned.lattice(2, 4.0, 2) == 2 * 101 * 3 * 50
+
+
+def test_an_update_that_the_sampler_overfills_is_halved() -> None:
+    """Durations that rise by steps: the sampler sees the longer utterance only once it is in."""
+    cuts = [MonoCut(id=f"v{i}", start=0, duration=1.0 + 8.0 * (i % 7 == 6), channel=0) for i in range(140)]
+    labels = {cut.id: int(3 * cut.duration) for cut in cuts}
+    limit = budget(2, batch_seconds=1000, lattice_budget=400_000)
+    plan = plan_epoch(cuts, labels, limit, seed=1, epoch=1, num_buckets=1)
+    assert sorted(id for update in ids(plan) for part in update for id in part) == sorted(labels)
+    for update in plan:
+        for part in filter(None, update):
+            longest, most = max(c.duration for c in part), max(labels[c.id] for c in part)
+            assert limit.lattice(len(part), longest, most) <= 400_000
+
+
+@pytest.mark.parametrize(("number", "buckets"), [(1, 10), (3, 10), (20, 1)])
+def test_few_utterances_or_one_bucket(number: int, buckets: int) -> None:
+    plan = plan_epoch(CUTS[:number], NUM_TOKENS, budget(), seed=1, epoch=1, num_buckets=buckets)
+    assert sorted(id for update in ids(plan) for part in update for id in part) == [c.id for c in CUTS[:number]]
+    assert ids(plan) == ids(plan_epoch(CUTS[:number], NUM_TOKENS, budget(), seed=1, epoch=1, num_buckets=buckets))

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
-from lhotse import CutSet
+from lhotse import CutSet, Recording
+from lhotse.audio.backend import LibsndfileBackend, audio_backend
+from lhotse.cut import Cut
 
-from asrkit.data.feature_store import compute_statistics, make_features
+from asrkit.data.feature_store import compute_statistics, make_features, read_cuts
 from asrkit.data.loaders import transcript
+from asrkit.errors import UserError
 from asrkit.features.pipeline import FeaturePipeline, load_audio, replica_of, side_of
 
 
@@ -49,3 +54,34 @@ def test_sides_are_normalized_by_their_own_statistics(replicas: CutSet) -> None:
     replica = pipeline.normalized(cuts[2])
     expected = statistics[f"side:{side_of(cuts[0])}"].apply(pipeline.raw(cuts[2]))
     assert torch.equal(replica, expected)
+
+
+def test_storing_names_what_cannot_be_read(tmp_path: Path, an4_cuts: CutSet) -> None:
+    two = an4_cuts.subset(first=2).to_eager()
+    samples = load_audio(two[0], 16000).numpy()
+    sphere, lost = tmp_path / "a.sph", tmp_path / "b.wav"
+    soundfile.write(sphere, samples, 16000, format="NIST")
+    soundfile.write(lost, samples, 16000)
+    settings = {"sampling_rate_hz": 16000, "num_mel_bins": 16, "speed_factors": [1.0], "store": True}
+    readable, missing = (CutSet.from_cuts([_cut_of(two[0], path)]) for path in (sphere, lost))
+    stored = make_features(readable, "dev", tmp_path / "one", **settings)
+    assert [cut.num_features for cut in stored] == [16]
+    lost.unlink()
+    with pytest.raises(UserError, match="cannot read the audio of b"):
+        make_features(missing, "dev", tmp_path / "two", **settings)
+    assert not (tmp_path / "two" / "features" / "dev.jsonl.gz").exists()
+
+
+def _cut_of(spoken: Cut, path: Path) -> Cut:
+    with audio_backend(LibsndfileBackend()):
+        cut = Recording.from_file(path, recording_id=path.stem).to_cut()
+    cut.id, cut.supervisions = path.stem, spoken.supervisions
+    return cut
+
+
+@pytest.mark.parametrize("content", [b"", b"{", gzip.compress(b"{}")[:-6]])
+def test_a_broken_cut_set_is_named(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl.gz"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"train\.jsonl\.gz (cannot be read|holds no cuts)"):
+        read_cuts(path)

@@ -25,7 +25,7 @@ def language_model(seed: int) -> LstmLanguageModel:
 def test_the_papers_arithmetic() -> None:
     """log p -10, source -8, external -6, 5 labels; mu 0.5, lambda 0.7, rho 0.2: -9.2."""
     weights = FusionWeights(source=0.5, target=0.7, length=0.2)
-    assert abs(-10 - weights.source * -8 + weights.target * -6 + weights.length * 5 - -9.2) < 1e-12
+    assert abs(-10 + weights.bonus(-8.0, -6.0, 5.0) - -9.2) < 1e-12
 
 
 @pytest.mark.parametrize("search", [beam_search, modified_beam_search])

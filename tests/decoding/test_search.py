@@ -244,8 +244,11 @@ def test_options_narrow_the_search() -> None:
         return [h.tokens for h in beam_search(model, x, lens, frame_shift_s=0.04, options=made)[0]]
 
     assert labels(expand_beam=5, score_margin=1e9) == labels()  # five labels are all there are
-    assert labels(score_margin=1e-9)[0] != [] and len(labels(score_margin=1e-9)) <= 8
+    assert labels(score_margin=1e-9) == labels(beam=1) != labels()
     assert len(labels(blank_penalty=-20.0)[0]) < len(labels()[0])
+    penalties = (BeamOptions(blank_penalty=penalty) for penalty in (0.0, -20.0))
+    plain, shy = (modified_beam_search(model, x, lens, frame_shift_s=0.04, options=o)[0][0].tokens for o in penalties)
+    assert len(shy) < len(plain)
     times = beam_search(model, x, lens, frame_shift_s=1.0, options=BeamOptions(beam=8, max_symbols=1))[0][0].token_times
     assert len(set(times)) == len(times)
 
@@ -268,3 +271,22 @@ def stateless_model() -> Transducer:
     torch.manual_seed(0)
     settings = TINY["model"] | {"predictor": {"type": "stateless", "embedding_dim": 8}}
     return build_model(config_from_dict(TINY | {"model": settings}, "tests"), 4).double().eval()
+
+
+@pytest.mark.parametrize("search", [beam_search, modified_beam_search])
+def test_expansions_are_by_the_best_labels(search) -> None:  # type: ignore[no-untyped-def]
+    model = tiny_model(vocab_size=4, dtype=torch.float64)
+    x = encoded(1, 4, dtype=torch.float64)
+
+    def ranks(expand_beam: int) -> set[int]:
+        """Places of the labels found among those of their frames and histories, 0 for the best."""
+        options = replace(EXACT, expand_beam=expand_beam)
+        found = set()
+        for h in search(model, x, torch.tensor([4]), frame_shift_s=1.0, options=options)[0]:
+            log_probs = model.joiner(x, model.predictor(torch.tensor([h.tokens], dtype=torch.int64)))[0]
+            for u, (label, frame) in enumerate(zip(h.tokens, h.token_times, strict=True)):
+                logits = log_probs[round(frame), u, 1:]
+                found.add(int((logits > logits[label - 1]).sum()))
+        return found
+
+    assert ranks(0) == {0, 1, 2} and ranks(2) == {0, 1} and ranks(1) == {0}

@@ -9,7 +9,6 @@ import torch
 from lhotse import CutSet
 
 from asrkit.config_files import config_from_dict
-from asrkit.decoding.beam_search import BeamOptions, modified_beam_search
 from asrkit.errors import UserError
 from asrkit.export.model_file import Recognizer
 from asrkit.export.onnx import DECODER, ENCODER, JOINER, TOKENS, export_onnx
@@ -89,13 +88,3 @@ def test_what_the_runtimes_cannot_serve_is_one_line(bundle: ModelBundle, tmp_pat
     with pytest.raises(UserError, match="plain log-Mel"):
         export_onnx(replace(bundle, config=config), tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-def test_the_search_alone_agrees_too(bundle: ModelBundle) -> None:
-    """The recognizer's search is the function that the benchmark compares."""
-    x, lens = torch.randn(2, 60, 16), torch.tensor([60, 33])
-    encoder_out, encoder_lens = bundle.model.encoder(x, lens)
-    nbest = modified_beam_search(
-        bundle.model, encoder_out, encoder_lens, frame_shift_s=0.04, options=BeamOptions(beam=4, nbest=4)
-    )
-    assert all(len(of_utterance) >= 1 for of_utterance in nbest)

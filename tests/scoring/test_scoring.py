@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from asrkit.errors import UserError
+from asrkit.scoring.alignment import align, count
 from asrkit.scoring.nist import read_trn, write_trn
 from asrkit.scoring.report import headline, score_trn, summary, text_report
 from asrkit.scoring.significance import bootstrap_interval
-from asrkit.scoring.wer import Errors, Score, score_utterance, word_error_rate
+from asrkit.scoring.wer import Errors, Score, count_errors, oracle, score_utterance, word_error_rate
 
 SCLITE = ["sclite"] if shutil.which("sclite") else ["sctk", "sclite"] if shutil.which("sctk") else None
 
@@ -130,3 +131,22 @@ def test_the_report_holds_speakers_confusions_and_alignments() -> None:
     assert values["speakers"]["s1"]["errors"] == 1 and values["speakers"]["s2"]["errors"] == 0
     text = text_report(score, values)
     assert headline(values) in text and "  ref: A B C\n  hyp: A X C\n         ^" in text
+
+
+def test_counts_without_the_alignment_are_the_alignments() -> None:
+    for ref, hyp in [*noisy_pairs(500, 3), ("", "A"), ("A", ""), ("", "")]:
+        r, h = ref.split(), hyp.split()
+        assert Errors(len(r), *count(r, h)) == count_errors(align(r, h), len(r))
+
+
+def test_the_oracle_is_the_nearest_hypothesis() -> None:
+    assert oracle("A B", ["C", "A B", "A"]) == "A B"
+    assert oracle("A B", ["A C", "C B"]) == "A C" and oracle("A", []) == ""
+
+
+def test_names_that_trn_cannot_hold_are_written_so_that_it_reads_them(tmp_path: Path) -> None:
+    write_trn(tmp_path / "hyp.trn", [("A\u2028B", "Jane (2) Doe-Roe", "rec(1)"), ("", "s", "u-2")])
+    assert read_trn(tmp_path / "hyp.trn") == {"rec.1.": ("Jane.2.Doe.Roe", "A B"), "u-2": ("s", "")}
+    (tmp_path / "latin.trn").write_bytes("É (s-u)\n".encode("latin-1"))
+    with pytest.raises(UserError, match="not UTF-8"):
+        read_trn(tmp_path / "latin.trn")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from asrkit.data.loaders import transcript
 from asrkit.data.nbest_label_smoothing import read_hypotheses
 from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.errors import UserError
+from asrkit.files import write_json
 from asrkit.scoring.nist import read_trn
 from asrkit.training.build import build_model
 from asrkit.training.checkpoint import ModelBundle, load_model, save_model
@@ -152,6 +153,14 @@ def test_nbest_lists_smooth_labels_in_their_epochs(shop: dict[str, Path], tmp_pa
     run_training(load_config(shop["config"], overrides), shop["data"], tmp_path / "exp")
     hits = [line["augmented"]["nbest_label_smoothing"] for line in read_metrics(tmp_path / "exp" / "metrics.jsonl")]
     assert hits[0] == hits[2] == 0 and 4 <= hits[1] <= 20
+    some = tmp_path / "some.jsonl.gz"
+    CutSet.from_file(lists).subset(first=20).to_file(some)
+    overrides[0] = f"nbest_label_smoothing.hypotheses={some}"
+    with pytest.raises(UserError, match=r"has no n-best list of .* \(4 of 24 utterances\)"):
+        run_training(load_config(shop["config"], overrides), shop["data"], tmp_path / "refused")
+    with pytest.raises(UserError, match=r"tokenizer\.type is bpe but"):
+        run_training(load_config(shop["config"], ["tokenizer.type=bpe"]), shop["data"], tmp_path / "refused")
+    assert not (tmp_path / "refused" / "config.yaml").exists()
 
 
 def test_mistakes_name_what_to_mend(shop: dict[str, Path], tmp_path: Path) -> None:
@@ -162,6 +171,7 @@ def test_mistakes_name_what_to_mend(shop: dict[str, Path], tmp_path: Path) -> No
         ([f"decode.fusion.target_lm={lm}", "decode.fusion.target_weight=0.3"], "needs decode.method=beam"),
         (["decode.method=beam", "decode.fusion.target_weight=0.3"], "target_lm is not"),
         (["decode.method=beam", "--tune-fusion"], "--tune-fusion needs"),
+        (["decode.method=beam", f"decode.fusion.target_lm={lm}"], "target_weight is 0"),
         (["decode.method=beam", "decode.fusion.target_weight=0.3",
           f"decode.fusion.target_lm={shop['folder'] / 'transformer' / 'best.safetensors'}"], "asrkit rescore"),
     ):  # fmt: skip
@@ -170,3 +180,17 @@ def test_mistakes_name_what_to_mend(shop: dict[str, Path], tmp_path: Path) -> No
     nbest = ["nbest", *decode[1:-2], "--output", str(tmp_path / "n.jsonl.gz")]
     with pytest.raises(UserError, match="one hypothesis"):
         CliRunner().invoke(cli, nbest, catch_exceptions=False)
+    nbest[-1] = str(tmp_path / "n.txt")
+    with pytest.raises(UserError, match=r"n\.txt must be a CutSet"):
+        CliRunner().invoke(cli, [*nbest, "decode.method=beam"], catch_exceptions=False)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot make the folder"):
+        CliRunner().invoke(cli, [*decode[:-1], str(tmp_path / "file" / "out")], catch_exceptions=False)
+    settings = {"fusion": asdict(FusionConfig(target_lm=str(lm), target_weight=0.5))}
+    write_json(tmp_path / "before" / "decode.json", {"settings": settings})
+    with pytest.raises(UserError, match=r"target_weight is 0\.1, but .* has 0\.5"):
+        CliRunner().invoke(
+            cli,
+            [*decode, "--fusion-of", str(tmp_path / "before"), "decode.fusion.target_weight=0.1"],
+            catch_exceptions=False,
+        )
