@@ -90,8 +90,7 @@ def make_features(
 
 
 def _stored(cuts: CutSet, extractor: KaldiFbank, folder: Path) -> CutSet:
-    failure: Exception | None = None
-    stored = CutSet.from_cuts([])
+    stored, failure = CutSet.from_cuts([]), None
     try:
         with audio_backend(LibsndfileBackend()):  # as a loader reads audio
             stored = cuts.compute_and_store_features(
@@ -100,11 +99,14 @@ def _stored(cuts: CutSet, extractor: KaldiFbank, folder: Path) -> CutSet:
     except Exception as error:  # Lhotse's own handling of soundfile's errors raises others
         failure = error
     there = {cut.id for cut in stored}
-    for cut in cuts:  # Lhotse leaves out, or fails at, what it cannot read
-        if cut.id not in there:
-            load_audio(cut, extractor.config.sampling_rate)
-    if failure:
-        raise UserError(f"cannot write features to {folder}: {failure}; free some space, then run again") from failure
+    missing = [cut for cut in cuts if cut.id not in there]  # Lhotse leaves out, or fails at, what it cannot read
+    for cut in missing:
+        load_audio(cut, extractor.config.sampling_rate)
+    if missing:
+        raise UserError(
+            f"cannot store features of {missing[0].id} in {folder}: {failure or 'no audio'}; is there space, and are 10 ms "
+            "a whole number of samples? features.store=false computes them while training"
+        ) from failure
     return stored
 
 

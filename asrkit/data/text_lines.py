@@ -103,7 +103,7 @@ def read_lines(path: Path) -> Iterator[str]:
         raise UserError(f"no text at {path}")
     try:
         if ".jsonl" in path.suffixes:
-            for cut in CutSet.from_file(path):
+            for cut in CutSet.from_file(path) or ():
                 yield from (s.text for s in cut.supervisions if s.text)
             return
         with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -23,18 +24,18 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Pair]:
     these totals are sclite's whichever of the equally good alignments is shown. jiwer and kaldialign break
     the ties otherwise: their splits, and at these costs the totals, may differ.
     """
-    cost = np.stack(list(_cost_rows(reference, hypothesis)))
+    cost = list(_cost_rows(reference, hypothesis))
     pairs: list[Pair] = []
     i, j = len(reference), len(hypothesis)
     while i or j:
-        here = cost[i, j]
+        here = cost[i][j]
         if i and j:
             same = reference[i - 1] == hypothesis[j - 1]
-            if here == cost[i - 1, j - 1] + (0 if same else _SUBSTITUTION):
+            if here == cost[i - 1][j - 1] + (0 if same else _SUBSTITUTION):
                 i, j = i - 1, j - 1
                 pairs.append((reference[i], hypothesis[j]))
                 continue
-        if i and here == cost[i - 1, j] + _GAP_COST:
+        if i and here == cost[i - 1][j] + _GAP_COST:
             i -= 1
             pairs.append((reference[i], GAP))
         else:
@@ -45,7 +46,7 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Pair]:
 
 def count(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[int, int, int]:
     """Substitutions, deletions and insertions of :func:`align`, in memory that grows with the length alone."""
-    *_, last = _cost_rows(reference, hypothesis)
+    last = deque(_cost_rows(reference, hypothesis), maxlen=1)[0]
     cost, errors = divmod(int(last[-1]), _UNIT)
     substitutions = cost - 3 * errors
     deletions = (errors - substitutions + len(reference) - len(hypothesis)) // 2

@@ -4,6 +4,7 @@ import random
 import re
 import shutil
 import subprocess
+import tracemalloc
 from pathlib import Path
 
 import jiwer
@@ -137,6 +138,15 @@ def test_counts_without_the_alignment_are_the_alignments() -> None:
     for ref, hyp in [*noisy_pairs(500, 3), ("", "A"), ("A", ""), ("", "")]:
         r, h = ref.split(), hyp.split()
         assert Errors(len(r), *count(r, h)) == count_errors(align(r, h), len(r))
+
+
+def test_counting_needs_no_square_of_memory() -> None:
+    text = list("ABCDE" * 600)
+    tracemalloc.start()
+    assert count(text, text[1:]) == (0, 1, 0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2e6  # a row of 3,000 is 24 kB, the matrix 72 MB
 
 
 def test_the_oracle_is_the_nearest_hypothesis() -> None:
