@@ -104,8 +104,8 @@ def _stored(cuts: CutSet, extractor: KaldiFbank, folder: Path) -> CutSet:
         load_audio(cut, extractor.config.sampling_rate)
     if missing:
         raise UserError(
-            f"cannot store features of {missing[0].id} in {folder}: {failure or 'no audio'}; is there space, and are 10 ms "
-            "a whole number of samples? features.store=false computes them while training"
+            f"cannot store features of {missing[0].id} in {folder}: {failure or 'no audio'}; is there space, and are "
+            "10 ms a whole number of samples? features.store=false computes them while training"
         ) from failure
     return stored
 
