@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -62,13 +63,13 @@ def test_storing_names_what_cannot_be_read(tmp_path: Path, an4_cuts: CutSet) -> 
     sphere, lost = tmp_path / "a.sph", tmp_path / "b.wav"
     soundfile.write(sphere, samples, 16000, format="NIST")
     soundfile.write(lost, samples, 16000)
-    settings = {"sampling_rate_hz": 16000, "num_mel_bins": 16, "speed_factors": [1.0], "store": True}
+    store = partial(make_features, sampling_rate_hz=16000, num_mel_bins=16, speed_factors=[1.0], store=True)
     readable, missing = (CutSet.from_cuts([_cut_of(two[0], path)]) for path in (sphere, lost))
-    stored = make_features(readable, "dev", tmp_path / "one", **settings)
+    stored = store(readable, "dev", tmp_path / "one")
     assert [cut.num_features for cut in stored] == [16]
     lost.unlink()
     with pytest.raises(UserError, match="cannot read the audio of b"):
-        make_features(missing, "dev", tmp_path / "two", **settings)
+        store(missing, "dev", tmp_path / "two")
     assert not (tmp_path / "two" / "features" / "dev.jsonl.gz").exists()
 
 
