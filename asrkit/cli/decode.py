@@ -72,8 +72,8 @@ def decode(
         settings = replace(settings, fusion=read_fusion(fusion_of, settings.fusion))
     elif not tune:
         require_weights(settings.fusion)
-    make_folder(out_dir)
     bundle = load_model(model_path)
+    make_folder(out_dir)
     if tune and settings.method != "beam":
         raise UserError("--tune-fusion needs decode.method=beam, whose scores are those that it weighs")
     if tune:
@@ -118,8 +118,8 @@ def nbest(
     if ".jsonl" not in output.suffixes:
         raise UserError(f"--output {output} must be a CutSet's name, such as nbest.jsonl.gz")
     require_weights(settings.fusion)
-    make_folder(output.parent)
     bundle = load_model(model_path)
+    make_folder(output.parent)
     decoded, _ = decode_split(bundle, data_dir, split, settings)
     texts = [(transcript(cut), [bundle.tokenizer.decode(h.tokens) for h in found]) for cut, found in decoded]
     write_lists(output, decoded, bundle.tokenizer)
