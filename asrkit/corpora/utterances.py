@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -69,6 +69,8 @@ def check(utterances: Sequence[Utterance], num_jobs: int = 1) -> tuple[list[Prob
             heard = list(pool.map(_listen, paths, chunksize=16))
     else:
         heard = [_listen(path) for path in paths]
+    rates = Counter(sound.sampling_rate_hz for sound in heard if not sound.problem)
+    usual_hz = max(rates, key=lambda rate: rates[rate], default=0)
     first_with: dict[str, str] = {}
     seen: set[str] = set()
     problems: list[Problem] = []
@@ -81,6 +83,8 @@ def check(utterances: Sequence[Utterance], num_jobs: int = 1) -> tuple[list[Prob
             reasons.append(f"its audio is that of {first_with[sound.digest]}")
         elif sound.digest:
             first_with[sound.digest] = utterance.id
+        if sound.sampling_rate_hz not in (0, usual_hz):
+            reasons.append(f"its audio has {sound.sampling_rate_hz} Hz, most of the others' {usual_hz}; resample it")
         seen.add(utterance.id)
         problems += [Problem(utterance.id, reason) for reason in reasons]
         if not reasons:

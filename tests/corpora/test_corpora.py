@@ -91,6 +91,22 @@ def test_check_reports_every_problem_at_once(folder_corpus: Path, tmp_path: Path
     assert len((tmp_path / "data" / "bad.jsonl").read_text().splitlines()) == 8
 
 
+def test_check_hears_other_rates_and_samples_that_are_no_numbers(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, (5, 16000))
+    for n, (name, rate) in enumerate([("a.wav", 16000), ("b.wav", 16000), ("c.wav", 8000), ("d.sph", 16000)]):
+        soundfile.write(tmp_path / name, noise[n], rate, format={"wav": "WAV", "sph": "NIST"}[name[2:]])
+    broken = (tmp_path / "d.sph").read_bytes()
+    (tmp_path / "d.sph").write_bytes(broken.replace(b"   1024\n", b"   abcd\n", 1))
+    noise[4, 7] = np.nan
+    soundfile.write(tmp_path / "e.wav", noise[4], 16000, subtype="FLOAT")
+    some = [Utterance(p.stem, "train", "s", "ONE", p) for p in sorted(tmp_path.iterdir())]
+    problems, recordings = check(some)
+    reasons = {p.id: p.reason for p in problems}
+    assert "its audio has 8000 Hz, most of the others' 16000" in reasons["c"]
+    assert "cannot be decoded" in reasons["d"] and "not finite" in reasons["e"]
+    assert recordings.keys() == {"a", "b"}
+
+
 @pytest.mark.parametrize("form", ["WAV", "NIST", "OGG"])
 def test_truncation_of_each_container(form: str, tmp_path: Path) -> None:
     path = tmp_path / f"x.{form.lower()}"
