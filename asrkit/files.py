@@ -39,6 +39,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def utf8_lines(path: Path) -> list[str]:
+    """Lines of a small UTF-8 text file, with or without a byte order mark.
+
+    Raises:
+        UserError: the file is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes ``text`` to ``path`` in one piece."""
     with atomic_path(path) as temporary:

@@ -73,9 +73,9 @@ def decode(
     elif not tune:
         require_weights(settings.fusion)
     bundle = load_model(model_path)
-    make_folder(out_dir)
     if tune and settings.method != "beam":
         raise UserError("--tune-fusion needs decode.method=beam, whose scores are those that it weighs")
+    make_folder(out_dir)
     if tune:
         wide = replace(settings, nbest=settings.beam)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from asrkit.corpora.utterances import AUDIO_SUFFIXES, Utterance
 from asrkit.errors import UserError
 from asrkit.features.pipeline import seeded_generator
+from asrkit.files import utf8_lines
 from asrkit.text.normalize import normalize_plain
 
 SPLITS = ("train", "dev", "test")
@@ -67,11 +68,7 @@ def _splits(path: Path, ids: list[str], speaker_of: dict[str, str]) -> dict[str,
 
 def _read_pairs(path: Path) -> dict[str, str]:
     pairs: dict[str, str] = {}
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(utf8_lines(path), 1):
         if not line.strip():
             continue
         id, value = [*line.split(maxsplit=1), ""][:2]

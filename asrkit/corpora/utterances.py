@@ -69,7 +69,7 @@ def check(utterances: Sequence[Utterance], num_jobs: int = 1) -> tuple[list[Prob
             heard = list(pool.map(_listen, paths, chunksize=16))
     else:
         heard = [_listen(path) for path in paths]
-    rates = Counter(sound.sampling_rate_hz for sound in heard if not sound.problem)
+    rates = Counter(sound.sampling_rate_hz for sound in heard if sound.sampling_rate_hz)
     usual_hz = max(rates, key=lambda rate: rates[rate], default=0)
     first_with: dict[str, str] = {}
     seen: set[str] = set()

@@ -82,13 +82,13 @@ class BatchBudget:
         columns = min(num_tokens + 1, self.prune_range or num_tokens + 1)
         return batch * frames * columns * self.vocab_size
 
+    def joiner_fits(self, number: int, duration_s: float, num_tokens: int) -> bool:
+        """Whether the joiner's output of each part of ``number`` utterances is small enough."""
+        return self.lattice(-(-number // self.parts), duration_s, num_tokens) <= self.lattice_budget
+
     def fits(self, number: int, duration_s: float, num_tokens: int) -> bool:
         """Whether ``number`` utterances, padded to the longest duration and label count, make one update."""
-        per_part = -(-number // self.parts)
-        return (
-            number * duration_s <= self.batch_seconds
-            and self.lattice(per_part, duration_s, num_tokens) <= self.lattice_budget
-        )
+        return number * duration_s <= self.batch_seconds and self.joiner_fits(number, duration_s, num_tokens)
 
     def require_fit(self, cut: Cut, num_tokens: int) -> None:
         """Raises UserError, naming the setting, for an utterance that fits no batch."""
@@ -186,9 +186,8 @@ def plan_epoch(
 def _within_lattice(cuts: list[Cut], num_tokens: Mapping[str, int], budget: BatchBudget) -> list[list[Cut]]:
     """Halves of what the sampler overfilled: it asks whether there is room for one more like those that are there, and
     the one that comes may be longer. For ``batch_seconds`` that is no harm; the joiner would not fit into memory."""
-    per_part = -(-len(cuts) // budget.parts)
     longest, most = max(cut.duration for cut in cuts), max(num_tokens[cut.id] for cut in cuts)
-    if len(cuts) == 1 or budget.lattice(per_part, longest, most) <= budget.lattice_budget:
+    if len(cuts) == 1 or budget.joiner_fits(len(cuts), longest, most):
         return [cuts]
     ordered, middle = sorted(cuts, key=lambda cut: (cut.duration, cut.id)), len(cuts) // 2
     return [half for part in (ordered[:middle], ordered[middle:]) for half in _within_lattice(part, num_tokens, budget)]

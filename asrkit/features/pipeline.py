@@ -173,10 +173,10 @@ def load_audio(cut: Cut, sampling_rate_hz: int) -> torch.Tensor:
             samples = cut.load_audio()
     except Exception as error:  # lhotse raises a different class for each of its audio backends
         source = cut.recording.sources[0].source if cut.has_recording else "?"
-        reason = str(error).strip().splitlines()[0] if Path(str(source)).is_file() else "there is no such file"
-        raise UserError(
-            f"cannot read the audio of {cut.id} ({source}): {reason}; the file may be truncated: run `asrkit check`"
-        ) from error
+        reason = "there is no such file"
+        if Path(str(source)).is_file():
+            reason = f"{str(error).strip().splitlines()[0]}; the file may be truncated"
+        raise UserError(f"cannot read the audio of {cut.id} ({source}): {reason}: run `asrkit check`") from error
     if samples.shape[0] != 1:
         raise UserError(f"{cut.id} has {samples.shape[0]} channels; split it into one recording a channel first")
     return torch.from_numpy(np.ascontiguousarray(samples[0]))

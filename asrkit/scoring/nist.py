@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from asrkit.errors import UserError
-from asrkit.files import write_text
+from asrkit.files import utf8_lines, write_text
 
 _LINE = re.compile(r"(.*)\(([^()\s]+)\)\s*$")
 
@@ -35,12 +35,8 @@ def read_trn(path: Path) -> dict[str, tuple[str, str]]:
     """
     if not path.is_file():
         raise UserError(f"{path} is missing; asrkit decode writes ref.trn and hyp.trn")
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
     found: dict[str, tuple[str, str]] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(utf8_lines(path), 1):
         if not line.strip():
             continue
         match = _LINE.match(line)

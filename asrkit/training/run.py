@@ -65,10 +65,11 @@ def run_training(config: Config, data_dir: Path, exp_dir: Path, hooks: Hooks | N
         if process.is_main:
             remember_config(config, exp_dir)
         tokenizer = load_tokenizer(data_dir)
-        if tokenizer.to_dict()["type"] != config.tokenizer.type:
+        kind = tokenizer.to_dict()["type"]
+        if kind != config.tokenizer.type:
             raise UserError(
-                f"tokenizer.type is {config.tokenizer.type} but {tokenizer_path(data_dir)} is of type "
-                f"{tokenizer.to_dict()['type']}; run asrkit tokenizer --force or choose another --data-dir"
+                f"tokenizer.type is {config.tokenizer.type} but {tokenizer_path(data_dir)} is of type {kind}; "
+                "run asrkit tokenizer --force or choose another --data-dir"
             )
         statistics = load_statistics(data_dir)
         torch.manual_seed(config.train.seed)

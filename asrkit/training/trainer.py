@@ -114,10 +114,12 @@ class Trainer:
             self.exp_dir / "checkpoints", max(2, train.average_epochs), train.keep_every_epochs
         )
         self.state = LoopState()
-        self.num_tokens = {cut.id: len(encode_transcript(bundle.tokenizer, cut)) for cut in data.train}
-        if data.smoothing:
-            for id in self.num_tokens:
-                self.num_tokens[id] = max(self.num_tokens[id], data.smoothing.longest(id))
+        self.num_tokens = {
+            cut.id: max(
+                len(encode_transcript(bundle.tokenizer, cut)), data.smoothing.longest(cut.id) if data.smoothing else 0
+            )
+            for cut in data.train
+        }
         self.signal_number = 0
 
     def run(self) -> None:

@@ -100,6 +100,7 @@ def test_check_hears_other_rates_and_samples_that_are_no_numbers(tmp_path: Path)
     noise[4, 7] = np.nan
     soundfile.write(tmp_path / "e.wav", noise[4], 16000, subtype="FLOAT")
     some = [Utterance(p.stem, "train", "s", "ONE", p) for p in sorted(tmp_path.iterdir())]
+    some += [Utterance(f"f{n}", "train", "s", "ONE", None) for n in range(4)]
     problems, recordings = check(some)
     reasons = {p.id: p.reason for p in problems}
     assert "its audio has 8000 Hz, most of the others' 16000" in reasons["c"]
