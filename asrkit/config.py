@@ -152,7 +152,7 @@ class EncoderConfig:
     type: str = "conformer"
     """``conformer``, ``dssformer`` or ``blstm``."""
     subsampling: int = 4
-    """Frames that become one: 4 (by convolutions) or 1 (for stacked frames); always 1 for the bi-LSTM."""
+    """Frames that become one: 4 or 8 (by convolutions) or 1 (for stacked frames); always 1 for the bi-LSTM."""
     conformer: ConformerConfig = field(default_factory=ConformerConfig)
     dss: DssConfig = field(default_factory=DssConfig)
     blstm: BlstmConfig = field(default_factory=BlstmConfig)

@@ -21,7 +21,7 @@ CHOICES: dict[str, tuple[object, ...]] = {
     "features.normalization": ("none", "global", "speaker", "side"),
     "tokenizer.type": ("char", "unigram", "bpe"),
     "model.encoder.type": ("conformer", "dssformer", "blstm"),
-    "model.encoder.subsampling": (1, 4),
+    "model.encoder.subsampling": (1, 4, 8),
     "model.encoder.dss.init": ("linear", "hippo", "exp_random", "s4d_inv", "s4d_lin"),
     "model.encoder.dss.form": ("exp", "softmax"),
     "model.predictor.type": ("lstm", "stateless"),

@@ -73,7 +73,7 @@ class Conformer(Encoder):
         conv_expansion: channels of the convolution module, in D.
         conv_kernel: frames that the depthwise convolution sees.
         dropout: on the output of each module.
-        subsampling: 4, by two convolutions, or 1, by a linear map.
+        subsampling: 4 or 8, by two or three convolutions, or 1, by a linear map.
         subsampling_channels: of those convolutions.
         max_relative_distance: see :class:`RelativeSelfAttention`.
         temporal: makes the filter of the convolution module from the number of channels; the depthwise
@@ -100,14 +100,14 @@ class Conformer(Encoder):
         super().__init__()
         if not head_dim and d_model % num_heads:
             raise ValueError(f"d_model {d_model} is not a multiple of num_heads {num_heads}")
-        if subsampling not in (1, 4):
-            raise ValueError(f"subsampling must be 1 or 4, got {subsampling}")
+        if subsampling not in (1, 4, 8):
+            raise ValueError(f"subsampling must be 1, 4 or 8, got {subsampling}")
         self.feature_dim, self.output_dim, self.subsampling = feature_dim, d_model, subsampling
         self.subsample: InputProjection | ConvSubsampling
         if subsampling == 1:
             self.subsample = InputProjection(feature_dim, d_model, dropout)
         else:
-            self.subsample = ConvSubsampling(feature_dim, subsampling_channels, d_model, dropout)
+            self.subsample = ConvSubsampling(feature_dim, subsampling_channels, d_model, dropout, subsampling)
         channels = conv_expansion * d_model
         make_filter = temporal or partial(DepthwiseConv, kernel=conv_kernel)
         self.blocks = nn.ModuleList(
@@ -140,7 +140,7 @@ class Conformer(Encoder):
                 with torch.no_grad():
                     module.weight.mul_((4 * num_layers) ** -0.5)
         if isinstance(self.subsample, ConvSubsampling):
-            for conv in (self.subsample.conv1, self.subsample.conv2):
+            for conv in self.subsample.convs():
                 nn.init.kaiming_normal_(conv.weight, nonlinearity="relu")
         nn.init.uniform_(self.subsample.proj.bias, -0.5, 0.5)
 

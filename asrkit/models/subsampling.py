@@ -1,4 +1,4 @@
-"""From features to the width of the encoder: by 4 in time, or not at all."""
+"""From features to the width of the encoder: by 4 or 8 in time, or not at all."""
 
 from __future__ import annotations
 
@@ -25,24 +25,38 @@ class InputProjection(nn.Module):
 
 
 class ConvSubsampling(nn.Module):
-    """Two 3×3 convolutions of stride 2, then a projection of the remaining channels × bins to D.
+    """3×3 convolutions of stride 2, then a projection of the remaining channels × bins to D.
 
     Few channels, laid out channels-last: with as many channels as D, the second convolution would cost
     more than the rest of a small encoder.
+
+    Args:
+        feature_dim: F.
+        channels: of the convolutions.
+        output_dim: D.
+        dropout: on the output.
+        subsampling: frames that become one, 4 by two convolutions or 8 by three (as in Rekesh et al. 2023,
+            arXiv 2305.05084, whose are separable: a saving with many channels).
     """
 
-    subsampling = 4
-
-    def __init__(self, feature_dim: int, channels: int, output_dim: int, dropout: float) -> None:
+    def __init__(self, feature_dim: int, channels: int, output_dim: int, dropout: float, subsampling: int = 4) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(1, channels, kernel_size=3, stride=2, padding=1)
-        self.conv2 = nn.Conv2d(channels, channels, kernel_size=3, stride=2, padding=1)
+        self.subsampling = subsampling
+        bins = feature_dim
+        for number in range(1, subsampling.bit_length()):
+            inputs = 1 if number == 1 else channels
+            self.add_module(f"conv{number}", nn.Conv2d(inputs, channels, kernel_size=3, stride=2, padding=1))
+            bins = (bins + 1) // 2
         # Channels-last strides, which one input channel leaves open: without them, DistributedDataParallel warns that
         # the gradient's differ.
-        self.conv1.weight.data = self.conv1.weight.data.as_strided((channels, 1, 3, 3), (9, 1, 3, 1))
-        bins = (((feature_dim + 1) // 2) + 1) // 2
+        first = self.convs()[0]
+        first.weight.data = first.weight.data.as_strided((channels, 1, 3, 3), (9, 1, 3, 1))
         self.proj = nn.Linear(channels * bins, output_dim)
         self.dropout = Dropout(dropout)
+
+    def convs(self) -> list[nn.Conv2d]:
+        """The convolutions in order."""
+        return [module for module in self.children() if isinstance(module, nn.Conv2d)]
 
     def forward(self, x: torch.Tensor, x_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Subsamples a batch; padding is zeroed before each convolution, so that none leaks in.
@@ -52,10 +66,10 @@ class ConvSubsampling(nn.Module):
             x_lens: (B,).
 
         Returns:
-            (B, T', D) with T' = ceil(T / 4), and (B,) lengths.
+            (B, T', D) with T' = ceil(T / subsampling), and (B,) lengths.
         """
         x = x.unsqueeze(-1).permute(0, 3, 1, 2)  # (B, 1, T, F), with the strides of channels-last
-        for conv in (self.conv1, self.conv2):
+        for conv in self.convs():
             x = x * valid_mask(x_lens, x.shape[2])[:, None, :, None].to(x.dtype)
             x = torch.relu(conv(x))
             x_lens = (x_lens + 1) // 2

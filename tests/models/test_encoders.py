@@ -25,6 +25,7 @@ SOFTMAX: dict[str, Any] = {"state_dim": 8, "form": "softmax", "kernel_length": 1
 ENCODERS: dict[str, Callable[[], Encoder]] = {
     "conformer": lambda: Conformer(16, **CONFORMER),
     "conformer at the input's rate": lambda: Conformer(16, subsampling=1, conv_expansion=2, head_dim=6, **CONFORMER),
+    "conformer at an eighth of it": lambda: Conformer(16, subsampling=8, subsampling_channels=8, **CONFORMER),
     "dssformer": lambda: dssformer(16, dss={"state_dim": 8}, **CONFORMER),
     "dssformer, softmax": lambda: dssformer(16, dss=SOFTMAX, **CONFORMER),
     "bi-LSTM": lambda: BlstmEncoder(16, num_layers=2, cells=8, dropout=0.25, drop_connect=0.25),

@@ -51,11 +51,19 @@ def test_depthwise_is_conv1d() -> None:
     assert torch.allclose(layer(x), expected.transpose(1, 2), atol=1e-6)
 
 
-def test_subsampling_length() -> None:
-    layer = ConvSubsampling(16, 4, 8, 0.0)
-    for frames in (1, 2, 4, 5, 100, 103):
+@pytest.mark.parametrize("subsampling", [4, 8])
+def test_subsampling_length(subsampling: int) -> None:
+    layer = ConvSubsampling(16, 4, 8, 0.0, subsampling)
+    for frames in (1, 2, 4, 5, 8, 9, 100, 103):
         out, lens = layer(torch.randn(1, frames, 16), torch.tensor([frames]))
-        assert out.shape == (1, int(lens[0]), 8) and lens[0] == -(-frames // 4)
+        assert out.shape == (1, int(lens[0]), 8) and lens[0] == -(-frames // subsampling)
+
+
+def test_subsampling_sees_every_frame_once_at_least() -> None:
+    torch.manual_seed(0)
+    layer, x = ConvSubsampling(16, 4, 8, 0.0, 8), torch.randn(1, 48, 16, requires_grad=True)
+    layer(x, torch.tensor([48]))[0].square().sum().backward()
+    assert x.grad is not None and bool((x.grad.abs().sum(dim=-1) > 0).all())
 
 
 def test_masked_frames_do_not_blow_up_gradients() -> None:
