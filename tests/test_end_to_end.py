@@ -83,9 +83,9 @@ def test_a_users_folder_to_wer_in_one_command(folder_corpus: Path, tmp_path: Pat
     command = [ROOT / "egs/own_corpus/run.sh", "--corpus-dir", folder_corpus, "--data-dir", tmp_path / "data",
                "--exp-dir", tmp_path / "exp"]  # fmt: skip
 
-    def run(*more: str) -> str:
-        done = subprocess.run([*map(str, command), *more, *overrides], capture_output=True, text=True, env=os.environ)
-        assert done.returncode == 0, done.stdout + done.stderr
+    def run(*more: str, returns: int = 0) -> str:
+        done = subprocess.run([*map(str, command), *overrides, *more], capture_output=True, text=True, env=os.environ)
+        assert done.returncode == returns, done.stdout + done.stderr
         return done.stdout + done.stderr
 
     first = run()
@@ -94,9 +94,17 @@ def test_a_users_folder_to_wer_in_one_command(folder_corpus: Path, tmp_path: Pat
     second = run()
     assert second.count("done before") >= 12
     assert {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*")) if path.is_file()} == files
+    for setting in ("tokenizer.type=bpe", "features.speed_factors=[1.0]", "train.seed=2", "decode.blank_penalty=0.5"):
+        key, value = setting.split("=")
+        last = run(setting, returns=2).splitlines()[-1]
+        assert f"{key}=" in last and value in last
+    assert {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*")) if path.is_file()} == files
     run("--stage", "4", "--stop-stage", "5")
     for path, before in files.items():
         again = "decode_" in str(path)
         assert (path.stat().st_mtime_ns > before) == again, path
+    longer = run("--stage", "3", "--stop-stage", "3", "train.num_epochs=2")
+    assert "going on at epoch 2" in longer and "averaged the last 2 epochs" in longer
+    assert "holds what was made with model=" in run("train.num_epochs=2", returns=2)
     audio = sorted((folder_corpus / "audio").iterdir())[0]
     assert run_cli("transcribe", tmp_path / "exp" / "model.safetensors", audio).returncode == 0

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gzip
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
 from asrkit.config import Config
-from asrkit.config_files import load_config
+from asrkit.config_files import flat, load_config
 from asrkit.errors import UserError
+from asrkit.files import write_json
 from asrkit.training.progress import log
+from asrkit.training.stopping import Stopped
 
 PATH = click.Path(path_type=Path)
+MADE_OF = "made_of.json"
 
 
 def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -27,12 +35,74 @@ def experiment(config_path: Path | None, overrides: tuple[str, ...]) -> Config:
     return load_config(config_path, overrides)
 
 
-def done_before(paths: list[Path], force: bool, again: str = "--force makes it again") -> bool:
-    """Whether a stage's outputs are all there and need not be made again; says so, and what makes them ``again``."""
+@dataclass(frozen=True)
+class Made:
+    """What a stage's outputs were made of, kept beside them: so that what is done is not taken for something else."""
+
+    record: Path
+    """The JSON file."""
+    of: dict[str, Any]
+    """Settings, and digests of the files that were read."""
+
+    def keep(self) -> None:
+        """Writes the record, once the outputs are there."""
+        write_json(self.record, self.of)
+
+    def require_same(self, again: str) -> None:
+        """Compares with what is kept; outputs without a record pass.
+
+        Raises:
+            UserError: the outputs were made of something else; the first difference is named.
+        """
+        if not self.record.is_file():
+            return
+        before = flat(json.loads(self.record.read_text(encoding="utf-8")))
+        now = flat(json.loads(json.dumps(self.of)))
+        for key in sorted(before.keys() | now.keys()):
+            if before.get(key) != now.get(key):
+                raise UserError(
+                    f"{self.record.parent} holds what was made with {key}={before.get(key)}, now it is {now.get(key)}; "
+                    f"{again}"
+                )
+
+
+def digest(path: Path) -> str:
+    """Tells a file's content from another's; empty where there is none, which is told when it is read."""
+    if not path.is_file():
+        return ""
+    # What gzip has packed, since its header holds the time.
+    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+GO_ON = "a larger train.num_epochs goes on, another --exp-dir trains anew"
+"""What can be done about a training that is done."""
+
+
+def done_before(
+    paths: list[Path], force: bool, again: str = "--force makes it again", made: Made | None = None
+) -> bool:
+    """Whether a stage's outputs are all there and need not be made again; says so, and what makes them ``again``.
+
+    Raises:
+        UserError: they are there, but of other settings or inputs than ``made``.
+    """
     if force or not all(path.is_file() for path in paths):
         return False
+    if made:
+        made.require_same(again)
     log(f"done before: {', '.join(map(str, paths))} ({again})")
     return True
+
+
+@contextmanager
+def told_when_stopped() -> Iterator[None]:
+    """Says that a training which a signal stopped has saved everything, and exits as the signal would."""
+    try:
+        yield
+    except Stopped as stop:
+        log(f"stopped by {stop}; everything is saved, run the same command to go on")
+        raise SystemExit(stop.exit_code) from None
 
 
 def make_folder(path: Path) -> None:

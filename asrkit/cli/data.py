@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from asrkit.cli.common import PATH, config_options, done_before, experiment
+from asrkit.cli.common import MADE_OF, PATH, Made, config_options, digest, done_before, experiment
 from asrkit.corpora.prepare import READERS, SPLITS, check_corpus, combine_corpora, cuts_path, describe, prepare_corpus
 from asrkit.data.feature_store import (
     STATISTICS,
@@ -29,6 +29,8 @@ _CORPUS = click.argument("corpus", type=click.Choice(sorted(READERS)))
 _CORPUS_DIR = click.option("--corpus-dir", type=PATH, required=True, help="The corpus' release.")
 _DATA_DIR = click.option("--data-dir", type=PATH, required=True, help="Where prepared data goes.")
 _JOBS = click.option("--num-jobs", default=2, show_default=True, help="Processes that listen to audio.")
+_SHAPING = ("sampling_rate_hz", "num_mel_bins", "speed_factors", "tempo_factors", "store")
+"""Settings that the feature stage's files depend on; the others are applied while training."""
 _FORCE = click.option("--force", is_flag=True, help="Make it again where it is done.")
 
 
@@ -41,9 +43,11 @@ _FORCE = click.option("--force", is_flag=True, help="Make it again where it is d
 @click.option("--skip-bad", is_flag=True, help="Set bad utterances aside in bad.jsonl, with reasons.")
 def prepare(corpus: str, corpus_dir: Path, data_dir: Path, num_jobs: int, force: bool, skip_bad: bool) -> None:
     """Check a corpus and write the CutSets train, dev and test."""
-    if done_before([cuts_path(data_dir, split) for split in SPLITS], force):
+    made = Made(data_dir / MADE_OF, {"corpus": corpus, "corpus_dir": str(corpus_dir.resolve())})
+    if done_before([cuts_path(data_dir, split) for split in SPLITS], force, made=made):
         return
     sizes = prepare_corpus(corpus, corpus_dir, data_dir, skip_bad=skip_bad, num_jobs=num_jobs)
+    made.keep()
     log(f"prepared {corpus}: " + ", ".join(f"{split} {number}" for split, number in sizes.items()))
 
 
@@ -66,9 +70,11 @@ def check(corpus: str, corpus_dir: Path, data_dir: Path, num_jobs: int) -> None:
 @_FORCE
 def combine(sources: tuple[Path, ...], data_dir: Path, force: bool) -> None:
     """Pool prepared corpora (their data folders) into one."""
-    if done_before([cuts_path(data_dir, split) for split in SPLITS], force):
+    made = Made(data_dir / MADE_OF, {f"corpus {n}": _cut_digests(source) for n, source in enumerate(sources, 1)})
+    if done_before([cuts_path(data_dir, split) for split in SPLITS], force, made=made):
         return
     sizes = combine_corpora(sources, data_dir)
+    made.keep()
     log(f"combined {len(sources)} corpora: " + ", ".join(f"{split} {number}" for split, number in sizes.items()))
 
 
@@ -80,21 +86,26 @@ def features(data_dir: Path, force: bool, config_path: Path | None, overrides: t
     """Make speed replicas, feature statistics and, with features.store, the features themselves."""
     settings = experiment(config_path, overrides).features
     outputs = [features_path(data_dir, split) for split in SPLITS] + [data_dir / "features" / STATISTICS]
-    if done_before(outputs, force):
+    shaping = {name: getattr(settings, name) for name in _SHAPING}
+    by_side = settings.normalization == "side"
+    made_of = {"features": shaping, "statistics by side": by_side, "cuts": _cut_digests(data_dir)}
+    made = Made(data_dir / "features" / MADE_OF, made_of)
+    if done_before(outputs, force, made=made):
         return
     pipeline = FeaturePipeline(settings.sampling_rate_hz, settings.num_mel_bins, normalization="none")
     statistics: dict[str, MeanStd] = {}
     for split in SPLITS:
         cuts = read_cuts(cuts_path(data_dir, split))
-        found = compute_statistics(cuts, pipeline, settings.normalization == "side")
+        found = compute_statistics(cuts, pipeline, by_side)
         statistics |= {name: item for name, item in found.items() if name != GLOBAL or split == "train"}
-        made = make_features(
+        written = make_features(
             cuts, split, data_dir, sampling_rate_hz=settings.sampling_rate_hz, num_mel_bins=settings.num_mel_bins,
             speed_factors=settings.speed_factors, tempo_factors=settings.tempo_factors, store=settings.store,
         )  # fmt: skip
-        hours = sum(cut.duration for cut in made) / 3600
-        log(f"features of {split}: {len(made)} utterances, {hours:.2f} h{', stored' if settings.store else ''}")
+        hours = sum(cut.duration for cut in written) / 3600
+        log(f"features of {split}: {len(written)} utterances, {hours:.2f} h{', stored' if settings.store else ''}")
     save_statistics(data_dir, statistics)
+    made.keep()
 
 
 @click.command()
@@ -103,10 +114,19 @@ def features(data_dir: Path, force: bool, config_path: Path | None, overrides: t
 @config_options
 def tokenizer(data_dir: Path, force: bool, config_path: Path | None, overrides: tuple[str, ...]) -> None:
     """Make the tokenizer from the training transcripts."""
-    settings = experiment(config_path, overrides).tokenizer
-    if done_before([tokenizer_path(data_dir)], force):
+    settings, path = experiment(config_path, overrides).tokenizer, tokenizer_path(data_dir)
+    made_of: dict[str, object] = {"tokenizer.type": settings.type, "cuts": digest(cuts_path(data_dir, "train"))}
+    if settings.type != "char":
+        made_of["tokenizer.vocab_size"] = settings.vocab_size
+    made = Made(path.with_suffix(f".{MADE_OF}"), made_of)
+    if done_before([path], force, made=made):
         return
     texts = [transcript(cut) for cut in read_cuts(cuts_path(data_dir, "train"))]
-    made = train_tokenizer(texts, settings.type, settings.vocab_size)
-    write_json(tokenizer_path(data_dir), made.to_dict())
-    log(f"tokenizer: {made.vocab_size} symbols ({settings.type}) from {len(texts)} transcripts")
+    trained = train_tokenizer(texts, settings.type, settings.vocab_size)
+    write_json(path, trained.to_dict())
+    made.keep()
+    log(f"tokenizer: {trained.vocab_size} symbols ({settings.type}) from {len(texts)} transcripts")
+
+
+def _cut_digests(data_dir: Path) -> dict[str, str]:
+    return {split: digest(cuts_path(data_dir, split)) for split in SPLITS}

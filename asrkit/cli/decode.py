@@ -6,11 +6,12 @@ import json
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import click
 from lhotse.cut import Cut
 
-from asrkit.cli.common import PATH, config_options, done_before, make_folder
+from asrkit.cli.common import MADE_OF, PATH, Made, config_options, digest, done_before, make_folder
 from asrkit.cli.searches import build_search, require_weights
 from asrkit.cli.tune_fusion import tune_fusion
 from asrkit.config import DecodeConfig, FusionConfig
@@ -65,12 +66,14 @@ def decode(
     overrides: tuple[str, ...],
 ) -> None:
     """Decode a split; only the decode.* settings of the configuration are used, all else is in the model."""
-    if done_before([out_dir / name for name in (*DECODED, SETTINGS)], force):
-        return
     settings = load_config(config_path, overrides).decode
     if fusion_of:
         settings = replace(settings, fusion=read_fusion(fusion_of, settings.fusion))
-    elif not tune:
+    made_of = _decoding(model_path, features_path(data_dir, split), settings) | {"--tune-fusion": tune}
+    made = Made(out_dir / MADE_OF, made_of)
+    if done_before([out_dir / name for name in (*DECODED, SETTINGS)], force, made=made):
+        return
+    if not tune:
         require_weights(settings.fusion)
     bundle = load_model(model_path)
     if tune and settings.method != "beam":
@@ -88,6 +91,7 @@ def decode(
     audio_s = sum(cut.duration for cut, _ in decoded)
     write_json(out_dir / SETTINGS, {"model": str(model_path), "settings": asdict(settings),
                                          "seconds": round(seconds, 2), "audio_s": round(audio_s, 2)})  # fmt: skip
+    made.keep()
     log(f"decoded {split}: {len(decoded)} utterances, {settings.method}, real-time factor {seconds / audio_s:.4f}")
 
 
@@ -108,9 +112,11 @@ def nbest(
     overrides: tuple[str, ...],
 ) -> None:
     """Keep decode.nbest hypotheses of each utterance, for label smoothing; print their oracle WER."""
-    if done_before([output], force):
-        return
     settings = load_config(config_path, overrides).decode
+    made_of = _decoding(model_path, features_path(data_dir, split), settings)
+    made = Made(output.with_name(f"{output.name.split('.')[0]}.{MADE_OF}"), made_of)
+    if done_before([output], force, made=made):
+        return
     if settings.method == "greedy":
         raise UserError("greedy search has one hypothesis; set decode.method=beam")
     if settings.beam < settings.nbest:
@@ -123,6 +129,7 @@ def nbest(
     decoded, _ = decode_split(bundle, data_dir, split, settings)
     texts = [(transcript(cut), [bundle.tokenizer.decode(h.tokens) for h in found]) for cut, found in decoded]
     write_lists(output, decoded, bundle.tokenizer)
+    made.keep()
     first = word_error_rate((reference, found[0] if found else "") for reference, found in texts)
     best = word_error_rate((reference, oracle(reference, found)) for reference, found in texts)
     number = sum(len(found) for _, found in texts) / len(texts)
@@ -138,7 +145,9 @@ def nbest(
 @click.option("--force", is_flag=True, help="Rescore again where it is done.")
 def rescore(decoded: Path, lm_path: Path, weight: float, length_weight: float, out_dir: Path, force: bool) -> None:
     """Reorder n-best lists with a language model."""
-    if done_before([out_dir / name for name in DECODED], force):
+    made_of = {"lists": digest(decoded / DECODED[0]), "--lm": digest(lm_path), "--weight": weight}
+    made = Made(out_dir / MADE_OF, made_of | {"--length-weight": length_weight})
+    if done_before([out_dir / name for name in DECODED], force, made=made):
         return
     lm = load_language_model(lm_path)
     pairs = []
@@ -154,7 +163,15 @@ def rescore(decoded: Path, lm_path: Path, weight: float, length_weight: float, o
         except ValueError as error:
             raise UserError(f"{cut.id}: {error}; train the language model with a larger lm.max_symbols") from error
     write_decoded(out_dir, pairs, lm.tokenizer)
+    made.keep()
     log(f"rescored {len(pairs)} utterances into {out_dir}")
+
+
+def _decoding(model_path: Path, cuts: Path, settings: DecodeConfig) -> dict[str, Any]:
+    """What hypotheses depend on."""
+    fusion = settings.fusion
+    lms = {"target_lm": digest(Path(fusion.target_lm)), "source_lm": digest(Path(fusion.source_lm))}
+    return {"model": digest(model_path), "cuts": digest(cuts), "decode": asdict(settings), "content of": lms}
 
 
 def read_fusion(folder: Path, given: FusionConfig) -> FusionConfig:
@@ -216,11 +233,13 @@ def score(ref: Path, hyp: Path, out_dir: Path | None, force: bool) -> None:
     """Score hypotheses: WER, CER, sentences, speakers, confusions, aligned errors, bootstrap interval."""
     out_dir = out_dir or hyp.parent
     outputs = [out_dir / "score.json", out_dir / "score.txt"]
-    if done_before(outputs, force):
+    made = Made(out_dir / f"score.{MADE_OF}", {"references": digest(ref), "hypotheses": digest(hyp)})
+    if done_before(outputs, force, made=made):
         values = json.loads(outputs[0].read_text(encoding="utf-8"))
     else:
         scored = score_trn(read_trn(ref), read_trn(hyp))
         values = summary(scored)
         write_text(outputs[1], text_report(scored, values))
         write_json(outputs[0], values)
+        made.keep()
     click.echo(f"{out_dir}: {headline(values)}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from asrkit.cli.common import PATH, done_before
+from asrkit.cli.common import MADE_OF, PATH, Made, digest, done_before
 from asrkit.export.model_file import Recognizer, export_model
 from asrkit.export.onnx import DECODER, ENCODER, JOINER, TOKENS, export_onnx
 from asrkit.training.checkpoint import load_model
@@ -21,13 +21,16 @@ from asrkit.training.progress import log
 @click.option("--force", is_flag=True, help="Export again where it is done.")
 def export(model_path: Path, output: Path, onnx: bool, force: bool) -> None:
     """Write one file with weights, feature statistics, tokenizer and configuration, or a folder of ONNX files."""
-    if done_before([output / TOKENS if onnx else output], force):
+    made = Made(output / MADE_OF if onnx else output.with_suffix(f".{MADE_OF}"), {"model": digest(model_path)})
+    if done_before([output / TOKENS if onnx else output], force, made=made):
         return
     if onnx:
         export_onnx(load_model(model_path), output)
+        made.keep()
         log(f"exported {output} for sherpa-onnx: {ENCODER}, {DECODER}, {JOINER}, {TOKENS}")
         return
     size = export_model(model_path, output)
+    made.keep()
     log(f"exported {output} ({size / 1e6:.1f} MB)")
 
 

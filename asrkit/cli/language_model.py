@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from asrkit.cli.common import PATH, config_options, done_before, experiment
-from asrkit.training.language_model import train_language_model
-from asrkit.training.run import load_tokenizer
+from asrkit.cli.common import GO_ON, PATH, config_options, done_before, experiment, told_when_stopped
+from asrkit.training.language_model import require_same_text, train_language_model
+from asrkit.training.run import is_finished, load_tokenizer
 
 
 @click.command("train-lm")
@@ -27,6 +27,10 @@ def train_lm(
 ) -> None:
     """Train a language model on text files or transcripts, or go on where an earlier run stopped."""
     config = experiment(config_path, overrides)
-    if done_before([exp_dir / "best.safetensors"], force=False, again="another --exp-dir trains anew"):
-        return
-    train_language_model(config, load_tokenizer(data_dir), text, dev_text, exp_dir)
+    tokenizer, model = load_tokenizer(data_dir), "best.safetensors"
+    if is_finished(config, exp_dir, model):
+        require_same_text(tokenizer, text, dev_text, exp_dir)
+        if done_before([exp_dir / model], force=False, again=GO_ON):
+            return
+    with told_when_stopped():
+        train_language_model(config, tokenizer, text, dev_text, exp_dir)

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import click
 
-from asrkit.cli.common import PATH, config_options, done_before, experiment
+from asrkit.cli.common import GO_ON, PATH, config_options, done_before, experiment, told_when_stopped
 from asrkit.training.launch import launch
-from asrkit.training.progress import log
-from asrkit.training.run import run_training
-from asrkit.training.trainer import Stopped
+from asrkit.training.run import is_finished, run_training
 
 
 @click.command()
@@ -25,15 +23,13 @@ def train(data_dir: Path, exp_dir: Path, processes: int, config_path: Path | Non
     Several machines: torchrun --nnodes N --nproc-per-node M ... -m asrkit train ... on each of them.
     """
     config = experiment(config_path, overrides)
-    if done_before([exp_dir / "averaged.safetensors"], force=False, again="another --exp-dir trains anew"):
+    model = "averaged.safetensors"
+    if is_finished(config, exp_dir, model) and done_before([exp_dir / model], force=False, again=GO_ON):
         return
     if processes > 1 and "RANK" not in os.environ:
         command = ["train", "--data-dir", str(data_dir), "--exp-dir", str(exp_dir), *overrides]
         if config_path:
             command += ["--config", str(config_path)]
         raise SystemExit(launch(processes, command, exp_dir / "log"))
-    try:
+    with told_when_stopped():
         run_training(config, data_dir, exp_dir)
-    except Stopped as stop:
-        log(f"stopped by {stop}; everything is saved, run the same command to go on")
-        raise SystemExit(stop.exit_code) from None

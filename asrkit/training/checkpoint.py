@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, cast
 
 import torch
@@ -27,6 +28,7 @@ from asrkit.files import atomic_path
 from asrkit.models.transducer import Transducer
 from asrkit.text.tokenizer import Tokenizer, tokenizer_from_dict
 from asrkit.training.build import build_model
+from asrkit.training.progress import log
 
 FORMAT = "1"
 
@@ -218,17 +220,25 @@ class CheckpointFolder:
         self._prune(best_epoch)
 
     def load_latest(self, model: nn.Module) -> dict[str, Any] | None:
-        """Loads the newest checkpoint's weights into ``model`` and returns its state, None where there is none.
+        """Loads the newest readable checkpoint's weights into ``model`` and returns its state, None where none is.
 
         Raises:
-            UserError: the checkpoint is of another architecture.
+            UserError: the checkpoint is of another architecture, or there are some and none can be read.
         """
         names = self.resumable()
-        if not names:
-            return None
-        path = self.weights(names[-1])
-        load_weights(model, read_tensors(path)[1], path)
-        return cast(dict[str, Any], torch.load(self.state(names[-1]), map_location="cpu", weights_only=True))
+        for name in reversed(names):
+            path = self.weights(name)
+            try:
+                tensors = read_tensors(path)[1]
+                state = torch.load(self.state(name), map_location="cpu", weights_only=True)
+            except (UserError, RuntimeError, EOFError, OSError, UnpicklingError) as error:
+                log(f"the checkpoint {name.stem} cannot be read ({str(error).splitlines()[0]}); trying the one before")
+                continue
+            load_weights(model, tensors, path)
+            return cast(dict[str, Any], state)
+        if names:
+            raise UserError(f"no checkpoint in {self.folder} can be read; remove that folder to train anew")
+        return None
 
     def last_epochs(self, number: int) -> list[Path]:
         """Model files of the last ``number`` finished epochs."""

@@ -33,6 +33,7 @@ from asrkit.training.progress import MetricsFile, log, progress_bar
 from asrkit.training.run import remember_config, undone_if_refused
 from asrkit.training.schedules import learning_rate
 from asrkit.training.steps import autocast, begin_step, resolve_autocast
+from asrkit.training.stopping import Stopped, StopSignals
 
 KIND = "language_model"
 
@@ -119,6 +120,7 @@ def train_language_model(
 
     Raises:
         UserError: unreadable text, a folder of another configuration, or a loss that is not finite.
+        Stopped: on Ctrl-C or SIGTERM, with a checkpoint saved.
     """
     if config.train.autocast == "fp16":
         raise UserError(
@@ -126,7 +128,7 @@ def train_language_model(
         )
     with undone_if_refused(exp_dir, ["config.yaml", "text.json"]):
         remember_config(config, exp_dir)
-        _remember_text(tokenizer, {"text": text, "dev_text": dev_text}, exp_dir / "text.json")
+        write_json(exp_dir / "text.json", require_same_text(tokenizer, text, dev_text, exp_dir))
         torch.manual_seed(config.train.seed)
         bundle = LanguageModelBundle(build_language_model(config, tokenizer.vocab_size), config, tokenizer)
         longest = config.lm.max_symbols
@@ -141,22 +143,25 @@ def train_language_model(
         loop.run()
 
 
-def _remember_text(tokenizer: Tokenizer, files: dict[str, Sequence[Path]], path: Path) -> None:
-    """Writes what is trained on into the folder, or compares it with what is there.
+def require_same_text(
+    tokenizer: Tokenizer, text: Sequence[Path], dev_text: Sequence[Path], exp_dir: Path
+) -> dict[str, Any]:
+    """What is trained on, compared with what the folder's training has, if it has any.
 
     Raises:
         UserError: other text or other symbols.
     """
     now: dict[str, Any] = {"symbols": tokenizer.to_dict()}
-    for name, paths in files.items():
+    for name, paths in (("text", text), ("dev_text", dev_text)):
         # The size tells a file that has changed; a missing one is told when it is read.
         now[name] = [[str(p.resolve()), p.stat().st_size if p.is_file() else 0] for p in paths]
+    path = exp_dir / "text.json"
     if path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
         for name in now:
             if before[name] != now[name]:
-                raise UserError(f"{path.parent} holds a training on other {name}; choose another --exp-dir")
-    write_json(path, now)
+                raise UserError(f"{exp_dir} holds a training on other {name}; choose another --exp-dir")
+    return now
 
 
 class _Loop:
@@ -171,6 +176,7 @@ class _Loop:
         self.optimizer = torch.optim.AdamW(self.model.parameters(), weight_decay=settings.weight_decay, fused=True)
         self.checkpoints = CheckpointFolder(exp_dir / "checkpoints", 2, settings.keep_every_epochs, save_language_model)
         self.state = _State()
+        self.signals = StopSignals()
         self.clock = time.monotonic()
 
     def run(self) -> None:
@@ -183,8 +189,9 @@ class _Loop:
         metrics = MetricsFile(self.exp_dir)
         metrics.rewind(self.state.epoch)
         try:
-            while self.state.epoch <= self.settings.num_epochs:
-                self._epoch(metrics)
+            with self.signals:
+                while self.state.epoch <= self.settings.num_epochs:
+                    self._epoch(metrics)
         finally:
             metrics.close()
         best = self.checkpoints.weights(CheckpointName(self.state.best_epoch, True))
@@ -203,9 +210,12 @@ class _Loop:
                 self._update(*self.train.batch(plan[state.step]), lr)
                 state.step, state.updates = state.step + 1, state.updates + 1
                 bar.advance(f"perplexity {math.exp(state.sums['loss'] / state.sums['symbols']):.3f}, lr {lr:.1e}")
-                if state.step % settings.checkpoint_every_steps == 0 and state.step < len(plan):
+                due = state.step % settings.checkpoint_every_steps == 0 and state.step < len(plan)
+                if due or self.signals.number:
                     self._count_time()
                     self._save(CheckpointName(state.epoch, False, state.step))
+                if self.signals.number:
+                    raise Stopped(self.signals.number)
         dev = perplexity(self.model, self.dev, lm.batch_symbols, self.device)
         if dev < state.best_perplexity:
             state.best_perplexity, state.best_epoch = dev, state.epoch

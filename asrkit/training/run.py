@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -18,7 +19,7 @@ from asrkit.files import write_text
 from asrkit.models.transducer import num_parameters
 from asrkit.text.tokenizer import Tokenizer, tokenizer_from_dict
 from asrkit.training.build import build_model, build_pipeline, build_smoothing
-from asrkit.training.checkpoint import ModelBundle
+from asrkit.training.checkpoint import ModelBundle, read_tensors
 from asrkit.training.parallel import process_group
 from asrkit.training.progress import log
 from asrkit.training.trainer import Hooks, Trainer, TrainingData
@@ -56,7 +57,7 @@ def run_training(config: Config, data_dir: Path, exp_dir: Path, hooks: Hooks | N
 
     Raises:
         UserError: missing or bad data, or an experiment folder of another configuration.
-        asrkit.training.trainer.Stopped: on Ctrl-C or SIGTERM, with a checkpoint saved.
+        asrkit.training.stopping.Stopped: on Ctrl-C or SIGTERM, with a checkpoint saved.
     """
     with (
         process_group(config.train.device) as process,
@@ -119,21 +120,38 @@ def undone_if_refused(exp_dir: Path, names: Sequence[str]) -> Iterator[None]:
 
 
 def remember_config(config: Config, exp_dir: Path) -> None:
-    """Writes the merged configuration into the folder, or compares it with the one that is there.
+    """Writes the merged configuration into the folder, or compares it with that of a training with a checkpoint.
 
     Raises:
-        UserError: the folder holds a training with other settings that has come to a checkpoint.
+        UserError: the training has other settings; the first is named.
     """
     path = exp_dir / "config.yaml"
     if path.is_file() and any((exp_dir / "checkpoints").glob("epoch-*")):
-        before = flat(yaml.safe_load(path.read_text(encoding="utf-8")))
-        now = flat(config_to_dict(config))
-        for key in sorted(before.keys() | now.keys()):
-            if key.startswith("decode.") or key in CHANGEABLE:
-                continue
-            if before.get(key) != now.get(key):
-                raise UserError(
-                    f"{exp_dir} holds a training with {key}={before.get(key)}, now it is {now.get(key)}; "
-                    "choose another --exp-dir or remove that folder"
-                )
+        _require_same(yaml.safe_load(path.read_text(encoding="utf-8")), config, exp_dir)
     write_text(path, config_to_yaml(config))
+
+
+def is_finished(config: Config, exp_dir: Path, name: str) -> bool:
+    """Whether a folder's training has left its model ``name``, with as many epochs as now, or nothing to go on from.
+
+    Raises:
+        UserError: it has, with other settings; the first is named.
+    """
+    if not (exp_dir / name).is_file():
+        return False
+    before = json.loads(read_tensors(exp_dir / name)[0]["config"])
+    _require_same(before, config, exp_dir)
+    can_go_on = any((exp_dir / "checkpoints").glob("epoch-*.state.pt"))
+    return not can_go_on or config.train.num_epochs <= before["train"]["num_epochs"]
+
+
+def _require_same(before: dict[str, Any], config: Config, exp_dir: Path) -> None:
+    was, now = flat(before), flat(config_to_dict(config))
+    for key in sorted(was.keys() | now.keys()):
+        if key.startswith("decode.") or key in CHANGEABLE:
+            continue
+        if was.get(key) != now.get(key):
+            raise UserError(
+                f"{exp_dir} holds a training with {key}={was.get(key)}, now it is {now.get(key)}; "
+                "choose another --exp-dir or remove that folder"
+            )

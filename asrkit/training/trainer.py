@@ -10,10 +10,9 @@ import contextlib
 import gc
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 import torch
 from lhotse.cut import Cut
@@ -35,14 +34,7 @@ from asrkit.training.parallel import Process
 from asrkit.training.progress import MetricsFile, log, progress_bar
 from asrkit.training.schedules import learning_rate
 from asrkit.training.steps import autocast, begin_step, resolve_autocast
-
-
-class Stopped(Exception):
-    """A signal asked for the end; everything is saved."""
-
-    def __init__(self, signal_number: int) -> None:
-        super().__init__(signal.Signals(signal_number).name)
-        self.exit_code = 128 + signal_number
+from asrkit.training.stopping import Stopped, StopSignals
 
 
 @dataclass(frozen=True)
@@ -120,7 +112,7 @@ class Trainer:
             )
             for cut in data.train
         }
-        self.signal_number = 0
+        self.signals = StopSignals()
 
     def run(self) -> None:
         """Trains to the last epoch, or to the early stop, and writes ``averaged.safetensors``.
@@ -135,7 +127,7 @@ class Trainer:
         if self.metrics:
             self.metrics.rewind(self.state.epoch)
         try:
-            with self._catch_signals():
+            with self.signals:
                 while self.state.epoch <= self.config.train.num_epochs and not self._early_stop():
                     self._run_epoch()
         finally:
@@ -355,24 +347,12 @@ class Trainer:
         patience = self.config.train.early_stop_epochs
         return bool(patience) and self.state.measurements_since_best >= patience
 
-    @contextlib.contextmanager
-    def _catch_signals(self) -> Iterator[None]:
-        def note(number: int, frame: FrameType | None) -> None:
-            self.signal_number = number
-
-        before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
     def _stop_if_asked(self, saved: bool = False) -> None:
-        if not self.process.any(bool(self.signal_number)):
+        if not self.process.any(bool(self.signals.number)):
             return
         if not saved:
             self._save(CheckpointName(self.state.epoch, False, self.state.step))
-        raise Stopped(self.signal_number or signal.SIGTERM)
+        raise Stopped(self.signals.number or signal.SIGTERM)
 
     def _count(self, batch: Batch, losses: Losses) -> None:
         self._add("loss", losses.total.item())

@@ -98,6 +98,25 @@ def test_averaging_is_the_mean(tmp_path: Path) -> None:
         assert torch.allclose(tensor, expected, atol=1e-7)
 
 
+def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, bundles = CheckpointFolder(tmp_path, 2, 0), [tiny_bundle(seed) for seed in range(2)]
+    for epoch, bundle in enumerate(bundles, 1):
+        folder.save(CheckpointName(epoch, True), bundle, {"loop": epoch}, best_epoch=1)
+    first, second = (folder.state(CheckpointName(epoch, True)) for epoch in (1, 2))
+    model = tiny_bundle(2).model
+    assert folder.load_latest(model) == {"loop": 2}
+    second.write_bytes(second.read_bytes()[:100])
+    assert folder.load_latest(model) == {"loop": 1}
+    assert "epoch-0002 cannot be read" in capsys.readouterr().err
+    expected = bundles[0].model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
+    weights = folder.weights(CheckpointName(1, True))
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"no checkpoint in .* can be read"):
+        folder.load_latest(model)
+    assert first.is_file() and second.is_file()
+
+
 def test_what_is_kept(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path, keep_last=3, keep_every_epochs=4)
     bundle = tiny_bundle()

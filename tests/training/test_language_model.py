@@ -3,6 +3,8 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from asrkit.text.tokenizer import CharTokenizer
 from asrkit.training.checkpoint import load_model
 from asrkit.training.language_model import load_language_model, perplexity, train_language_model
 from asrkit.training.progress import read_metrics
+from asrkit.training.stopping import Stopped
 
 TOKENIZER = CharTokenizer(("<blank>", "▁", "A", "B", "C"))
 LINES = ["AB AB", "ABAB AB", "AB", "AB AB AB"] * 40
@@ -82,6 +85,29 @@ def test_training_learns_and_a_killed_one_repeats_it(
     train_language_model(config, TOKENIZER, [text], [text], tmp_path / "cut")
     resumed = load_language_model(tmp_path / "cut" / "best.safetensors").model.state_dict()
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in bundle.model.state_dict().items())
+
+
+def test_a_signal_saves_the_updates_that_are_done(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from asrkit.training import language_model as module
+
+    config = config_from_dict(SETTINGS, "tests")
+    train_language_model(config, TOKENIZER, [text], [text], tmp_path / "whole")
+    update, done = module._Loop._update, []
+
+    def interrupted(loop: module._Loop, *args: Any) -> None:
+        update(loop, *args)
+        done.append(loop.state.step)
+        if len(done) == 2:  # before the first checkpoint is due
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(module._Loop, "_update", interrupted)
+    with pytest.raises(Stopped, match="SIGINT"):
+        train_language_model(config, TOKENIZER, [text], [text], tmp_path / "cut")
+    assert len(done) == 2
+    train_language_model(config, TOKENIZER, [text], [text], tmp_path / "cut")
+    whole, resumed = (load_language_model(tmp_path / name / "best.safetensors") for name in ("whole", "cut"))
+    expected = whole.model.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in resumed.model.state_dict().items())
 
 
 def test_kinds_of_models_are_told_apart(text: Path, tmp_path: Path) -> None:
