@@ -45,7 +45,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "num_buckets": (1, INF), "accumulation_steps": (1, INF), "average_epochs": (1, INF),
     "num_workers": (0, INF), "every_steps": (1, INF), "wer_every_epochs": (1, INF), "num_heads": (1, INF),
     "d_model": (1, INF), "channels": (1, INF), "hidden_dim": (1, INF), "cells": (1, INF), "num_mel_bins": (4, INF),
-    "lr": (0, INF), "weight_decay": (0, INF),
+    "lr": (0, INF), "weight_decay": (0, INF), "factors": (0.1, 10),
 }  # fmt: skip
 """Least and greatest value of the settings whose key, with ``_`` between its parts, ends so."""
 
@@ -124,13 +124,17 @@ def config_from_dict(values: dict[str, Any], where: str) -> Config:
     settings = flat(config_to_dict(config))
     check_choices(settings, CHOICES, where)
     for key, value in settings.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            continue
-        for ending, (least, greatest) in RANGES.items():
-            if f"_{key.replace('.', '_')}".endswith(f"_{ending}") and not least <= value <= greatest:
-                span = f"{least:g} or more" if greatest == INF else f"between {least:g} and {greatest:g}"
-                raise UserError(f"{where}: {key} is {value:g}; it must be {span}")
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, int | float) and not isinstance(item, bool):
+                _check_range(key, item, where)
     return config
+
+
+def _check_range(key: str, value: float, where: str) -> None:
+    for ending, (least, greatest) in RANGES.items():
+        if f"_{key.replace('.', '_')}".endswith(f"_{ending}") and not least <= value <= greatest:
+            span = f"{least:g} or more" if greatest == INF else f"between {least:g} and {greatest:g}"
+            raise UserError(f"{where}: {key} is {value:g}; it must be {span}")
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
@@ -150,6 +154,8 @@ def _read_with_includes(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, An
         values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except OSError as error:
         raise UserError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         place = f" line {line + 1}" if line is not None else ""

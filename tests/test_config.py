@@ -38,6 +38,7 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
         ("decode.beam=0", "must be 1 or more"),
         ("decode.score_margin=-1", "must be 0 or more"),
         ("train.batch_seconds=0", "must be 0.01 or more"),
+        ("features.speed_factors=[1.0,0]", "speed_factors is 0; it must be between 0.1 and 10"),
         ("model.predictor.num_layers=0", "must be 1 or more"),
     ],
 )
@@ -51,9 +52,11 @@ def test_files_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("train:\n  seed: [1\n")
     (tmp_path / "lost.yaml").write_text("include: [nowhere.yaml]\n")
     (tmp_path / "loop.yaml").write_text("include: [loop.yaml]\n")
+    (tmp_path / "latin.yaml").write_bytes("# Gr\u00f6\u00dfe".encode("latin-1"))
     for name, message in [
         ("broken.yaml", "line 3: not valid YAML"), ("lost.yaml", "'nowhere.yaml' is neither at"),
-        ("loop.yaml", "includes itself"), ("none.yaml", "cannot read the configuration"),
+        ("loop.yaml", "includes itself"), ("latin.yaml", "latin.yaml is not UTF-8 text"),
+        ("none.yaml", "cannot read the configuration"),
     ]:  # fmt: skip
         with pytest.raises(UserError, match=message) as caught:
             load_config(tmp_path / name)

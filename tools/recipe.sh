@@ -53,6 +53,7 @@ while [ $# -gt 0 ]; do
     --config) config=$2; shift 2 ;;
     --processes) processes=$2; shift 2 ;;
     --nbest-model) nbest_model=$2; shift 2 ;;
+    decode.method=*) echo "$0: stage 4 decodes with greedy and with beam search; asrkit decode takes $1" >&2; exit 2 ;;
     *=*) overrides+=("$1"); shift ;;
     *) echo "$0: unknown option '$1'" >&2; usage >&2; exit 2 ;;
   esac

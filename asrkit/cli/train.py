@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from asrkit.cli.common import GO_ON, PATH, config_options, done_before, experiment, told_when_stopped
+from asrkit.cli.common import GO_ON, PATH, config_options, done_before, experiment, make_folder, told_when_stopped
 from asrkit.training.launch import launch
 from asrkit.training.run import is_finished, run_training
 
@@ -30,6 +30,7 @@ def train(data_dir: Path, exp_dir: Path, processes: int, config_path: Path | Non
         command = ["train", "--data-dir", str(data_dir), "--exp-dir", str(exp_dir), *overrides]
         if config_path:
             command += ["--config", str(config_path)]
+        make_folder(exp_dir / "log")
         raise SystemExit(launch(processes, command, exp_dir / "log"))
     with told_when_stopped():
         run_training(config, data_dir, exp_dir)

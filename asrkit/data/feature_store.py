@@ -86,6 +86,8 @@ def make_features(
         cuts = _stored(cuts, extractor, folder)
     with atomic_path(features_path(data_dir, split)) as temporary:
         cuts.to_file(temporary)
+    if store:
+        _remove_others(cuts, folder)
     return cuts
 
 
@@ -108,6 +110,14 @@ def _stored(cuts: CutSet, extractor: KaldiFbank, folder: Path) -> CutSet:
             "10 ms a whole number of samples? features.store=false computes them while training"
         ) from failure
     return stored
+
+
+def _remove_others(cuts: CutSet, folder: Path) -> None:
+    """Removes the arrays of an earlier making that ``cuts`` does not use."""
+    used = {Path(cut.features.storage_path, cut.features.storage_key) for cut in cuts}
+    for path in folder.rglob("*.npy"):  # names are random: none is overwritten
+        if path not in used:
+            path.unlink()
 
 
 def speed_replicas(cuts: CutSet, factors: list[float]) -> list[Cut]:

@@ -93,7 +93,11 @@ def perplexity(model: LanguageModel, text: TextLines, batch_symbols: int, device
         tokens, lens = (part.to(device) for part in text.batch(lines))
         total -= line_log_probs(model, tokens, lens, with_end=True).sum().item()
         number += int(lens.sum()) + len(lines)
-    return math.exp(total / number)
+    return _exp(total / number)
+
+
+def _exp(mean_loss: float) -> float:
+    return math.exp(mean_loss) if mean_loss < 700 else math.inf  # where exp would overflow
 
 
 @dataclass
@@ -209,7 +213,7 @@ class _Loop:
                 lr = learning_rate(settings.schedule, state.epoch, state.step / len(plan), settings.num_epochs)
                 self._update(*self.train.batch(plan[state.step]), lr)
                 state.step, state.updates = state.step + 1, state.updates + 1
-                bar.advance(f"perplexity {math.exp(state.sums['loss'] / state.sums['symbols']):.3f}, lr {lr:.1e}")
+                bar.advance(f"perplexity {_exp(state.sums['loss'] / state.sums['symbols']):.3f}, lr {lr:.1e}")
                 due = state.step % settings.checkpoint_every_steps == 0 and state.step < len(plan)
                 if due or self.signals.number:
                     self._count_time()
@@ -219,7 +223,7 @@ class _Loop:
         dev = perplexity(self.model, self.dev, lm.batch_symbols, self.device)
         if dev < state.best_perplexity:
             state.best_perplexity, state.best_epoch = dev, state.epoch
-        train = math.exp(state.sums["loss"] / state.sums["symbols"])
+        train = _exp(state.sums["loss"] / state.sums["symbols"])
         self._count_time()
         seconds = state.sums["seconds"]
         metrics.epoch({"epoch": state.epoch, "updates": len(plan), "train_perplexity": train, "dev_perplexity": dev,

@@ -26,7 +26,7 @@ def launch(processes: int, command: Sequence[str], log_dir: Path) -> int:
     Args:
         processes: how many.
         command: the subcommand and its arguments.
-        log_dir: for the logs of all but the first.
+        log_dir: a folder for the logs of all but the first.
 
     Returns:
         The exit code of the process that failed first, or 0.
@@ -36,7 +36,6 @@ def launch(processes: int, command: Sequence[str], log_dir: Path) -> int:
         port = probe.getsockname()[1]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
     threads = str(max(1, (os.cpu_count() or 1) // processes))
-    log_dir.mkdir(parents=True, exist_ok=True)
     children: list[subprocess.Popen[bytes]] = []
     with contextlib.ExitStack() as logs:
         for rank in range(processes):

@@ -73,6 +73,15 @@ def test_storing_names_what_cannot_be_read(tmp_path: Path, an4_cuts: CutSet) -> 
     assert not (tmp_path / "two" / "features" / "dev.jsonl.gz").exists()
 
 
+def test_features_made_again_take_the_place_of_the_earlier_ones(tmp_path: Path, an4_cuts: CutSet) -> None:
+    two = an4_cuts.subset(first=2).to_eager()
+    for factors, number in (([1.0, 1.1], 4), ([1.0], 2)):
+        made = make_features(two, "train", tmp_path, sampling_rate_hz=16000, num_mel_bins=16, speed_factors=factors,
+                             store=True)  # fmt: skip
+        assert len(list((tmp_path / "features").rglob("*.npy"))) == len(made) == number
+    assert all(cut.load_features().shape == (cut.num_frames, 16) for cut in made)
+
+
 def _cut_of(spoken: Cut, path: Path) -> Cut:
     with audio_backend(LibsndfileBackend()):
         cut = Recording.from_file(path, recording_id=path.stem).to_cut()
