@@ -177,6 +177,11 @@ class CheckpointName:
         return f"epoch-{self.epoch:04d}" + ("" if self.at_end else f"-step-{self.step:06d}")
 
 
+def holds_training(exp_dir: Path) -> bool:
+    """Whether a training has saved a checkpoint or a model in ``exp_dir``."""
+    return any((exp_dir / "checkpoints").glob("epoch-*")) or any(exp_dir.glob("*.safetensors"))
+
+
 class CheckpointFolder:
     """The checkpoints of one run: the last two with training state, and the weights worth keeping."""
 

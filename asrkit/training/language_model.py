@@ -27,10 +27,17 @@ from asrkit.models.language_model import (
 )
 from asrkit.models.transducer import num_parameters
 from asrkit.text.tokenizer import Tokenizer, tokenizer_from_dict
-from asrkit.training.checkpoint import CheckpointFolder, CheckpointName, load_weights, read_tensors, write_model_file
+from asrkit.training.checkpoint import (
+    CheckpointFolder,
+    CheckpointName,
+    holds_training,
+    load_weights,
+    read_tensors,
+    write_model_file,
+)
 from asrkit.training.parallel import choose_device
 from asrkit.training.progress import MetricsFile, log, progress_bar
-from asrkit.training.run import remember_config, undone_if_refused
+from asrkit.training.run import remember_config
 from asrkit.training.schedules import learning_rate
 from asrkit.training.steps import autocast, begin_step, resolve_autocast
 from asrkit.training.stopping import Stopped, StopSignals
@@ -130,21 +137,20 @@ def train_language_model(
         raise UserError(
             "language models train without loss scaling; set train.autocast=auto, bf16 or none in place of fp16"
         )
-    with undone_if_refused(exp_dir, ["config.yaml", "text.json"]):
-        remember_config(config, exp_dir)
-        write_json(exp_dir / "text.json", require_same_text(tokenizer, text, dev_text, exp_dir))
-        torch.manual_seed(config.train.seed)
-        bundle = LanguageModelBundle(build_language_model(config, tokenizer.vocab_size), config, tokenizer)
-        longest = config.lm.max_symbols
-        train, left_out = encode_text(text, tokenizer, exp_dir / "text" / "train", longest)
-        dev, dev_left_out = encode_text(dev_text, tokenizer, exp_dir / "text" / "dev", longest)
-        loop = _Loop(bundle, train, dev, exp_dir)
-        log(
-            f"{num_parameters(bundle.model):,} parameters, {tokenizer.vocab_size} symbols, autocast {loop.autocast}; "
-            f"train {len(train)} lines with {len(train.tokens):,} symbols ({left_out} lines left out), "
-            f"dev {len(dev)} lines ({dev_left_out} left out)"
-        )
-        loop.run()
+    remember_config(config, exp_dir)
+    write_json(exp_dir / "text.json", require_same_text(tokenizer, text, dev_text, exp_dir))
+    torch.manual_seed(config.train.seed)
+    bundle = LanguageModelBundle(build_language_model(config, tokenizer.vocab_size), config, tokenizer)
+    longest = config.lm.max_symbols
+    train, left_out = encode_text(text, tokenizer, exp_dir / "text" / "train", longest)
+    dev, dev_left_out = encode_text(dev_text, tokenizer, exp_dir / "text" / "dev", longest)
+    loop = _Loop(bundle, train, dev, exp_dir)
+    log(
+        f"{num_parameters(bundle.model):,} parameters, {tokenizer.vocab_size} symbols, autocast {loop.autocast}; "
+        f"train {len(train)} lines with {len(train.tokens):,} symbols ({left_out} lines left out), "
+        f"dev {len(dev)} lines ({dev_left_out} left out)"
+    )
+    loop.run()
 
 
 def require_same_text(
@@ -160,7 +166,7 @@ def require_same_text(
         # The size tells a file that has changed; a missing one is told when it is read.
         now[name] = [[str(p.resolve()), p.stat().st_size if p.is_file() else 0] for p in paths]
     path = exp_dir / "text.json"
-    if path.is_file():
+    if path.is_file() and holds_training(exp_dir):
         before = json.loads(path.read_text(encoding="utf-8"))
         for name in now:
             if before[name] != now[name]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from asrkit.files import write_text
 from asrkit.models.transducer import num_parameters
 from asrkit.text.tokenizer import Tokenizer, tokenizer_from_dict
 from asrkit.training.build import build_model, build_pipeline, build_smoothing
-from asrkit.training.checkpoint import ModelBundle, read_tensors
+from asrkit.training.checkpoint import ModelBundle, holds_training, read_tensors
 from asrkit.training.parallel import process_group
 from asrkit.training.progress import log
 from asrkit.training.trainer import Hooks, Trainer, TrainingData
@@ -59,10 +57,7 @@ def run_training(config: Config, data_dir: Path, exp_dir: Path, hooks: Hooks | N
         UserError: missing or bad data, or an experiment folder of another configuration.
         asrkit.training.stopping.Stopped: on Ctrl-C or SIGTERM, with a checkpoint saved.
     """
-    with (
-        process_group(config.train.device) as process,
-        undone_if_refused(exp_dir, ["config.yaml"] if process.is_main else []),
-    ):
+    with process_group(config.train.device) as process:
         if process.is_main:
             remember_config(config, exp_dir)
         tokenizer = load_tokenizer(data_dir)
@@ -99,34 +94,16 @@ def run_training(config: Config, data_dir: Path, exp_dir: Path, hooks: Hooks | N
         trainer.run()
 
 
-@contextmanager
-def undone_if_refused(exp_dir: Path, names: Sequence[str]) -> Iterator[None]:
-    """Takes back what a folder noted of a training that an error ends before its first checkpoint.
-
-    So the setting or file that the message asks for can be changed.
-
-    Args:
-        exp_dir: the experiment.
-        names: the notes; those that are there already stay.
-    """
-    new = [exp_dir / name for name in names if not (exp_dir / name).exists()]
-    try:
-        yield
-    except BaseException:
-        if not any((exp_dir / "checkpoints").glob("epoch-*")):
-            for path in new:
-                path.unlink(missing_ok=True)
-        raise
-
-
 def remember_config(config: Config, exp_dir: Path) -> None:
-    """Writes the merged configuration into the folder, or compares it with that of a training with a checkpoint.
+    """Writes the merged configuration into the folder, after comparing it with that of a training that is there.
+
+    One that has saved nothing is none: what an error refused can be changed.
 
     Raises:
         UserError: the training has other settings; the first is named.
     """
     path = exp_dir / "config.yaml"
-    if path.is_file() and any((exp_dir / "checkpoints").glob("epoch-*")):
+    if path.is_file() and holds_training(exp_dir):
         _require_same(yaml.safe_load(path.read_text(encoding="utf-8")), config, exp_dir)
     write_text(path, config_to_yaml(config))
 
