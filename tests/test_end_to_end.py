@@ -105,6 +105,6 @@ def test_a_users_folder_to_wer_in_one_command(folder_corpus: Path, tmp_path: Pat
         assert (path.stat().st_mtime_ns > before) == again, path
     longer = run("--stage", "3", "--stop-stage", "3", "train.num_epochs=2")
     assert "going on at epoch 2" in longer and "averaged the last 2 epochs" in longer
-    assert "holds what was made with model=" in run("train.num_epochs=2", returns=2)
+    assert "holds what was made with digest of model=" in run("train.num_epochs=2", returns=2)
     audio = sorted((folder_corpus / "audio").iterdir())[0]
     assert run_cli("transcribe", tmp_path / "exp" / "model.safetensors", audio).returncode == 0

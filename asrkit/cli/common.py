@@ -49,7 +49,7 @@ class Made:
         write_json(self.record, self.of)
 
     def require_same(self, again: str) -> None:
-        """Compares with what is kept; outputs without a record pass.
+        """Compares with what is kept; outputs without a record, and settings that either lacks, pass.
 
         Raises:
             UserError: the outputs were made of something else; the first difference is named.
@@ -58,11 +58,10 @@ class Made:
             return
         before = flat(json.loads(self.record.read_text(encoding="utf-8")))
         now = flat(json.loads(json.dumps(self.of)))
-        for key in sorted(before.keys() | now.keys()):
-            if before.get(key) != now.get(key):
+        for key in sorted(before.keys() & now.keys()):
+            if before[key] != now[key]:
                 raise UserError(
-                    f"{self.record.parent} holds what was made with {key}={before.get(key)}, now it is {now.get(key)}; "
-                    f"{again}"
+                    f"{self.record.parent} holds what was made with {key}={before[key]}, now it is {now[key]}; {again}"
                 )
 
 

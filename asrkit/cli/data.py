@@ -70,7 +70,9 @@ def check(corpus: str, corpus_dir: Path, data_dir: Path, num_jobs: int) -> None:
 @_FORCE
 def combine(sources: tuple[Path, ...], data_dir: Path, force: bool) -> None:
     """Pool prepared corpora (their data folders) into one."""
-    made = Made(data_dir / MADE_OF, {f"corpus {n}": _cut_digests(source) for n, source in enumerate(sources, 1)})
+    made = Made(
+        data_dir / MADE_OF, {f"digests of corpus {n}": _cut_digests(source) for n, source in enumerate(sources, 1)}
+    )
     if done_before([cuts_path(data_dir, split) for split in SPLITS], force, made=made):
         return
     sizes = combine_corpora(sources, data_dir)
@@ -88,7 +90,7 @@ def features(data_dir: Path, force: bool, config_path: Path | None, overrides: t
     outputs = [features_path(data_dir, split) for split in SPLITS] + [data_dir / "features" / STATISTICS]
     shaping = {name: getattr(settings, name) for name in _SHAPING}
     by_side = settings.normalization == "side"
-    made_of = {"features": shaping, "statistics by side": by_side, "cuts": _cut_digests(data_dir)}
+    made_of = {"features": shaping, "statistics by side": by_side, "digests of cuts": _cut_digests(data_dir)}
     made = Made(data_dir / "features" / MADE_OF, made_of)
     if done_before(outputs, force, made=made):
         return
@@ -115,7 +117,10 @@ def features(data_dir: Path, force: bool, config_path: Path | None, overrides: t
 def tokenizer(data_dir: Path, force: bool, config_path: Path | None, overrides: tuple[str, ...]) -> None:
     """Make the tokenizer from the training transcripts."""
     settings, path = experiment(config_path, overrides).tokenizer, tokenizer_path(data_dir)
-    made_of: dict[str, object] = {"tokenizer.type": settings.type, "cuts": digest(cuts_path(data_dir, "train"))}
+    made_of: dict[str, object] = {
+        "tokenizer.type": settings.type,
+        "digest of train": digest(cuts_path(data_dir, "train")),
+    }
     if settings.type != "char":
         made_of["tokenizer.vocab_size"] = settings.vocab_size
     made = Made(path.with_suffix(f".{MADE_OF}"), made_of)

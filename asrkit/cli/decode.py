@@ -145,7 +145,7 @@ def nbest(
 @click.option("--force", is_flag=True, help="Rescore again where it is done.")
 def rescore(decoded: Path, lm_path: Path, weight: float, length_weight: float, out_dir: Path, force: bool) -> None:
     """Reorder n-best lists with a language model."""
-    made_of = {"lists": digest(decoded / DECODED[0]), "--lm": digest(lm_path), "--weight": weight}
+    made_of = {"digest of lists": digest(decoded / DECODED[0]), "digest of lm": digest(lm_path), "--weight": weight}
     made = Made(out_dir / MADE_OF, made_of | {"--length-weight": length_weight})
     if done_before([out_dir / name for name in DECODED], force, made=made):
         return
@@ -170,8 +170,8 @@ def rescore(decoded: Path, lm_path: Path, weight: float, length_weight: float, o
 def _decoding(model_path: Path, cuts: Path, settings: DecodeConfig) -> dict[str, Any]:
     """What hypotheses depend on."""
     fusion = settings.fusion
-    lms = {"target_lm": digest(Path(fusion.target_lm)), "source_lm": digest(Path(fusion.source_lm))}
-    return {"model": digest(model_path), "cuts": digest(cuts), "decode": asdict(settings), "content of": lms}
+    read = {"model": model_path, "cuts": cuts, "target_lm": fusion.target_lm, "source_lm": fusion.source_lm}
+    return {"decode": asdict(settings)} | {f"digest of {name}": digest(Path(path)) for name, path in read.items()}
 
 
 def read_fusion(folder: Path, given: FusionConfig) -> FusionConfig:
@@ -233,7 +233,7 @@ def score(ref: Path, hyp: Path, out_dir: Path | None, force: bool) -> None:
     """Score hypotheses: WER, CER, sentences, speakers, confusions, aligned errors, bootstrap interval."""
     out_dir = out_dir or hyp.parent
     outputs = [out_dir / "score.json", out_dir / "score.txt"]
-    made = Made(out_dir / f"score.{MADE_OF}", {"references": digest(ref), "hypotheses": digest(hyp)})
+    made = Made(out_dir / f"score.{MADE_OF}", {"digest of ref": digest(ref), "digest of hyp": digest(hyp)})
     if done_before(outputs, force, made=made):
         values = json.loads(outputs[0].read_text(encoding="utf-8"))
     else:

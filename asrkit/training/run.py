@@ -123,12 +123,13 @@ def is_finished(config: Config, exp_dir: Path, name: str) -> bool:
 
 
 def _require_same(before: dict[str, Any], config: Config, exp_dir: Path) -> None:
-    was, now = flat(before), flat(config_to_dict(config))
-    for key in sorted(was.keys() | now.keys()):
+    # A setting that there was not yet had what is its default now.
+    was, now = flat(config_to_dict(Config())) | flat(before), flat(config_to_dict(config))
+    for key in sorted(now):
         if key.startswith("decode.") or key in CHANGEABLE:
             continue
-        if was.get(key) != now.get(key):
+        if was[key] != now[key]:
             raise UserError(
-                f"{exp_dir} holds a training with {key}={was.get(key)}, now it is {now.get(key)}; "
+                f"{exp_dir} holds a training with {key}={was[key]}, now it is {now[key]}; "
                 "choose another --exp-dir or remove that folder"
             )
