@@ -70,9 +70,7 @@ def check(corpus: str, corpus_dir: Path, data_dir: Path, num_jobs: int) -> None:
 @_FORCE
 def combine(sources: tuple[Path, ...], data_dir: Path, force: bool) -> None:
     """Pool prepared corpora (their data folders) into one."""
-    made = Made(
-        data_dir / MADE_OF, {f"digests of corpus {n}": _cut_digests(source) for n, source in enumerate(sources, 1)}
-    )
+    made = Made(data_dir / MADE_OF, {"digests of corpora": [_cut_digests(source) for source in sources]})
     if done_before([cuts_path(data_dir, split) for split in SPLITS], force, made=made):
         return
     sizes = combine_corpora(sources, data_dir)
@@ -117,16 +115,14 @@ def features(data_dir: Path, force: bool, config_path: Path | None, overrides: t
 def tokenizer(data_dir: Path, force: bool, config_path: Path | None, overrides: tuple[str, ...]) -> None:
     """Make the tokenizer from the training transcripts."""
     settings, path = experiment(config_path, overrides).tokenizer, tokenizer_path(data_dir)
-    made_of: dict[str, object] = {
-        "tokenizer.type": settings.type,
-        "digest of train": digest(cuts_path(data_dir, "train")),
-    }
+    cuts = cuts_path(data_dir, "train")
+    made_of: dict[str, object] = {"tokenizer.type": settings.type, "digest of cuts": digest(cuts)}
     if settings.type != "char":
         made_of["tokenizer.vocab_size"] = settings.vocab_size
     made = Made(path.with_suffix(f".{MADE_OF}"), made_of)
     if done_before([path], force, made=made):
         return
-    texts = [transcript(cut) for cut in read_cuts(cuts_path(data_dir, "train"))]
+    texts = [transcript(cut) for cut in read_cuts(cuts)]
     trained = train_tokenizer(texts, settings.type, settings.vocab_size)
     write_json(path, trained.to_dict())
     made.keep()

@@ -169,9 +169,9 @@ def rescore(decoded: Path, lm_path: Path, weight: float, length_weight: float, o
 
 def _decoding(model_path: Path, cuts: Path, settings: DecodeConfig) -> dict[str, Any]:
     """What hypotheses depend on."""
-    fusion = settings.fusion
-    read = {"model": model_path, "cuts": cuts, "target_lm": fusion.target_lm, "source_lm": fusion.source_lm}
-    return {"decode": asdict(settings)} | {f"digest of {name}": digest(Path(path)) for name, path in read.items()}
+    read = {"model": model_path, "cuts": cuts}
+    read |= {"target_lm": Path(settings.fusion.target_lm), "source_lm": Path(settings.fusion.source_lm)}
+    return {"decode": asdict(settings)} | {f"digest of {name}": digest(path) for name, path in read.items()}
 
 
 def read_fusion(folder: Path, given: FusionConfig) -> FusionConfig:
