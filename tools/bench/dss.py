@@ -4,6 +4,7 @@ Usage: .venv/bin/python tools/bench/dss.py [--json] [--repeats N]
 
 ``growth_over_L_log_L`` compares the times of ours with the shortest length's: at most 1 is no faster than L log L.
 ``step_ratio`` is the time of a DSSformer's training step over that of a conformer of equal depth and width.
+Both as ``train.autocast=auto`` trains.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from training import training_step
 
 from asrkit.models.dss import DssKernel, convolve
 from asrkit.training.cpu import restart_with_allocator
+from asrkit.training.steps import resolve_autocast
 
 CHANNELS, STATES = 768, 96
 LENGTHS = (250, 1000, 4000)
@@ -55,7 +57,9 @@ def filter_step(kind: str, length: int) -> Callable[[], float]:
 
 def step_ratio(repeats: int) -> float:
     """Time of a DSSformer's training step over a conformer's, on all cores."""
-    steps = {kind: training_step(80, "bf16", [f"model.encoder.type={kind}"])[0] for kind in ("conformer", "dssformer")}
+    autocast = resolve_autocast(torch.device("cpu"), "auto")
+    kinds = ("conformer", "dssformer")
+    steps = {kind: training_step(80, autocast, [f"model.encoder.type={kind}"])[0] for kind in kinds}
     seconds = alternate(steps, repeats, warm_up=2)
     return round(seconds["dssformer"] / seconds["conformer"], 3)
 
