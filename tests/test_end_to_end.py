@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
 from lhotse import CutSet
 
+from asrkit.cli.main import cli
 from asrkit.config_files import config_from_dict
 from asrkit.data.feature_store import compute_statistics, make_features, read_cuts, save_statistics
 from asrkit.data.loaders import transcript
 from asrkit.decoding.beam_search import BeamOptions
 from asrkit.decoding.decode import decode_cuts
 from asrkit.decoding.search import make_search
+from asrkit.errors import UserError
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.files import write_json
 from asrkit.scoring.wer import word_error_rate
@@ -83,9 +88,9 @@ def test_a_users_folder_to_wer_in_one_command(folder_corpus: Path, tmp_path: Pat
     command = [ROOT / "egs/own_corpus/run.sh", "--corpus-dir", folder_corpus, "--data-dir", tmp_path / "data",
                "--exp-dir", tmp_path / "exp"]  # fmt: skip
 
-    def run(*more: str, returns: int = 0) -> str:
-        done = subprocess.run([*map(str, command), *overrides, *more], capture_output=True, text=True, env=os.environ)
-        assert done.returncode == returns, done.stdout + done.stderr
+    def run(*more: str) -> str:
+        done = subprocess.run([*map(str, command), *more, *overrides], capture_output=True, text=True, env=os.environ)
+        assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 
     first = run()
@@ -94,17 +99,34 @@ def test_a_users_folder_to_wer_in_one_command(folder_corpus: Path, tmp_path: Pat
     second = run()
     assert second.count("done before") >= 12
     assert {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*")) if path.is_file()} == files
-    for setting in ("tokenizer.type=bpe", "features.speed_factors=[1.0]", "train.seed=2", "decode.blank_penalty=0.5"):
-        key, value = setting.split("=")
-        last = run(setting, returns=2).splitlines()[-1]
-        assert f"{key}=" in last and value in last
-    assert {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*")) if path.is_file()} == files
     run("--stage", "4", "--stop-stage", "5")
     for path, before in files.items():
         again = "decode_" in str(path)
         assert (path.stat().st_mtime_ns > before) == again, path
-    longer = run("--stage", "3", "--stop-stage", "3", "train.num_epochs=2")
-    assert "going on at epoch 2" in longer and "averaged the last 2 epochs" in longer
-    assert "holds what was made with digest of model=" in run("train.num_epochs=2", returns=2)
+    settings: list[str | Path] = ["--config", ROOT / "egs/own_corpus/conf/conformer.yaml", *overrides]
+    _what_is_done_is_not_taken_for_something_else(folder_corpus, tmp_path, settings)
     audio = sorted((folder_corpus / "audio").iterdir())[0]
     assert run_cli("transcribe", tmp_path / "exp" / "model.safetensors", audio).returncode == 0
+
+
+def _what_is_done_is_not_taken_for_something_else(corpus: Path, folder: Path, settings: Sequence[str | Path]) -> None:
+    def asrkit(*args: str | Path) -> Result:
+        return CliRunner().invoke(cli, list(map(str, args)))
+
+    data, exp = ("--data-dir", folder / "data"), ("--exp-dir", folder / "exp")
+    decode = ["decode", *data, "--model", folder / "exp" / "averaged.safetensors", "--out-dir",
+              folder / "exp" / "decode_test_greedy", *settings, "decode.method=greedy"]  # fmt: skip
+    elsewhere = shutil.copytree(corpus, folder / "elsewhere")
+    for words, key in (
+        (["prepare", "folder", "--corpus-dir", elsewhere, *data], "corpus_dir"),
+        (["tokenizer", *data, *settings, "tokenizer.type=bpe"], "tokenizer.type"),
+        (["features", *data, *settings, "features.speed_factors=[1.0]"], "features.speed_factors"),
+        (["train", *data, *exp, *settings, "train.seed=2"], "train.seed"),
+        ([*decode, "decode.blank_penalty=0.5"], "decode.blank_penalty"),
+    ):
+        refused = asrkit(*words).exception
+        assert isinstance(refused, UserError) and f"{key}=" in str(refused) and "now it is" in str(refused)
+    assert asrkit(*decode).exit_code == 0
+    longer = asrkit("train", *data, *exp, *settings, "train.num_epochs=2")
+    assert longer.exit_code == 0 and "going on at epoch 2" in longer.output, longer.output
+    assert "digest of model" in str(asrkit(*decode).exception)

@@ -1,4 +1,4 @@
-"""``asrkit decode | nbest | rescore | score``."""
+"""``asrkit decode | nbest | rescore``."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.decoding.nbest import attach_hypotheses, best_text, hypothesis_from_dict
 from asrkit.decoding.nbest import rescore as rescore_nbest
 from asrkit.errors import UserError
-from asrkit.files import atomic_path, write_json, write_text
-from asrkit.scoring.nist import read_trn, write_trn
-from asrkit.scoring.report import headline, score_trn, summary, text_report
+from asrkit.files import atomic_path, write_json
+from asrkit.scoring.nist import write_trn
 from asrkit.scoring.wer import oracle, word_error_rate
 from asrkit.text.tokenizer import Tokenizer
 from asrkit.training.build import build_pipeline
@@ -222,24 +221,3 @@ def write_decoded(out_dir: Path, decoded: list[tuple[Cut, list[Hypothesis]]], to
     speaker = {cut.id: cut.supervisions[0].speaker or cut.id for cut, _ in decoded}
     write_trn(hyp, [(best_text(nbest, tokenizer), speaker[cut.id], cut.id) for cut, nbest in decoded])
     write_trn(ref, [(transcript(cut), speaker[cut.id], cut.id) for cut, _ in decoded])
-
-
-@click.command()
-@click.option("--ref", type=PATH, required=True, help="Reference trn.")
-@click.option("--hyp", type=PATH, required=True, help="Hypothesis trn.")
-@click.option("--out-dir", type=PATH, help="Where score.json and score.txt go; the hypothesis' folder by default.")
-@click.option("--force", is_flag=True, help="Score again where it is done.")
-def score(ref: Path, hyp: Path, out_dir: Path | None, force: bool) -> None:
-    """Score hypotheses: WER, CER, sentences, speakers, confusions, aligned errors, bootstrap interval."""
-    out_dir = out_dir or hyp.parent
-    outputs = [out_dir / "score.json", out_dir / "score.txt"]
-    made = Made(out_dir / f"score.{MADE_OF}", {"digest of ref": digest(ref), "digest of hyp": digest(hyp)})
-    if done_before(outputs, force, made=made):
-        values = json.loads(outputs[0].read_text(encoding="utf-8"))
-    else:
-        scored = score_trn(read_trn(ref), read_trn(hyp))
-        values = summary(scored)
-        write_text(outputs[1], text_report(scored, values))
-        write_json(outputs[0], values)
-        made.keep()
-    click.echo(f"{out_dir}: {headline(values)}")

@@ -4,32 +4,42 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
+from typing import cast
 
 import click
 
 from asrkit import __version__
-from asrkit.cli.data import check, combine, features, prepare, tokenizer
-from asrkit.cli.decode import decode, nbest, rescore, score
-from asrkit.cli.doctor import doctor
-from asrkit.cli.export import export, transcribe
-from asrkit.cli.language_model import train_lm
-from asrkit.cli.report import report
-from asrkit.cli.retrieve import pcas, retrieve
-from asrkit.cli.study import study
-from asrkit.cli.train import train
 from asrkit.errors import UserError
 from asrkit.training.cpu import keep_kernels, restart_with_allocator
 
-cli = click.Group(
+MODULES = {
+    "doctor": "doctor", "prepare": "data", "check": "data", "combine": "data", "features": "data",
+    "tokenizer": "data", "train": "train", "train-lm": "language_model", "decode": "decode", "nbest": "decode",
+    "rescore": "decode", "score": "score", "export": "export", "transcribe": "export", "report": "report",
+    "study": "study", "pcas": "retrieve", "retrieve": "retrieve",
+}  # fmt: skip
+"""Where each subcommand is."""
+
+
+class _Commands(click.Group):
+    """Imports a subcommand when it is asked for: one that restarts does so before torch is there, score needs none."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in MODULES:
+            return None
+        module = import_module(f"asrkit.cli.{MODULES[cmd_name]}")
+        return cast(click.Command, getattr(module, cmd_name.replace("-", "_")))
+
+
+cli = _Commands(
     help="Speech recognition with transducers: one subcommand a stage.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 click.version_option(__version__)(cli)
-for command in (
-    doctor, prepare, check, combine, features, tokenizer, train, train_lm, decode, nbest, rescore, score,
-    export, transcribe, report, study, pcas, retrieve,
-):  # fmt: skip
-    cli.add_command(command)
 
 
 def main() -> None:

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -31,11 +34,27 @@ COMMANDS = [
 
 
 def test_every_command_explains_itself() -> None:
-    assert sorted(cli.commands) == sorted(COMMANDS)
+    context = click.Context(cli)
+    assert cli.list_commands(context) == sorted(COMMANDS)
     for command in COMMANDS:
         result = CliRunner().invoke(cli, [command, "--help"])
         assert result.exit_code == 0 and "Usage:" in result.output
-        assert cli.commands[command].help
+        found = cli.get_command(context, command)
+        assert found is not None and found.name == command and found.help
+
+
+def test_an_unknown_command_is_named() -> None:
+    result = CliRunner().invoke(cli, ["trian"])
+    assert result.exit_code == 2 and "trian" in result.output
+
+
+@pytest.mark.parametrize("command", ["", "score"])
+def test_torch_is_not_imported_in_vain(command: str) -> None:
+    code = (
+        "import sys; from asrkit.cli.main import cli; cli.get_command(None, sys.argv[1]); print('torch' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code, command], capture_output=True, text=True, check=True)
+    assert run.stdout == "False\n"
 
 
 def test_doctor_says_what_is_there() -> None:

@@ -89,7 +89,7 @@ def _cut_of(spoken: Cut, path: Path) -> Cut:
     return cut
 
 
-@pytest.mark.parametrize("content", [b"", b"{", gzip.compress(b"{}")[:-6]])
+@pytest.mark.parametrize("content", [b"", b"{", gzip.compress(b"{}")[:-6]], ids=["empty", "no JSON", "truncated"])
 def test_a_broken_cut_set_is_named(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl.gz"
     path.write_bytes(content)

@@ -1,0 +1,34 @@
+"""``asrkit score``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from asrkit.cli.common import MADE_OF, PATH, Made, digest, done_before
+from asrkit.files import write_json, write_text
+from asrkit.scoring.nist import read_trn
+from asrkit.scoring.report import headline, score_trn, summary, text_report
+
+
+@click.command()
+@click.option("--ref", type=PATH, required=True, help="Reference trn.")
+@click.option("--hyp", type=PATH, required=True, help="Hypothesis trn.")
+@click.option("--out-dir", type=PATH, help="Where score.json and score.txt go; the hypothesis' folder by default.")
+@click.option("--force", is_flag=True, help="Score again where it is done.")
+def score(ref: Path, hyp: Path, out_dir: Path | None, force: bool) -> None:
+    """Score hypotheses: WER, CER, sentences, speakers, confusions, aligned errors, bootstrap interval."""
+    out_dir = out_dir or hyp.parent
+    outputs = [out_dir / "score.json", out_dir / "score.txt"]
+    made = Made(out_dir / f"score.{MADE_OF}", {"digest of ref": digest(ref), "digest of hyp": digest(hyp)})
+    if done_before(outputs, force, made=made):
+        values = json.loads(outputs[0].read_text(encoding="utf-8"))
+    else:
+        scored = score_trn(read_trn(ref), read_trn(hyp))
+        values = summary(scored)
+        write_text(outputs[1], text_report(scored, values))
+        write_json(outputs[0], values)
+        made.keep()
+    click.echo(f"{out_dir}: {headline(values)}")
