@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Sets up the environment, then checks style and types and runs the tests. Arguments go to pytest.
+# Sets up the environment, then checks style and types and runs the tests, a file to a core with one thread each.
+# Arguments go to pytest; -n 0 runs all in one process.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 tools/setup.sh
 .venv/bin/ruff check .
 .venv/bin/mypy
-exec .venv/bin/python -m pytest "$@"
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} exec .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile "$@"
