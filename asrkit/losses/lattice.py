@@ -2,8 +2,8 @@
 
 A node (t, u) has left t frames by blank and emitted u labels. Two arcs leave it: blank to (t + 1, u) and the
 next label to (t, u + 1) (Graves 2012, arXiv 1211.3711, section 2.4). All nodes with the same t + u are computed
-at once, from those one diagonal before: T + U steps of three vectorised operations, for the forward and the
-backward variables of all utterances together.
+at once, from those one diagonal before: T + U steps of three vectorised operations for all utterances together.
+The arcs lie in memory by diagonal, so that each step, and what follows for all nodes, reads them in order.
 """
 
 from __future__ import annotations
@@ -43,21 +43,20 @@ def arc_posteriors(
         frame_lens: (B,), each from 1 to T.
         token_lens: (B,), each from 0 to U.
     """
-    batch, times, width = blank.shape
-    blank, label = _closed(blank, label, frame_lens, token_lens)
-    # The same lattice read from its end: an arc now leaves the node that it entered.
-    backwards = blank[:, :-1].flip(1, 2), label[:, :, :-1].flip(1, 2)
-    nodes = _recursion(_skewed([(blank, label), backwards], times + width, width))
-    alpha, beta = nodes[:, :batch], nodes[:, batch:].flip(0, 2)  # (T + U + 1, B, U + 1)
-    log_likelihood = alpha[-1, :, -1]
-    inside = valid_mask(frame_lens, times)[:, :, None] & valid_mask(token_lens + 1, width)[:, None, :]
-    alpha = _unskew(alpha, times + 1) - log_likelihood[:, None, None]  # (B, T + 1, U + 1)
-    beta = _unskew(beta, times + 1)
-    by_blank = (alpha[:, :-1] + blank[:, :-1]).add_(beta[:, 1:])
-    by_label = alpha[:, :-1].add_(label[:, :-1])
-    by_label[:, :, :-1] += beta[:, :-1, 1:]
-    # NaN stands where nothing is possible.
-    posteriors = [arcs.exp_().masked_fill_(~inside, 0.0).nan_to_num_(nan=0.0) for arcs in (by_blank, by_label)]
+    _, times, width = blank.shape
+    arcs = _skewed(*_closed(blank, label, frame_lens, token_lens))
+    alpha, beta = _recursion(arcs[..., :width]), _backward_recursion(arcs)
+    log_likelihood = alpha[-1, :, -1].clone()
+    alpha -= log_likelihood[:, None]
+    outside = ~(valid_mask(frame_lens, times)[:, :, None] & valid_mask(token_lens + 1, width)[:, None, :])
+    posteriors = []
+    for kind in (0, 1):
+        # In column u: the blank arc that leaves u, and the label arc that leaves u - 1 and enters u.
+        leaves = alpha[:-1, :, 1:] if kind == 0 else alpha[:-1, :, :-1]
+        found = arcs[kind, :-1, :, :width].add_(leaves).add_(beta[1:, :, :width]).exp_()
+        # NaN stands where nothing is possible.
+        posteriors.append(_unskew(found, times, kind).masked_fill(outside, 0.0).nan_to_num_(nan=0.0))
+    posteriors[1][:, :, -1] = 0.0
     return ArcPosteriors(log_likelihood, *posteriors)
 
 
@@ -66,28 +65,95 @@ def log_likelihood(
     blank: torch.Tensor, label: torch.Tensor, frame_lens: torch.Tensor, token_lens: torch.Tensor
 ) -> torch.Tensor:
     """The (B,) log-likelihoods of :func:`arc_posteriors` alone, in half of its time."""
-    _, times, width = blank.shape
-    closed = _closed(blank, label, frame_lens, token_lens)
-    return _recursion(_skewed([closed], times + width, width))[-1, :, -1]
+    arcs = _skewed(*_closed(blank, label, frame_lens, token_lens))
+    return _recursion(arcs[..., :-1])[-1, :, -1]
+
+
+@torch.no_grad()
+def banded_posteriors(
+    blank: torch.Tensor,
+    label: torch.Tensor,
+    first: torch.Tensor,
+    frame_lens: torch.Tensor,
+    token_lens: torch.Tensor,
+) -> ArcPosteriors:
+    """Forward-backward over a band of the lattice: S label positions a frame, (B, T, S) arcs and posteriors.
+
+    Since ``first`` never falls, a diagonal t + u meets the band in at most S nodes, whose u follow each other: each
+    has a slot of its own, u modulo S, in which blank arcs stay and from which label arcs go on to the next.
+
+    Args:
+        blank: (B, T, S) log probabilities of the blank arcs.
+        label: (B, T, S) log probabilities of the label arcs.
+        first: (B, T) the label position u of each frame's first node; never falls.
+        frame_lens: (B,), each from 1 to T.
+        token_lens: (B,).
+    """
+    batch, times, size = blank.shape
+    s = torch.arange(size, device=blank.device)
+    t = torch.arange(times, device=blank.device)[None, :, None]
+    b = torch.arange(batch, device=blank.device)[:, None, None]
+    u, t_end, u_end = first[:, :, None] + s, frame_lens[:, None, None], token_lens[:, None, None]
+    stays = u >= torch.cat([first[:, 1:], first[:, -1:]], 1)[:, :, None]  # in the next frame's part of the band
+    by_blank = (t < t_end) & (u <= u_end) & torch.where(t == t_end - 1, u == u_end, stays)
+    by_label = (t < t_end) & (u < u_end) & (s < size - 1)
+    blank, label = blank.double(), label.double()
+
+    # From the start, a node is on diagonal t + u; from the end of its utterance, on the diagonal that is left, and an
+    # arc leaves the node that it entered.
+    diagonals = int((frame_lens + token_lens).max()) + 1
+    ahead, left = t + u, t_end + u_end - t - u - 1
+    slot, slot_left = u % size, (u_end - u) % size
+    arcs = blank.new_full((2, diagonals, 2 * batch, size), NEG_INF)
+    for kind, (values, exist) in enumerate(((blank, by_blank), (label, by_label))):
+        places = ((ahead, b, (slot + kind) % size), (left, batch + b, slot_left))
+        for place in places:
+            arcs[kind][tuple(part.expand(exist.shape)[exist] for part in place)] = values[exist]
+    nodes = _recursion(arcs, circular=True)[:, :, 1:]
+    ends = torch.arange(batch, device=blank.device)
+    log_likelihood = nodes[frame_lens + token_lens, ends, token_lens % size]
+    left = left.clamp(0, diagonals - 1)
+    reached = nodes[ahead.clamp(max=diagonals - 1), b, slot] - log_likelihood[:, None, None]
+    posteriors = [
+        (reached + values + nodes[left, batch + b, (slot_left - kind) % size])
+        .exp_()
+        .masked_fill_(~exist, 0.0)
+        .nan_to_num_(nan=0.0)
+        for kind, (values, exist) in enumerate(((blank, by_blank), (label, by_label)))
+    ]
+    return ArcPosteriors(log_likelihood, *posteriors)
 
 
 def lattice_loss(
-    blank: torch.Tensor, label: torch.Tensor, frame_lens: torch.Tensor, token_lens: torch.Tensor
+    blank: torch.Tensor,
+    label: torch.Tensor,
+    frame_lens: torch.Tensor,
+    token_lens: torch.Tensor,
+    first: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, ArcPosteriors]:
     """Negative log-likelihoods (B,) as a differentiable function of the arcs' log probabilities.
 
-    The gradient is closed form: minus the posterior of each arc. The posteriors are returned as well.
+    The gradient is closed form: minus the posterior of each arc. The posteriors are returned as well. With ``first``
+    the arcs are those of a band, see :func:`banded_posteriors`, else of the whole lattice.
     """
-    losses, likelihoods, *posteriors = _LatticeLoss.apply(blank, label, frame_lens, token_lens)
+    losses, likelihoods, *posteriors = _LatticeLoss.apply(blank, label, frame_lens, token_lens, first)
     return losses, ArcPosteriors(likelihoods, *posteriors)
 
 
 class _LatticeLoss(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, blank: torch.Tensor, label: torch.Tensor, frame_lens: torch.Tensor, token_lens: torch.Tensor
+        ctx: Any,
+        blank: torch.Tensor,
+        label: torch.Tensor,
+        frame_lens: torch.Tensor,
+        token_lens: torch.Tensor,
+        first: torch.Tensor | None,
     ) -> tuple[torch.Tensor, ...]:
-        found = arc_posteriors(blank, label, frame_lens, token_lens)
+        if first is None:
+            found = arc_posteriors(blank, label, frame_lens, token_lens)
+        else:
+            found = banded_posteriors(blank, label, first, frame_lens, token_lens)
         ctx.save_for_backward(found.blank, found.label)
         ctx.mark_non_differentiable(found.log_likelihood, found.blank, found.label)
         return -found.log_likelihood.to(blank.dtype), found.log_likelihood, found.blank, found.label
@@ -96,7 +162,7 @@ class _LatticeLoss(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: torch.Tensor, *_: torch.Tensor | None) -> tuple[torch.Tensor | None, ...]:
         blank, label = (-grad[:, None, None] * posterior.to(grad.dtype) for posterior in ctx.saved_tensors)
-        return blank, label, None, None
+        return blank, label, None, None, None
 
 
 def _closed(
@@ -119,52 +185,73 @@ def _closed(
     return blank, label
 
 
-def _skewed(lattices: list[tuple[torch.Tensor, torch.Tensor]], diagonals: int, width: int) -> torch.Tensor:
-    """The arcs of several lattices by the diagonal of the node that they leave, ready for the recursion.
+def _skewed(blank: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    """The arcs by the diagonal of the node that they leave.
 
     Args:
-        lattices: pairs of blank and label arcs, each (B, ..., ...) of at most (T + 1, U + 1) nodes.
-        diagonals: D = T + U + 1.
-        width: U + 1.
+        blank: (B, T + 1, U + 1).
+        label: (B, T + 1, U + 1).
 
     Returns:
-        (2, D, lattices · B, U + 1); entry u of a blank arc stays, that of a label arc is the node it enters.
+        (2, D, B, U + 2) for the D = T + U + 1 diagonals; column u has the blank arc of its node and the label arc that
+        enters it.
     """
-    batch = lattices[0][0].shape[0]
-    rows = len(lattices) * batch
-    out = lattices[0][0].new_full((2, diagonals, rows, width), NEG_INF)
-    for n, (blank, label) in enumerate(lattices):
-        for kind, arcs in ((0, blank), (1, label[:, :, : width - 1])):
-            # Node (t, u) is on diagonal t + u: one column further is one diagonal further.
-            start = (kind * diagonals * rows + n * batch) * width + kind
-            out.as_strided(arcs.shape, (width, rows * width, rows * width + 1), start).copy_(arcs)
+    batch, rows, width = blank.shape
+    out = blank.new_full((2, rows + width - 1, batch, width + 1), NEG_INF)
+    for kind, arcs in enumerate((blank, label)):
+        _unskew(out[kind], rows, kind)[:, :, : width - kind].copy_(arcs[:, :, : width - kind])
     return out
 
 
-def _recursion(arcs: torch.Tensor) -> torch.Tensor:
+def _recursion(arcs: torch.Tensor, circular: bool = False) -> torch.Tensor:
     """Log probability of reaching each node from (0, 0).
 
     Args:
-        arcs: (2, D, B, U + 1) from :func:`_skewed`.
+        arcs: (2, D, B, U + 1): each column's blank arc, and the label arc that enters it.
+        circular: the column before the first is the last one.
 
     Returns:
-        (D, B, U + 1).
+        (D, B, U + 2); a node's column is its u + 1, before the first stands what would enter u = 0 by a label.
     """
     diagonals, batch, width = arcs.shape[1:]
-    # A column before the first: what would enter u = 0 by a label.
     nodes = arcs.new_full((diagonals, batch, width + 1), NEG_INF)
     nodes[0, :, 1] = 0.0
     reached, before = nodes[:, :, 1:].unbind(0), nodes[:, :, :-1].unbind(0)
+    around, last = nodes[:, :, 0].unbind(0), nodes[:, :, -1].unbind(0)
     blank, label = arcs[0].unbind(0), arcs[1].unbind(0)
     by_blank, by_label = (torch.empty_like(blank[0]) for _ in range(2))
     for i in range(diagonals - 1):
         torch.add(reached[i], blank[i], out=by_blank)
         torch.add(before[i], label[i], out=by_label)
         torch.logaddexp(by_blank, by_label, out=reached[i + 1])
-    return nodes[:, :, 1:]
+        if circular:
+            around[i + 1].copy_(last[i + 1])
+    return nodes
 
 
-def _unskew(x: torch.Tensor, rows: int) -> torch.Tensor:
-    """(D, B, U + 1) values by diagonal to a view (B, rows, U + 1) by frame: entry (b, t, u) is x[t + u, b, u]."""
+def _backward_recursion(arcs: torch.Tensor) -> torch.Tensor:
+    """Log probability of reaching the end (T, U) from each node.
+
+    Args:
+        arcs: (2, D, B, U + 2) from :func:`_skewed`.
+
+    Returns:
+        (D, B, U + 2); behind the last column stands where a label would lead from u = U.
+    """
+    nodes = torch.full_like(arcs[0], NEG_INF)
+    nodes[-1, :, -2] = 0.0
+    reached, behind = nodes[:, :, :-1].unbind(0), nodes[:, :, 1:].unbind(0)
+    blank, label = arcs[0, :, :, :-1].unbind(0), arcs[1, :, :, 1:].unbind(0)
+    by_blank, by_label = (torch.empty_like(blank[0]) for _ in range(2))
+    for i in range(len(reached) - 2, -1, -1):
+        torch.add(reached[i + 1], blank[i], out=by_blank)
+        torch.add(behind[i + 1], label[i], out=by_label)
+        torch.logaddexp(by_blank, by_label, out=reached[i])
+    return nodes
+
+
+def _unskew(x: torch.Tensor, rows: int, kind: int = 0) -> torch.Tensor:
+    """Values (D, B, ...) by diagonal to a view (B, rows, U + 1) by frame: entry (b, t, u) is x[t + u, b, u + kind]."""
     diagonal, batch, column = x.stride()
-    return x.as_strided((x.shape[1], rows, x.shape[2]), (batch, diagonal, diagonal + column), x.storage_offset())
+    shape = x.shape[1], rows, x.shape[0] - rows + 1
+    return x.as_strided(shape, (batch, diagonal, diagonal + column), x.storage_offset() + kind)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import torch
 
-from asrkit.losses.lattice import NEG_INF, ArcPosteriors, lattice_loss
+from asrkit.losses.lattice import ArcPosteriors, lattice_loss
 
 
 def simple_transducer_loss(
@@ -145,7 +145,5 @@ def pruned_transducer_loss(
     log_probs = torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)
     padded = torch.nn.functional.pad(tokens, (0, 1))  # (B, U + 1)
     labels = padded.gather(1, bounds.flatten(1)).view_as(bounds).unsqueeze(3)  # (B, T', S, 1)
-    nothing = log_probs.new_full((*bounds.shape[:2], padded.shape[1]), NEG_INF)
-    blank = nothing.scatter(2, bounds, log_probs[..., blank_id])
-    label = nothing.scatter(2, bounds, log_probs.gather(3, labels).squeeze(3))
-    return lattice_loss(blank, label, encoder_lens, token_lens)[0]
+    blank, label = log_probs[..., blank_id], log_probs.gather(3, labels).squeeze(3)
+    return lattice_loss(blank, label, encoder_lens, token_lens, bounds[:, :, 0])[0]

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from asrkit.losses.lattice import ArcPosteriors
+from asrkit.losses.lattice import ArcPosteriors, lattice_loss
 from asrkit.losses.pruned_transducer import (
     pruned_transducer_loss,
     pruning_bounds,
@@ -104,6 +104,28 @@ def test_all_labels_kept_is_the_full_loss() -> None:
         losses.sum().backward()
         grads.append([losses.detach(), *(p.grad.clone() for p in joiner.parameters() if p.grad is not None)])
     assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-5) for a, b in zip(*grads, strict=True))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+def test_a_band_is_the_lattice_without_the_rest(size: int) -> None:
+    torch.manual_seed(size)
+    batch, times, labels = 6, 12, 0 if size == 1 else 9
+    frame_lens = torch.tensor([12, 12, 11, 9, 10, 12])
+    token_lens = torch.tensor([labels, labels, labels, 3, 0, 5]).clamp_max(labels)
+    rises = torch.randint(0, size, (batch, times)) * (torch.arange(times) > 0)
+    last_window = (token_lens + 1 - size).clamp_min(0)[:, None]
+    first = rises.cumsum(1).minimum(last_window)
+    bounds = first.unsqueeze(2) + torch.arange(size)
+    arcs = [torch.randn(batch, times, size, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    banded = lattice_loss(arcs[0], arcs[1], frame_lens, token_lens, first)[0]
+    nothing = torch.full((batch, times, max(labels + 1, int(bounds.max()) + 1)), float("-inf"), dtype=torch.float64)
+    whole = [nothing.scatter(2, bounds, kind) for kind in arcs]
+    expected = lattice_loss(whole[0], whole[1], frame_lens, token_lens)[0]
+    assert torch.isfinite(expected).sum() >= 2
+    assert torch.allclose(banded, expected, rtol=1e-12, equal_nan=True)
+    weights = torch.rand(batch, dtype=torch.float64)
+    grads = [torch.autograd.grad((losses * weights).sum(), arcs) for losses in (banded, expected)]
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(*grads, strict=True))
 
 
 def test_the_window_follows_the_path() -> None:
