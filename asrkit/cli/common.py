@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from asrkit.training.stopping import Stopped
 
 PATH = click.Path(path_type=Path)
 MADE_OF = "made_of.json"
+UNFINISHED = "unfinished"
 
 
 def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -42,14 +44,23 @@ class Made:
     record: Path
     """The JSON file."""
     of: dict[str, Any]
-    """Settings, and digests of the files that were read."""
+    """The stage, its settings, and digests of the files that it reads."""
 
     def keep(self) -> None:
         """Writes the record, once the outputs are there."""
         write_json(self.record, self.of)
 
+    def begin_again(self) -> None:
+        """Notes that the outputs are about to be replaced, one by one: a record that was kept no longer holds."""
+        if self.record.is_file():
+            write_json(self.record, {UNFINISHED: True})
+
+    def unfinished(self) -> bool:
+        """Whether outputs were begun again and the record was not kept since."""
+        return self.record.is_file() and UNFINISHED in json.loads(self.record.read_text(encoding="utf-8"))
+
     def require_same(self, again: str) -> None:
-        """Compares with what is kept; outputs without a record, and settings that either lacks, pass.
+        """Compares with what is kept; outputs without a record, settings that either lacks, and lost inputs pass.
 
         Raises:
             UserError: the outputs were made of something else; the first difference is named.
@@ -59,25 +70,26 @@ class Made:
         before = flat(json.loads(self.record.read_text(encoding="utf-8")))
         now = flat(json.loads(json.dumps(self.of)))
         for key in sorted(before.keys() & now.keys()):
-            if before[key] != now[key]:
+            if before[key] != now[key] and now[key] is not None:
                 raise UserError(
                     f"{self.record.parent} holds what was made with {key}={before[key]}, now it is {now[key]}; {again}"
                 )
 
 
-def digest(path: Path) -> str:
-    """Tells a file's content from another's; empty where there is none, which is told when it is read."""
-    if not path.is_file():
-        return ""
+def digest(path: Path) -> str | None:
+    """Tells a file's content from another's; None where none can be read, which the stage says when it reads it."""
     found = hashlib.sha256()
-    # What gzip has packed, since its header holds the time.
-    with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            found.update(block)
+    try:
+        # What gzip has packed, since its header holds the time.
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                found.update(block)
+    except (OSError, EOFError, zlib.error):
+        return None
     return found.hexdigest()[:16]
 
 
-GO_ON = "a larger train.num_epochs goes on, another --exp-dir trains anew"
+GO_ON = "a larger train.num_epochs goes on from the last checkpoint, another --exp-dir trains anew"
 """What can be done about a training that is done."""
 
 
@@ -89,7 +101,9 @@ def done_before(
     Raises:
         UserError: they are there, but of other settings or inputs than ``made``.
     """
-    if force or not all(path.is_file() for path in paths):
+    if made and force:
+        made.begin_again()
+    if force or not all(path.is_file() for path in paths) or (made and made.unfinished()):
         return False
     if made:
         made.require_same(again)

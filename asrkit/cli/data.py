@@ -43,7 +43,7 @@ _FORCE = click.option("--force", is_flag=True, help="Make it again where it is d
 @click.option("--skip-bad", is_flag=True, help="Set bad utterances aside in bad.jsonl, with reasons.")
 def prepare(corpus: str, corpus_dir: Path, data_dir: Path, num_jobs: int, force: bool, skip_bad: bool) -> None:
     """Check a corpus and write the CutSets train, dev and test."""
-    made = Made(data_dir / MADE_OF, {"corpus": corpus, "corpus_dir": str(corpus_dir.resolve())})
+    made = Made(data_dir / MADE_OF, {"stage": "prepare", "corpus": corpus, "corpus_dir": str(corpus_dir.resolve())})
     if done_before([cuts_path(data_dir, split) for split in SPLITS], force, made=made):
         return
     sizes = prepare_corpus(corpus, corpus_dir, data_dir, skip_bad=skip_bad, num_jobs=num_jobs)
@@ -70,7 +70,8 @@ def check(corpus: str, corpus_dir: Path, data_dir: Path, num_jobs: int) -> None:
 @_FORCE
 def combine(sources: tuple[Path, ...], data_dir: Path, force: bool) -> None:
     """Pool prepared corpora (their data folders) into one."""
-    made = Made(data_dir / MADE_OF, {"digests of corpora": [_cut_digests(source) for source in sources]})
+    digests = [_cut_digests(source) for source in sources]
+    made = Made(data_dir / MADE_OF, {"stage": "combine", "digests of corpora": digests})
     if done_before([cuts_path(data_dir, split) for split in SPLITS], force, made=made):
         return
     sizes = combine_corpora(sources, data_dir)
@@ -129,5 +130,5 @@ def tokenizer(data_dir: Path, force: bool, config_path: Path | None, overrides: 
     log(f"tokenizer: {trained.vocab_size} symbols ({settings.type}) from {len(texts)} transcripts")
 
 
-def _cut_digests(data_dir: Path) -> dict[str, str]:
+def _cut_digests(data_dir: Path) -> dict[str, str | None]:
     return {split: digest(cuts_path(data_dir, split)) for split in SPLITS}

@@ -113,7 +113,7 @@ def nbest(
     """Keep decode.nbest hypotheses of each utterance, for label smoothing; print their oracle WER."""
     settings = load_config(config_path, overrides).decode
     made_of = _decoding(model_path, features_path(data_dir, split), settings)
-    made = Made(output.with_name(f"{output.name.split('.')[0]}.{MADE_OF}"), made_of)
+    made = Made(output.with_name(f"{output.name}.{MADE_OF}"), made_of)
     if done_before([output], force, made=made):
         return
     if settings.method == "greedy":
@@ -144,8 +144,14 @@ def nbest(
 @click.option("--force", is_flag=True, help="Rescore again where it is done.")
 def rescore(decoded: Path, lm_path: Path, weight: float, length_weight: float, out_dir: Path, force: bool) -> None:
     """Reorder n-best lists with a language model."""
-    made_of = {"digest of lists": digest(decoded / DECODED[0]), "digest of lm": digest(lm_path), "--weight": weight}
-    made = Made(out_dir / MADE_OF, made_of | {"--length-weight": length_weight})
+    made_of = {
+        "stage": "rescore",
+        "digest of lists": digest(decoded / DECODED[0]),
+        "digest of lm": digest(lm_path),
+        "--weight": weight,
+        "--length-weight": length_weight,
+    }
+    made = Made(out_dir / MADE_OF, made_of)
     if done_before([out_dir / name for name in DECODED], force, made=made):
         return
     lm = load_language_model(lm_path)
@@ -170,7 +176,8 @@ def _decoding(model_path: Path, cuts: Path, settings: DecodeConfig) -> dict[str,
     """What hypotheses depend on."""
     read = {"model": model_path, "cuts": cuts}
     read |= {"target_lm": Path(settings.fusion.target_lm), "source_lm": Path(settings.fusion.source_lm)}
-    return {"decode": asdict(settings)} | {f"digest of {name}": digest(path) for name, path in read.items()}
+    made_of = {"stage": "decode", "decode": asdict(settings)}
+    return made_of | {f"digest of {name}": digest(path) for name, path in read.items()}
 
 
 def read_fusion(folder: Path, given: FusionConfig) -> FusionConfig:

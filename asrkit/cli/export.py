@@ -21,7 +21,7 @@ from asrkit.training.progress import log
 @click.option("--force", is_flag=True, help="Export again where it is done.")
 def export(model_path: Path, output: Path, onnx: bool, force: bool) -> None:
     """Write one file with weights, feature statistics, tokenizer and configuration, or a folder of ONNX files."""
-    record = output / MADE_OF if onnx else output.with_suffix(f".{MADE_OF}")
+    record = output / MADE_OF if onnx else output.with_name(f"{output.name}.{MADE_OF}")
     made = Made(record, {"digest of model": digest(model_path)})
     if done_before([output / TOKENS if onnx else output], force, made=made):
         return

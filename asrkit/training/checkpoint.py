@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, cast
 
 import torch
@@ -236,8 +235,9 @@ class CheckpointFolder:
             try:
                 tensors = read_tensors(path)[1]
                 state = torch.load(self.state(name), map_location="cpu", weights_only=True)
-            except (UserError, RuntimeError, EOFError, OSError, UnpicklingError) as error:
-                log(f"the checkpoint {name.stem} cannot be read ({str(error).splitlines()[0]}); trying the one before")
+            except Exception as error:  # damage shows as errors of any kind
+                reason = next(iter(str(error).splitlines()), type(error).__name__)
+                log(f"the checkpoint {name.stem} cannot be read ({reason}); trying the one before")
                 continue
             load_weights(model, tensors, path)
             return cast(dict[str, Any], state)

@@ -221,11 +221,12 @@ class _Loop:
                 state.step, state.updates = state.step + 1, state.updates + 1
                 bar.advance(f"perplexity {_exp(state.sums['loss'] / state.sums['symbols']):.3f}, lr {lr:.1e}")
                 due = state.step % settings.checkpoint_every_steps == 0 and state.step < len(plan)
-                if due or self.signals.number:
+                asked = self.signals.number
+                if due or asked:
                     self._count_time()
                     self._save(CheckpointName(state.epoch, False, state.step))
-                if self.signals.number:
-                    raise Stopped(self.signals.number)
+                if asked:
+                    raise Stopped(asked)
         dev = perplexity(self.model, self.dev, lm.batch_symbols, self.device)
         if dev < state.best_perplexity:
             state.best_perplexity, state.best_epoch = dev, state.epoch

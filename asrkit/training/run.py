@@ -29,6 +29,9 @@ CHANGEABLE = (
 )  # fmt: skip
 """Settings that may change between the runs of one experiment, besides ``decode``."""
 
+END = ("num_epochs", "early_stop_epochs", "average_epochs")
+"""Of these, those of ``train`` that say when a training is done and what it leaves."""
+
 
 def tokenizer_path(data_dir: Path) -> Path:
     """Where the tokenizer of a recipe lies."""
@@ -109,7 +112,7 @@ def remember_config(config: Config, exp_dir: Path) -> None:
 
 
 def is_finished(config: Config, exp_dir: Path, name: str) -> bool:
-    """Whether a folder's training has left its model ``name``, with as many epochs as now, or nothing to go on from.
+    """Whether a folder's training has left its model ``name``, with the same end as now, or nothing to go on from.
 
     Raises:
         UserError: it has, with other settings; the first is named.
@@ -119,7 +122,8 @@ def is_finished(config: Config, exp_dir: Path, name: str) -> bool:
     before = json.loads(read_tensors(exp_dir / name)[0]["config"])
     _require_same(before, config, exp_dir)
     can_go_on = any((exp_dir / "checkpoints").glob("epoch-*.state.pt"))
-    return not can_go_on or config.train.num_epochs <= before["train"]["num_epochs"]
+    same_end = all(getattr(config.train, key) == before["train"][key] for key in END)
+    return not can_go_on or same_end
 
 
 def _require_same(before: dict[str, Any], config: Config, exp_dir: Path) -> None:

@@ -138,6 +138,9 @@ class Trainer:
 
     def _resume(self) -> None:
         saved = self.checkpoints.load_latest(self.model)
+        found = self.process.gather((saved["loop"]["epoch"], saved["loop"]["step"]) if saved else None)
+        if len(set(found)) > 1:
+            raise UserError(f"the processes do not read the same checkpoint in {self.checkpoints.folder}: see above")
         if saved is None:
             return
         self.optimizer.load_state_dict(saved["optimizer"])

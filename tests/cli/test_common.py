@@ -26,9 +26,14 @@ def test_outputs_of_other_settings_are_no_work_done(tmp_path: Path) -> None:
         with pytest.raises(UserError) as error:
             done_before([output], force=False, made=Made(made.record, of))
         assert words in str(error.value) and "--force" in str(error.value)
-        assert not done_before([output], force=True, made=Made(made.record, of))
+    lost = {"speed_factors": [0.9, 1.0], "cuts": {"train": None}}
+    assert done_before([output], force=False, made=Made(made.record, lost))
     newer = {"speed_factors": [0.9, 1.0], "a setting of a later version": 1}
     assert done_before([output], force=False, made=Made(made.record, newer))
+    assert not done_before([output], force=True, made=made)
+    assert not done_before([output], force=False, made=made)  # cut off while it replaced its outputs
+    made.keep()
+    assert done_before([output], force=False, made=made)
 
 
 def test_a_digest_is_of_the_content(tmp_path: Path) -> None:
@@ -37,6 +42,8 @@ def test_a_digest_is_of_the_content(tmp_path: Path) -> None:
         path = tmp_path / f"{name}.jsonl.gz"
         path.write_bytes(gzip.compress(text, mtime=time))
         packed.append(digest(path))
-    assert packed[0] == packed[1] != packed[2] and digest(tmp_path / "none") == ""
+    assert packed[0] == packed[1] != packed[2] and digest(tmp_path / "none") is None
     (tmp_path / "plain").write_bytes(b"text")
     assert digest(tmp_path / "plain") == packed[0]
+    (tmp_path / "a.jsonl.gz").write_bytes(b"no gzip")
+    assert digest(tmp_path / "a.jsonl.gz") is None
