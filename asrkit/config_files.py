@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from asrkit.config import Config
 from asrkit.errors import UserError
+from asrkit.files import utf8_text
 
 CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
 
@@ -151,11 +152,9 @@ def _read_with_includes(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, An
     if path.resolve() in seen:
         raise UserError(f"{path} includes itself: {' -> '.join(map(str, seen))}")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        values = yaml.safe_load(utf8_text(path)) or {}
     except OSError as error:
         raise UserError(f"cannot read the configuration {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         place = f" line {line + 1}" if line is not None else ""

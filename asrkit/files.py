@@ -40,13 +40,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def utf8_lines(path: Path) -> list[str]:
-    """Lines of a small UTF-8 text file, with or without a byte order mark.
+    """Lines of :func:`utf8_text`."""
+    return utf8_text(path).split("\n")
+
+
+def utf8_text(path: Path) -> str:
+    """A small UTF-8 text file, with or without a byte order mark.
 
     Raises:
         UserError: the file is not UTF-8.
     """
     try:
-        return path.read_text(encoding="utf-8-sig").split("\n")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
 

@@ -55,25 +55,26 @@ class Made:
         if self.record.is_file():
             write_json(self.record, {UNFINISHED: True})
 
-    def unfinished(self) -> bool:
-        """Whether outputs were begun again and the record was not kept since."""
-        return self.record.is_file() and UNFINISHED in json.loads(self.record.read_text(encoding="utf-8"))
+    def holds(self, again: str) -> bool:
+        """Whether the outputs that are there are whole; no, where they were begun again and the record not kept since.
 
-    def require_same(self, again: str) -> None:
-        """Compares with what is kept; outputs without a record, settings that either lacks, and lost inputs pass.
+        Outputs without a record, settings that either lacks, and lost inputs pass.
 
         Raises:
             UserError: the outputs were made of something else; the first difference is named.
         """
         if not self.record.is_file():
-            return
+            return True
         before = flat(json.loads(self.record.read_text(encoding="utf-8")))
+        if UNFINISHED in before:
+            return False
         now = flat(json.loads(json.dumps(self.of)))
         for key in sorted(before.keys() & now.keys()):
             if before[key] != now[key] and now[key] is not None:
                 raise UserError(
                     f"{self.record.parent} holds what was made with {key}={before[key]}, now it is {now[key]}; {again}"
                 )
+        return True
 
 
 def digest(path: Path) -> str | None:
@@ -103,10 +104,8 @@ def done_before(
     """
     if made and force:
         made.begin_again()
-    if force or not all(path.is_file() for path in paths) or (made and made.unfinished()):
+    if force or not all(path.is_file() for path in paths) or (made and not made.holds(again)):
         return False
-    if made:
-        made.require_same(again)
     log(f"done before: {', '.join(map(str, paths))} ({again})")
     return True
 

@@ -56,7 +56,7 @@ def arc_posteriors(
         found = arcs[kind, :-1, :, :width].add_(leaves).add_(beta[1:, :, :width]).exp_()
         # NaN stands where nothing is possible.
         posteriors.append(_unskew(found, times, kind).masked_fill(outside, 0.0).nan_to_num_(nan=0.0))
-    posteriors[1][:, :, -1] = 0.0
+    posteriors[1][:, :, -1] = 0.0  # no arc is there
     return ArcPosteriors(log_likelihood, *posteriors)
 
 
@@ -217,7 +217,7 @@ def _recursion(arcs: torch.Tensor, circular: bool = False) -> torch.Tensor:
     nodes = arcs.new_full((diagonals, batch, width + 1), NEG_INF)
     nodes[0, :, 1] = 0.0
     reached, before = nodes[:, :, 1:].unbind(0), nodes[:, :, :-1].unbind(0)
-    around, last = nodes[:, :, 0].unbind(0), nodes[:, :, -1].unbind(0)
+    around, last = (nodes[:, :, 0].unbind(0), nodes[:, :, -1].unbind(0)) if circular else ((), ())
     blank, label = arcs[0].unbind(0), arcs[1].unbind(0)
     by_blank, by_label = (torch.empty_like(blank[0]) for _ in range(2))
     for i in range(diagonals - 1):
