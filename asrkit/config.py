@@ -1,339 +1,348 @@
-"""The whole experiment as typed dataclasses; :mod:`asrkit.config_files` reads them from YAML.
+"""The settings of an experiment: each stands here once, with default, meaning, choices, range and condition.
 
-Known to the command line and to training only; everything else takes plain arguments.
+:mod:`asrkit.config_files` reads them from YAML; ``docs/settings.md`` is generated from them
+(``tools/settings_page.py``).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from asrkit.config_training import TrainConfig
+from asrkit.settings import section, setting
+
+BEAM = "decode.method=beam|modified_beam"
+CONFORMER = "model.encoder.type=conformer|dssformer"
 
 
 @dataclass
 class FeatureConfig:
     """Waveform to model input."""
 
-    sampling_rate_hz: int = 16000
-    num_mel_bins: int = 80
-    normalization: str = "global"
-    """``none``, ``global`` (statistics of the training set), ``speaker`` or ``side`` (of a conversation)."""
-    deltas: bool = False
-    """Append first and second differences."""
-    stacking: int = 1
-    """Frames joined to one, before the encoder."""
-    speaker_vectors: str = ""
-    """A safetensors file with a vector for each speaker, such as an i-vector, appended to each frame."""
-    speaker_vector_dim: int = 0
-    speed_factors: list[float] = field(default_factory=lambda: [1.0])
-    """Replicas of the training set at these speeds."""
-    tempo_factors: list[float] = field(default_factory=list)
-    """More replicas, at these tempos: the pitch stays."""
-    store: bool = False
-    """Compute the features once and keep them on disk instead of computing them in the loader."""
+    sampling_rate_hz: int = setting(16000, "Of the audio.", least=4000, most=384000)
+    num_mel_bins: int = setting(80, "Bands of the filter bank.", least=4)
+    normalization: str = setting(
+        "global",
+        "Statistics that features are normalized with: of the training set, the speaker or the side of a conversation.",
+        choices=("none", "global", "speaker", "side"),
+    )
+    deltas: bool = setting(False, "Append first and second differences.")
+    stacking: int = setting(1, "Frames joined to one, before the encoder.", least=1)
+    speaker_vectors: str = setting(
+        "", "A safetensors file with a vector for each speaker, such as an i-vector, appended to each frame."
+    )
+    speaker_vector_dim: int = setting(0, "Numbers in such a vector.", least=0)
+    speed_factors: list[float] = setting([1.0], "Replicas of the training set at these speeds.", least=0.1, most=10)
+    tempo_factors: list[float] = setting([], "More replicas, at these tempos: the pitch stays.", least=0.1, most=10)
+    store: bool = setting(
+        False, "Compute the features once and keep them on disk instead of computing them in the loader."
+    )
 
 
 @dataclass
 class SpecAugmentConfig:
     """Masks of Park et al. 2019 (arXiv 1904.08779), without time warping."""
 
-    probability: float = 0.9
-    """Share of the utterances that are masked; 0 switches it off."""
-    num_frequency_masks: int = 2
-    max_frequency_mask_bins: int = 27
-    num_time_masks: int = 5
-    max_time_mask_frames: int = 40
-    max_time_mask_fraction: float = 0.05
-    """A single time mask covers at most this share of the utterance."""
-    from_epoch: int = 1
-    """First epoch with masks: a model that cannot align yet learns it sooner without."""
+    probability: float = setting(0.9, "Share of the utterances that are masked; 0 switches it off.", least=0, most=1)
+    num_frequency_masks: int = setting(2, "Bands of frequency masked in an utterance.", least=0)
+    max_frequency_mask_bins: int = setting(27, "Widest band.", least=0)
+    num_time_masks: int = setting(5, "Stretches of time masked in an utterance.", least=0)
+    max_time_mask_frames: int = setting(40, "Longest stretch.", least=0)
+    max_time_mask_fraction: float = setting(
+        0.05, "A single stretch covers at most this share of the utterance.", least=0, most=1
+    )
+    from_epoch: int = setting(
+        1, "First epoch with masks: a model that cannot align yet learns it sooner without.", least=0
+    )
 
 
 @dataclass
 class LengthPerturbationConfig:
     """Length perturbation of Cui et al. 2022 (arXiv 2203.15176): the paper's values are 0.7, 0.1, 7, 0.7, 0.1, 3."""
 
-    drop_probability: float = 0.0
-    """Share of the utterances that lose frames."""
-    drop_rate: float = 0.1
-    """Share of an utterance's frames at which a run of dropped frames starts."""
-    max_drop: int = 7
-    insert_probability: float = 0.0
-    """Share of the utterances that gain zero frames."""
-    insert_rate: float = 0.1
-    max_insert: int = 3
-    from_epoch: int = 1
-    """First epoch with perturbation."""
-    until_epoch: int = 0
-    """Last epoch with perturbation; 0 never ends it."""
+    drop_probability: float = setting(0.0, "Share of the utterances that lose frames.", least=0, most=1)
+    drop_rate: float = setting(
+        0.1, "Share of an utterance's frames at which a run of dropped frames starts.", least=0, most=1
+    )
+    max_drop: int = setting(7, "Longest run of dropped frames.", least=0)
+    insert_probability: float = setting(0.0, "Share of the utterances that gain zero frames.", least=0, most=1)
+    insert_rate: float = setting(
+        0.1, "Share of an utterance's frames after which a run of zero frames is inserted.", least=0, most=1
+    )
+    max_insert: int = setting(3, "Longest run of zero frames.", least=0)
+    from_epoch: int = setting(1, "First epoch with perturbation.", least=0)
+    until_epoch: int = setting(0, "Last epoch with perturbation; 0 never ends it.", least=0)
 
 
 @dataclass
 class NbestLabelSmoothingConfig:
     """N-best label smoothing of Cui et al. 2022 (arXiv 2203.15176: probability 0.1, 20 hypotheses)."""
 
-    hypotheses: str = ""
-    """What ``asrkit nbest`` wrote for the training set."""
-    probability: float = 0.0
-    """ε, share of the presentations whose transcript is swapped for a hypothesis; 0 switches it off."""
-    num_hypotheses: int = 20
-    """K, the first of a list that are drawn from."""
-    from_epoch: int = 1
-    """First epoch with smoothing."""
-    until_epoch: int = 0
-    """Last epoch with smoothing; 0 never ends it."""
+    hypotheses: str = setting("", "What `asrkit nbest` wrote for the training set.")
+    probability: float = setting(
+        0.0,
+        "ε, share of the presentations whose transcript is swapped for a hypothesis; 0 switches it off.",
+        least=0,
+        most=1,
+    )
+    num_hypotheses: int = setting(20, "K, the first of a list that are drawn from.", least=1)
+    from_epoch: int = setting(1, "First epoch with smoothing.", least=0)
+    until_epoch: int = setting(0, "Last epoch with smoothing; 0 never ends it.", least=0)
 
 
 @dataclass
 class SequenceNoiseConfig:
     """Another utterance's spectrum added (Saon et al. 2021, arXiv 2103.09935: probability 0.8, scale 0.4)."""
 
-    probability: float = 0.0
-    scale: float = 0.4
+    probability: float = setting(0.0, "Share of the utterances that are changed.", least=0, most=1)
+    scale: float = setting(0.4, "Of the spectrum that is added.", least=0)
 
 
 @dataclass
 class TokenizerConfig:
     """Symbols."""
 
-    type: str = "char"
-    """``char``, ``unigram`` or ``bpe`` (SentencePiece)."""
-    vocab_size: int = 500
-    """Symbols of a SentencePiece model (characters: as many as the training transcripts hold)."""
+    type: str = setting("char", "Characters, or a SentencePiece model.", choices=("char", "unigram", "bpe"))
+    vocab_size: int = setting(
+        500,
+        "Symbols of the model; characters take as many as the training transcripts hold.",
+        least=2,
+        most=65535,
+        only_with="tokenizer.type=unigram|bpe",
+    )
 
 
 @dataclass
 class ConformerConfig:
     """Conformer encoder, and all of the DSSformer but its state spaces."""
 
-    num_layers: int = 6
-    d_model: int = 144
-    num_heads: int = 4
-    head_dim: int = 0
-    """Width of a head; 0 for d_model / num_heads."""
-    ff_expansion: int = 4
-    conv_expansion: int = 1
-    """Channels of the convolution module, in d_model."""
-    conv_kernel: int = 15
-    dropout: float = 0.1
-    subsampling_channels: int = 32
-    max_relative_distance: int = 256
-    """Frames beyond which relative positions are no longer told apart."""
+    num_layers: int = setting(6, "Blocks.", least=1)
+    d_model: int = setting(144, "Width D.", least=1)
+    num_heads: int = setting(4, "Attention heads.", least=1)
+    head_dim: int = setting(0, "Width of a head; 0 for d_model / num_heads.", least=0)
+    ff_expansion: int = setting(4, "Inner width of the feed-forward modules, in d_model.", least=1)
+    conv_expansion: int = setting(1, "Channels of the convolution module, in d_model.", least=1)
+    conv_kernel: int = setting(
+        15,
+        "Frames that the depthwise convolution sees, an odd number.",
+        least=1,
+        only_with="model.encoder.type=conformer",
+    )
+    dropout: float = setting(0.1, "On the output of each module.", least=0, most=0.99)
+    subsampling_channels: int = setting(
+        32, "Of the subsampling convolutions.", least=1, only_with="model.encoder.subsampling=4|8"
+    )
+    max_relative_distance: int = setting(
+        256, "Frames beyond which relative positions are no longer told apart.", least=1
+    )
 
 
 @dataclass
 class DssConfig:
     """State spaces of the DSSformer."""
 
-    state_dim: int = 96
-    init: str = "linear"
-    """Of the eigenvalues: ``linear`` (-1 + i n), ``hippo``, ``exp_random``, ``s4d_inv`` or ``s4d_lin``."""
-    form: str = "exp"
-    """``exp`` or ``softmax``."""
-    bidirectional: bool = True
-    kernel_length: int = 0
-    """Frames of the kernel in the softmax form, which depends on it."""
+    state_dim: int = setting(96, "States N.", least=1)
+    init: str = setting(
+        "linear",
+        "Of the eigenvalues; `linear` is -1 + i n.",
+        choices=("linear", "hippo", "exp_random", "s4d_inv", "s4d_lin"),
+    )
+    form: str = setting("exp", "Of the kernel.", choices=("exp", "softmax"))
+    bidirectional: bool = setting(True, "A second set of weights for the frames to come.")
+    kernel_length: int = setting(
+        0,
+        "Frames of the kernel, on which its normalizer depends.",
+        least=0,
+        only_with="model.encoder.dss.form=softmax",
+    )
 
 
 @dataclass
 class BlstmConfig:
     """Bidirectional LSTM encoder."""
 
-    num_layers: int = 6
-    cells: int = 640
-    """Per direction."""
-    dropout: float = 0.25
-    drop_connect: float = 0.25
-    """Share of the hidden-to-hidden weights that is zero in a step."""
+    num_layers: int = setting(6, "Layers.", least=1)
+    cells: int = setting(640, "Per direction.", least=1)
+    dropout: float = setting(0.25, "On each layer's output.", least=0, most=0.99)
+    drop_connect: float = setting(
+        0.25, "Share of the hidden-to-hidden weights that is zero in a step.", least=0, most=0.99
+    )
 
 
 @dataclass
 class EncoderConfig:
     """Which encoder, and the settings of each kind."""
 
-    type: str = "conformer"
-    """``conformer``, ``dssformer`` or ``blstm``."""
-    subsampling: int = 4
-    """Frames that become one: 4 or 8 (by convolutions) or 1 (for stacked frames); always 1 for the bi-LSTM."""
-    conformer: ConformerConfig = field(default_factory=ConformerConfig)
-    dss: DssConfig = field(default_factory=DssConfig)
-    blstm: BlstmConfig = field(default_factory=BlstmConfig)
+    type: str = setting("conformer", "Kind of encoder.", choices=("conformer", "dssformer", "blstm"))
+    subsampling: int = setting(
+        4,
+        "Frames that become one: 4 or 8 by convolutions, 1 for stacked frames. (The bi-LSTM keeps its input's rate.)",
+        choices=(1, 4, 8),
+        only_with=CONFORMER,
+    )
+    conformer: ConformerConfig = section(ConformerConfig, only_with=CONFORMER)
+    dss: DssConfig = section(DssConfig, only_with="model.encoder.type=dssformer")
+    blstm: BlstmConfig = section(BlstmConfig, only_with="model.encoder.type=blstm")
 
 
 @dataclass
 class PredictorConfig:
     """Prediction network."""
 
-    type: str = "lstm"
-    """``lstm``, or ``stateless``: a convolution over the last labels, whose width is ``embedding_dim``."""
-    embedding_dim: int = 128
-    hidden_dim: int = 128
-    """Of the LSTM."""
-    num_layers: int = 1
-    """Of the LSTM."""
-    context_size: int = 2
-    """Labels that the stateless one sees."""
-    dropout: float = 0.2
-    embedding_dropout: float = 0.2
+    type: str = setting(
+        "lstm",
+        "`stateless` is a convolution over the last labels, as wide as `embedding_dim`.",
+        choices=("lstm", "stateless"),
+    )
+    embedding_dim: int = setting(128, "Of a label.", least=1)
+    hidden_dim: int = setting(128, "Cells.", least=1, only_with="model.predictor.type=lstm")
+    num_layers: int = setting(1, "LSTM layers.", least=1, only_with="model.predictor.type=lstm")
+    context_size: int = setting(2, "Labels that it sees.", least=1, only_with="model.predictor.type=stateless")
+    dropout: float = setting(0.2, "On its output.", least=0, most=0.99)
+    embedding_dropout: float = setting(0.2, "On the embedding.", least=0, most=0.99)
 
 
 @dataclass
 class JoinerConfig:
     """Joint network."""
 
-    joiner_dim: int = 256
-    combination: str = "add"
-    """``add`` or ``multiply``."""
+    joiner_dim: int = setting(256, "Width J.", least=1)
+    combination: str = setting("add", "Of encoder and predictor.", choices=("add", "multiply"))
 
 
 @dataclass
 class ModelConfig:
     """The transducer."""
 
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    predictor: PredictorConfig = field(default_factory=PredictorConfig)
-    joiner: JoinerConfig = field(default_factory=JoinerConfig)
+    encoder: EncoderConfig = section(EncoderConfig)
+    predictor: PredictorConfig = section(PredictorConfig)
+    joiner: JoinerConfig = section(JoinerConfig)
 
 
 @dataclass
 class LossConfig:
     """What is minimised: the transducer loss plus ``ctc_weight`` times the CTC loss of the encoder."""
 
-    implementation: str = "ours"
-    """Of the transducer loss: ``ours``, ``torchaudio`` (full lattice only) or ``k2`` (pruned only)."""
-    prune_range: int = 0
-    """Labels that the pruned loss keeps at a frame (Kuang et al. 2022: 5); 0 for the full lattice."""
-    simple_weight: float = 0.5
-    """Weight of the trivial joiner's loss, from which the pruned loss takes its bounds."""
-    am_only_scale: float = 0.0
-    lm_only_scale: float = 0.25
-    """Smoothing of the trivial joiner by the encoder's and the predictor's own parts."""
-    fastemit_lambda: float = 0.0
-    """Strengthens the gradient of labels (full lattice of ``ours``), so that they are emitted earlier."""
-    ctc_weight: float = 0.1
-    ctc_only_epochs: int = 0
-    """First epochs with the CTC loss alone, so that the encoder starts from a CTC model."""
+    implementation: str = setting(
+        "ours",
+        "Of the transducer loss; `torchaudio` has the full lattice only, `k2` the pruned loss only.",
+        choices=("ours", "torchaudio", "k2"),
+    )
+    prune_range: int = setting(
+        0, "Labels that the pruned loss keeps at a frame (Kuang et al. 2022: 5); 0 for the full lattice.", least=0
+    )
+    simple_weight: float = setting(
+        0.5,
+        "Weight of the trivial joiner's loss, from which the pruned loss takes its bounds.",
+        least=0,
+        only_with="loss.prune_range>0",
+    )
+    am_only_scale: float = setting(
+        0.0,
+        "Smoothing of the trivial joiner by the encoder's own part.",
+        least=0,
+        most=1,
+        only_with="loss.prune_range>0",
+    )
+    lm_only_scale: float = setting(
+        0.25,
+        "Smoothing of the trivial joiner by the predictor's own part.",
+        least=0,
+        most=1,
+        only_with="loss.prune_range>0",
+    )
+    fastemit_lambda: float = setting(
+        0.0,
+        "Strengthens the gradient of labels (full lattice of `ours`), so that they are emitted earlier.",
+        least=0,
+    )
+    ctc_weight: float = setting(0.1, "Weight of the CTC loss; 0 trains without.", least=0)
+    ctc_only_epochs: int = setting(
+        0, "First epochs with the CTC loss alone, so that the encoder starts from a CTC model.", least=0
+    )
 
 
 @dataclass
 class LanguageModelConfig:
     """A language model (``asrkit train-lm``)."""
 
-    type: str = "lstm"
-    """``lstm`` (fusion and rescoring) or ``transformer`` (rescoring)."""
-    hidden_dim: int = 512
-    """Width of the embedding and of each layer."""
-    num_layers: int = 1
-    bottleneck_dim: int = 256
-    """Width before the output (``lstm``)."""
-    num_heads: int = 8
-    """Of the ``transformer``."""
-    dropout: float = 0.1
-    max_symbols: int = 400
-    """Longer lines are left out."""
-    batch_symbols: int = 8000
-    """Symbols in one update, padding included."""
-
-
-@dataclass
-class ScheduleConfig:
-    """Learning rate by epoch."""
-
-    type: str = "warmup_hold_anneal"
-    """``warmup_hold_anneal`` or ``one_cycle``."""
-    initial_lr: float = 1e-4
-    peak_lr: float = 1e-3
-    warmup_epochs: float = 9
-    hold_epochs: float = 7
-    """Epochs at the peak, the first one included (``warmup_hold_anneal``)."""
-    boost_from_epoch: int = 0
-    """From this epoch on the rate is multiplied by ``boost``; 0 never."""
-    boost: float = 2.0
-
-
-@dataclass
-class TrainConfig:
-    """The training loop."""
-
-    seed: int = 1
-    num_epochs: int = 30
-    batch_seconds: float = 300.0
-    """Padded seconds of speech in one update, over all processes and accumulation steps together."""
-    accumulation_steps: int = 1
-    lattice_budget: int = 100_000_000
-    """Most entries B·T'·U·V of the joiner's output in one forward pass of one process."""
-    num_buckets: int = 10
-    num_workers: int = 2
-    weight_decay: float = 1e-2
-    max_grad_norm: float = 5.0
-    autocast: str = "none"
-    """``auto`` (bf16 where every process' processor multiplies in it), ``none``, ``bf16`` or ``fp16``."""
-    device: str = "auto"
-    """``auto`` (CUDA where there is one), ``cpu`` or ``cuda``."""
-    checkpoint_every_steps: int = 500
-    """Checkpoints inside an epoch, beside the one at its end."""
-    keep_every_epochs: int = 0
-    """Keep the weights of every Nth epoch for good; 0 keeps none beyond the rules."""
-    average_epochs: int = 5
-    """The final model is the mean of the weights of this many last epochs."""
-    dev_wer_every_epochs: int = 1
-    early_stop_epochs: int = 0
-    """Stop after this many measurements of dev WER without a better one; 0 never stops early."""
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    type: str = setting(
+        "lstm", "`lstm` for fusion and rescoring, `transformer` for rescoring.", choices=("lstm", "transformer")
+    )
+    hidden_dim: int = setting(512, "Width of the embedding and of each layer.", least=1)
+    num_layers: int = setting(1, "Layers.", least=1)
+    bottleneck_dim: int = setting(256, "Width before the output.", least=1, only_with="lm.type=lstm")
+    num_heads: int = setting(8, "Attention heads.", least=1, only_with="lm.type=transformer")
+    dropout: float = setting(0.1, "On the embedding and on each layer's output.", least=0, most=0.99)
+    max_symbols: int = setting(400, "Longer lines are left out.", least=1)
+    batch_symbols: int = setting(
+        8000, "Symbols in one update, padding included, over all processes and accumulation steps together.", least=1
+    )
 
 
 @dataclass
 class FusionConfig:
     """Language models in the beam searches (density ratio; a source weight of 0 is shallow fusion)."""
 
-    target_lm: str = ""
-    """The external language model's file."""
-    source_lm: str = ""
-    """That of the training transcripts; ``internal`` takes the transducer's own."""
-    target_weight: float = 0.0
-    """λ."""
-    source_weight: float = 0.0
-    """μ."""
-    length_weight: float = 0.0
-    """ρ, added for each label."""
+    target_lm: str = setting("", "The external language model's file.")
+    source_lm: str = setting("", "That of the training transcripts; `internal` takes the transducer's own.")
+    target_weight: float = setting(0.0, "λ.", least=-1000)
+    source_weight: float = setting(0.0, "μ.", least=-1000)
+    length_weight: float = setting(0.0, "ρ, added for each label.", least=-1000)
 
 
 @dataclass
 class DecodeConfig:
     """Search."""
 
-    method: str = "greedy"
-    """``greedy``, ``beam`` (alignment-length synchronous) or ``modified_beam`` (at most one label a frame)."""
-    beam: int = 8
-    """Hypotheses kept."""
-    nbest: int = 8
-    """Hypotheses returned."""
-    expand_beam: int = 0
-    """Labels tried for each hypothesis; 0 tries all."""
-    score_margin: float = 0.0
-    """Hypotheses worse than the best by more are dropped; 0 drops none."""
-    max_symbols: int = 5
-    """Most labels at one frame; 0 sets no bound (beam searches)."""
-    max_labels_per_frame: float = 1.0
-    """Bound on the length of a hypothesis, in labels per encoder frame (beam)."""
-    blank_penalty: float = 0.0
-    """Subtracted from blank's logit, against deletions."""
-    full_sum: bool = True
-    """Whether the search ends with sums over all alignments near those found, of greedy's hypothesis too (beam)."""
-    fusion: FusionConfig = field(default_factory=FusionConfig)
-    batch_seconds: float = 120.0
+    method: str = setting(
+        "greedy",
+        "`beam` is alignment-length synchronous, `modified_beam` emits at most one label a frame.",
+        choices=("greedy", "beam", "modified_beam"),
+    )
+    beam: int = setting(8, "Hypotheses kept.", least=1, only_with=BEAM)
+    nbest: int = setting(8, "Hypotheses returned.", least=1, only_with=BEAM)
+    expand_beam: int = setting(0, "Labels tried for each hypothesis; 0 tries all.", least=0, only_with=BEAM)
+    score_margin: float = setting(
+        0.0, "Hypotheses worse than the best by more are dropped; 0 drops none.", least=0, only_with=BEAM
+    )
+    max_symbols: int = setting(
+        5,
+        "Most labels at one frame; 0 sets no bound (`beam`).",
+        least=0,
+        only_with="decode.method=greedy|beam",
+    )
+    max_labels_per_frame: float = setting(
+        1.0,
+        "Bound on the length of a hypothesis, in labels per encoder frame.",
+        least=0.01,
+        only_with="decode.method=beam",
+    )
+    blank_penalty: float = setting(0.0, "Subtracted from blank's logit, against deletions.", least=-1000)
+    full_sum: bool = setting(
+        True,
+        "Whether the search ends with sums over all alignments near those found, of greedy's hypothesis too.",
+        only_with="decode.method=beam",
+    )
+    fusion: FusionConfig = section(FusionConfig)
+    batch_seconds: float = setting(120.0, "Padded seconds of speech in a batch.", least=0.01)
 
 
 @dataclass
 class Config:
     """An experiment."""
 
-    features: FeatureConfig = field(default_factory=FeatureConfig)
-    nbest_label_smoothing: NbestLabelSmoothingConfig = field(default_factory=NbestLabelSmoothingConfig)
-    length_perturbation: LengthPerturbationConfig = field(default_factory=LengthPerturbationConfig)
-    sequence_noise: SequenceNoiseConfig = field(default_factory=SequenceNoiseConfig)
-    spec_augment: SpecAugmentConfig = field(default_factory=SpecAugmentConfig)
-    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    decode: DecodeConfig = field(default_factory=DecodeConfig)
-    lm: LanguageModelConfig = field(default_factory=LanguageModelConfig)
+    features: FeatureConfig = section(FeatureConfig)
+    nbest_label_smoothing: NbestLabelSmoothingConfig = section(NbestLabelSmoothingConfig)
+    length_perturbation: LengthPerturbationConfig = section(LengthPerturbationConfig)
+    sequence_noise: SequenceNoiseConfig = section(SequenceNoiseConfig)
+    spec_augment: SpecAugmentConfig = section(SpecAugmentConfig)
+    tokenizer: TokenizerConfig = section(TokenizerConfig)
+    model: ModelConfig = section(ModelConfig)
+    rewrites: list[str] = setting(
+        [], "Named functions that replace modules of the model once it is built, in this order."
+    )
+    loss: LossConfig = section(LossConfig)
+    train: TrainConfig = section(TrainConfig)
+    decode: DecodeConfig = section(DecodeConfig)
+    lm: LanguageModelConfig = section(LanguageModelConfig)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -15,51 +15,50 @@ from omegaconf.errors import OmegaConfBaseException
 from asrkit.config import Config
 from asrkit.errors import UserError
 from asrkit.files import utf8_text
+from asrkit.records import flat
+from asrkit.settings import check_read, check_values, is_read, settings_of
 
-CONF_DIR = Path(__file__).resolve().parent.parent / "conf"
-
-CHOICES: dict[str, tuple[object, ...]] = {
-    "features.normalization": ("none", "global", "speaker", "side"),
-    "tokenizer.type": ("char", "unigram", "bpe"),
-    "model.encoder.type": ("conformer", "dssformer", "blstm"),
-    "model.encoder.subsampling": (1, 4, 8),
-    "model.encoder.dss.init": ("linear", "hippo", "exp_random", "s4d_inv", "s4d_lin"),
-    "model.encoder.dss.form": ("exp", "softmax"),
-    "model.predictor.type": ("lstm", "stateless"),
-    "model.joiner.combination": ("add", "multiply"),
-    "loss.implementation": ("ours", "torchaudio", "k2"),
-    "lm.type": ("lstm", "transformer"),
-    "train.autocast": ("auto", "none", "bf16", "fp16"),
-    "train.device": ("auto", "cpu", "cuda"),
-    "train.schedule.type": ("warmup_hold_anneal", "one_cycle"),
-    "decode.method": ("greedy", "beam", "modified_beam"),
-}
+_PACKAGE = Path(__file__).resolve().parent
+CONF_DIR = next((path for path in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if path.is_dir()), _PACKAGE / "conf")
+"""The shared YAML: inside the package where it was installed from a wheel, else at the top of the repository."""
 
 
-INF = float("inf")
-RANGES: dict[str, tuple[float, float]] = {
-    "probability": (0, 1), "fraction": (0, 1), "rate": (0, 1), "dropout": (0, 0.99), "drop_connect": (0, 0.99),
-    "seconds": (0.01, INF), "scale": (0, INF), "expand_beam": (0, INF),
-    "decode_beam": (1, INF), "nbest": (1, INF),
-    "margin": (0, INF), "max_symbols": (0, INF), "labels_per_frame": (0.01, INF), "num_hypotheses": (1, INF),
-    "num_epochs": (1, INF), "num_layers": (1, INF), "stacking": (1, INF),
-    "num_buckets": (1, INF), "accumulation_steps": (1, INF), "average_epochs": (1, INF),
-    "num_workers": (0, INF), "every_steps": (1, INF), "wer_every_epochs": (1, INF), "num_heads": (1, INF),
-    "d_model": (1, INF), "channels": (1, INF), "hidden_dim": (1, INF), "cells": (1, INF), "num_mel_bins": (4, INF),
-    "lr": (0, INF), "weight_decay": (0, INF), "factors": (0.1, 10),
-}  # fmt: skip
-"""Least and greatest value of the settings whose key, with ``_`` between its parts, ends so."""
-
-
-def load_config(path: Path | None, overrides: Sequence[str] = ()) -> Config:
+def load_config(
+    path: Path | None,
+    overrides: Sequence[str] = (),
+    *,
+    command: str = "train",
+    reads: Sequence[str] | None = None,
+    final: Mapping[str, object] | None = None,
+) -> Config:
     """Reads an experiment's YAML, merges what it includes below it, then the ``key=value`` overrides.
 
     ``include:`` is a list of files, relative to the including file or to the shared ``conf/``.
 
+    Args:
+        path: the YAML; None for the defaults.
+        overrides: of the command line.
+        command: the subcommand that asks, which some settings depend on.
+        reads: the top-level sections that it reads, in which settings that nothing reads are refused; None for all.
+        final: settings by full name that are above all others, such as an option of the subcommand.
+
     Raises:
-        UserError: missing file, unknown key (the nearest right one is named), wrong type or value.
+        UserError: missing file, unknown key (the nearest right one is named), wrong type or value, or a setting that
+            the chosen parts do not read.
     """
-    return config_from_dict(*read_values(path, overrides))
+    layers = _layers(path, overrides)
+    if final:
+        layers.append(_nested(final))
+    where = str(path) if path else "command line"
+    merged: dict[str, Any] = {}
+    given: dict[str, int] = {}
+    for number, layer in enumerate(layers, 1):
+        _merge(merged, layer)
+        given |= dict.fromkeys(flat(layer), number)
+    config = config_from_dict(merged, where)
+    sections = {item.name for item in fields(Config)} if reads is None else set(reads)
+    check_read(config, given, {"command": command}, sections)
+    return config
 
 
 def read_values(path: Path | None, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], str]:
@@ -69,8 +68,15 @@ def read_values(path: Path | None, overrides: Sequence[str] = ()) -> tuple[dict[
         UserError: missing file, or text that is not of this form.
     """
     merged: dict[str, Any] = {}
-    if path is not None:
-        merged = _read_with_includes(Path(path))
+    for layer in _layers(path, overrides):
+        _merge(merged, layer)
+    return merged, str(path) if path else "command line"
+
+
+def _layers(path: Path | None, overrides: Sequence[str]) -> list[dict[str, Any]]:
+    """Nested values, the lowest layer first: included files, the file, the command line."""
+    layers = [] if path is None else _read_with_includes(Path(path))
+    given: dict[str, Any] = {}
     for override in overrides:
         key, equals, value = override.partition("=")
         if not equals or not key:
@@ -79,8 +85,15 @@ def read_values(path: Path | None, overrides: Sequence[str] = ()) -> tuple[dict[
             leaf = yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise UserError(f"override '{override}': the value is not valid YAML") from error
-        _set(merged, key.split("."), leaf, override)
-    return merged, str(path) if path else "command line"
+        _set(given, key.split("."), leaf, override)
+    return [*layers, given]
+
+
+def _nested(values: Mapping[str, object]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for key, value in values.items():
+        _set(nested, key.split("."), value, f"{key}={value}")
+    return nested
 
 
 Settings = TypeVar("Settings")
@@ -101,41 +114,15 @@ def typed(values: dict[str, Any], schema: type[Settings], where: str) -> Setting
         raise UserError(f"{where}: key '{key}': {reason}") from error
 
 
-def check_choices(values: dict[str, Any], choices: dict[str, tuple[object, ...]], where: str) -> None:
-    """Refuses values outside the choices of their keys.
-
-    Args:
-        values: by full key, as :func:`flat` gives them.
-        choices: what a key, or a key's last parts after ``*.``, may be.
-        where: they stand.
-    """
-    for key, value in values.items():
-        for name, allowed in choices.items():
-            if (key == name or (name.startswith("*.") and key.endswith(name[1:]))) and value not in allowed:
-                raise UserError(f"{where}: {key} is '{value}'; choose one of {', '.join(map(str, allowed))}")
-
-
 def config_from_dict(values: dict[str, Any], where: str) -> Config:
     """Checks ``values`` against the dataclasses and returns the typed experiment.
 
     Raises:
-        UserError: unknown key, wrong type, or a value outside a setting's choices.
+        UserError: unknown key, wrong type, or a value outside a setting's choices or range.
     """
     config = typed(values, Config, where)
-    settings = flat(config_to_dict(config))
-    check_choices(settings, CHOICES, where)
-    for key, value in settings.items():
-        for item in value if isinstance(value, list) else [value]:
-            if isinstance(item, int | float) and not isinstance(item, bool):
-                _check_range(key, item, where)
+    check_values(config, where)
     return config
-
-
-def _check_range(key: str, value: float, where: str) -> None:
-    for ending, (least, greatest) in RANGES.items():
-        if f"_{key.replace('.', '_')}".endswith(f"_{ending}") and not least <= value <= greatest:
-            span = f"{least:g} or more" if greatest == INF else f"between {least:g} and {greatest:g}"
-            raise UserError(f"{where}: {key} is {value:g}; it must be {span}")
 
 
 def config_to_dict(config: Config) -> dict[str, Any]:
@@ -143,12 +130,22 @@ def config_to_dict(config: Config) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config)))
 
 
-def config_to_yaml(config: Config) -> str:
-    """The experiment as YAML that :func:`load_config` reads back."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+def config_to_yaml(config: Config, command: str = "train") -> str:
+    """The experiment as YAML that :func:`load_config` reads back, without the settings that nothing reads."""
+    values = config_to_dict(config)
+    known = {item.key: item.value for item in settings_of(config)} | {"command": command}
+    for item in settings_of(config):
+        if not is_read(item, known):
+            *sections, name = item.key.split(".")
+            part = values
+            for section in sections:
+                part = part[section]
+            del part[name]
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
-def _read_with_includes(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+def _read_with_includes(path: Path, seen: tuple[Path, ...] = ()) -> list[dict[str, Any]]:
+    """The values of a file and of those that it includes, the lowest layer first."""
     if path.resolve() in seen:
         raise UserError(f"{path} includes itself: {' -> '.join(map(str, seen))}")
     try:
@@ -161,15 +158,14 @@ def _read_with_includes(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, An
         raise UserError(f"{path}{place}: not valid YAML: {getattr(error, 'problem', error)}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: the top level must be a mapping of keys, not {type(values).__name__}")
-    merged: dict[str, Any] = {}
+    layers: list[dict[str, Any]] = []
     for name in values.pop("include", None) or []:
         beside, shared = path.parent / name, CONF_DIR / name
         included = beside if beside.exists() else shared
         if not included.exists():
             raise UserError(f"{path}: include: '{name}' is neither at {beside} nor at {shared}")
-        _merge(merged, _read_with_includes(included, (*seen, path.resolve())))
-    _merge(merged, values)
-    return merged
+        layers += _read_with_includes(included, (*seen, path.resolve()))
+    return [*layers, values]
 
 
 def _merge(base: dict[str, Any], above: dict[str, Any]) -> None:
@@ -202,14 +198,3 @@ def _check_keys(values: dict[str, Any], schema: type, prefix: str, where: str) -
             if not isinstance(value, dict):
                 raise UserError(f"{where}: '{prefix}{key}' must be a mapping, not {value!r}")
             _check_keys(value, default, f"{prefix}{key}.", where)
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """An experiment's values by their full keys, such as ``train.num_epochs``."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            found |= flat(value, f"{prefix}{key}.")
-        else:
-            found[prefix + key] = value
-    return found

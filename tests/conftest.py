@@ -12,6 +12,8 @@ import pytest
 import torch
 from lhotse import CutSet
 
+from asrkit.bundle.build import build_transducer
+from asrkit.bundle.model_file import ModelBundle
 from asrkit.config import Config
 from asrkit.config_files import config_from_dict
 from asrkit.corpora.an4 import read_an4
@@ -19,8 +21,6 @@ from asrkit.corpora.utterances import Utterance, check, to_cut_sets
 from asrkit.features.normalization import GLOBAL, MeanStd
 from asrkit.models.transducer import Transducer
 from asrkit.text.tokenizer import train_tokenizer
-from asrkit.training.build import build_model
-from asrkit.training.checkpoint import ModelBundle
 
 ROOT = Path(__file__).resolve().parent.parent
 AN4 = ROOT / "egs" / "an4" / "corpus"
@@ -30,15 +30,20 @@ TINY: dict[str, Any] = {
     "model": {
         "encoder": {
             "conformer": {
-                "num_layers": 2, "d_model": 16, "num_heads": 2, "conv_kernel": 5, "subsampling_channels": 4,
-                "max_relative_distance": 8, "dropout": 0.1,
+                "num_layers": 2,
+                "d_model": 16,
+                "num_heads": 2,
+                "conv_kernel": 5,
+                "subsampling_channels": 4,
+                "max_relative_distance": 8,
+                "dropout": 0.1,
             },
         },
         "predictor": {"embedding_dim": 8, "hidden_dim": 8, "dropout": 0.1, "embedding_dropout": 0.1},
         "joiner": {"joiner_dim": 16},
     },
     "train": {"num_workers": 0, "batch_seconds": 20.0, "num_buckets": 2, "average_epochs": 2},
-}  # fmt: skip
+}
 
 
 def tiny_config() -> Config:
@@ -49,10 +54,10 @@ def tiny_config() -> Config:
 def tiny_model(vocab_size: int = 6, seed: int = 0, dtype: torch.dtype = torch.float32) -> Transducer:
     """A transducer of a few thousand random parameters, in evaluation mode."""
     torch.manual_seed(seed)
-    return build_model(tiny_config(), vocab_size).to(dtype).eval()
+    return build_transducer(tiny_config(), vocab_size).to(dtype).eval()
 
 
-def tiny_bundle(seed: int = 0) -> ModelBundle:
+def tiny_bundle(seed: int = 0) -> ModelBundle[Transducer]:
     """A tiny model over the letters of AN4, with all that a model file holds."""
     tokenizer = train_tokenizer(["ABCDEFGHIJKLMNOPQRSTUVWXYZ ONE"], "char", 0)
     statistics = {GLOBAL: MeanStd(torch.full((16,), -5.0), torch.full((16,), 3.0))}

@@ -54,10 +54,12 @@ def test_files_that_cannot_be_read_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "loop.yaml").write_text("include: [loop.yaml]\n")
     (tmp_path / "latin.yaml").write_bytes("# Gr\u00f6\u00dfe".encode("latin-1"))
     for name, message in [
-        ("broken.yaml", "line 3: not valid YAML"), ("lost.yaml", "'nowhere.yaml' is neither at"),
-        ("loop.yaml", "includes itself"), ("latin.yaml", "latin.yaml is not UTF-8 text"),
+        ("broken.yaml", "line 3: not valid YAML"),
+        ("lost.yaml", "'nowhere.yaml' is neither at"),
+        ("loop.yaml", "includes itself"),
+        ("latin.yaml", "latin.yaml is not UTF-8 text"),
         ("none.yaml", "cannot read the configuration"),
-    ]:  # fmt: skip
+    ]:
         with pytest.raises(UserError, match=message) as caught:
             load_config(tmp_path / name)
         assert "\n" not in str(caught.value)

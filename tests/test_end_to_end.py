@@ -13,11 +13,14 @@ import pytest
 from click.testing import CliRunner, Result
 from lhotse import CutSet
 
+from asrkit.bundle.front_end import build_pipeline
+from asrkit.bundle.model_file import load_recognizer
 from asrkit.cli.main import cli
 from asrkit.config_files import config_from_dict
-from asrkit.data.feature_store import compute_statistics, make_features, read_cuts, save_statistics
+from asrkit.data.feature_store import compute_statistics, make_features
+from asrkit.data.folder import DataFolder
 from asrkit.data.loaders import transcript
-from asrkit.decoding.beam_search import BeamOptions
+from asrkit.decoding.beam import BeamOptions
 from asrkit.decoding.decode import decode_cuts
 from asrkit.decoding.search import make_search
 from asrkit.errors import UserError
@@ -25,9 +28,7 @@ from asrkit.features.pipeline import FeaturePipeline
 from asrkit.files import write_json
 from asrkit.scoring.wer import word_error_rate
 from asrkit.text.tokenizer import train_tokenizer
-from asrkit.training.build import build_pipeline
-from asrkit.training.checkpoint import load_model
-from asrkit.training.run import run_training, tokenizer_path
+from asrkit.training.speech import run_training
 from tests.conftest import ROOT, TINY, run_cli
 
 CONFIG: dict[str, Any] = {
@@ -36,7 +37,11 @@ CONFIG: dict[str, Any] = {
     "model": {
         "encoder": {
             "conformer": {
-                "num_layers": 2, "d_model": 64, "num_heads": 4, "conv_kernel": 7, "dropout": 0.0,
+                "num_layers": 2,
+                "d_model": 64,
+                "num_heads": 4,
+                "conv_kernel": 7,
+                "dropout": 0.0,
                 "subsampling_channels": 16,
             },
         },
@@ -45,19 +50,24 @@ CONFIG: dict[str, Any] = {
     },
     "loss": {"ctc_weight": 0.5},
     "train": {
-        "num_epochs": 100, "batch_seconds": 20, "num_buckets": 2, "num_workers": 0, "dev_wer_every_epochs": 100,
-        "average_epochs": 1, "weight_decay": 0.0,
+        "num_epochs": 100,
+        "batch_seconds": 20,
+        "num_buckets": 2,
+        "num_workers": 0,
+        "dev_wer_every_epochs": 100,
+        "average_epochs": 1,
+        "weight_decay": 0.0,
         "schedule": {"type": "one_cycle", "initial_lr": 5e-4, "peak_lr": 3e-3, "warmup_epochs": 10},
     },
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("method", ["greedy", "beam"])
 def test_twenty_utterances_by_heart(learned: tuple[Path, Path], method: str) -> None:
     data_dir, model_path = learned
-    bundle = load_model(model_path)
+    bundle = load_recognizer(model_path)
     pipeline = build_pipeline(bundle.config, bundle.statistics)
-    cuts = list(read_cuts(data_dir / "features" / "train.jsonl.gz"))
+    cuts = list(DataFolder(data_dir).read_features("train"))
     decoded = list(decode_cuts(bundle.model, pipeline, cuts, make_search(method, BeamOptions(beam=4))))
     assert len(decoded) == 20
     assert word_error_rate((transcript(cut), bundle.tokenizer.decode(nbest[0].tokens)) for cut, nbest in decoded) < 5.0
@@ -66,11 +76,11 @@ def test_twenty_utterances_by_heart(learned: tuple[Path, Path], method: str) -> 
 @pytest.fixture(scope="module")
 def learned(an4_cuts: CutSet, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("by_heart")
-    cuts = an4_cuts.subset(first=20)
+    cuts, data = an4_cuts.subset(first=20), DataFolder(folder)
     for split in ("train", "dev"):
-        make_features(cuts, split, folder, sampling_rate_hz=16000, num_mel_bins=40, speed_factors=[1.0], store=True)
-    save_statistics(folder, compute_statistics(cuts, FeaturePipeline(num_mel_bins=40, normalization="none")))
-    write_json(tokenizer_path(folder), train_tokenizer(map(transcript, cuts), "char", 0).to_dict())
+        make_features(cuts, split, data, sampling_rate_hz=16000, num_mel_bins=40, speed_factors=[1.0], store=True)
+    data.save_statistics(compute_statistics(cuts, FeaturePipeline(num_mel_bins=40, normalization="none")))
+    write_json(data.tokenizer, train_tokenizer(map(transcript, cuts), "char", 0).to_dict())
     run_training(config_from_dict(CONFIG, "tests"), folder, folder / "exp")
     return folder, folder / "exp" / "averaged.safetensors"
 
@@ -85,8 +95,15 @@ def test_a_users_folder_to_wer_in_one_command(folder_corpus: Path, tmp_path: Pat
     ]
     encoder = TINY["model"]["encoder"]["conformer"]
     overrides += [f"model.encoder.conformer.{key}={value}" for key, value in encoder.items()]
-    command = [ROOT / "egs/own_corpus/run.sh", "--corpus-dir", folder_corpus, "--data-dir", tmp_path / "data",
-               "--exp-dir", tmp_path / "exp"]  # fmt: skip
+    command = [
+        ROOT / "egs/own_corpus/run.sh",
+        "--corpus-dir",
+        folder_corpus,
+        "--data-dir",
+        tmp_path / "data",
+        "--exp-dir",
+        tmp_path / "exp",
+    ]
 
     def run(*more: str) -> str:
         done = subprocess.run([*map(str, command), *more, *overrides], capture_output=True, text=True, env=os.environ)
@@ -114,8 +131,16 @@ def _what_is_done_is_not_taken_for_something_else(corpus: Path, folder: Path, se
         return CliRunner().invoke(cli, list(map(str, args)))
 
     data, exp = ("--data-dir", folder / "data"), ("--exp-dir", folder / "exp")
-    decode = ["decode", *data, "--model", folder / "exp" / "averaged.safetensors", "--out-dir",
-              folder / "exp" / "decode_test_greedy", *settings, "decode.method=greedy"]  # fmt: skip
+    decode = [
+        "decode",
+        *data,
+        "--model",
+        folder / "exp" / "averaged.safetensors",
+        "--out-dir",
+        folder / "exp" / "decode_test_greedy",
+        *settings,
+        "decode.method=greedy",
+    ]
     elsewhere = shutil.copytree(corpus, folder / "elsewhere")
     for words, key in (
         (["prepare", "folder", "--corpus-dir", elsewhere, *data], "corpus_dir"),

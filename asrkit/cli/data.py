@@ -6,24 +6,19 @@ from pathlib import Path
 
 import click
 
-from asrkit.cli.common import MADE_OF, PATH, Made, config_options, digest, done_before, experiment
-from asrkit.corpora.prepare import READERS, SPLITS, check_corpus, combine_corpora, cuts_path, describe, prepare_corpus
-from asrkit.data.feature_store import (
-    STATISTICS,
-    compute_statistics,
-    features_path,
-    make_features,
-    read_cuts,
-    save_statistics,
-)
+from asrkit.cli.common import PATH, config_options
+from asrkit.config_files import load_config
+from asrkit.console import log
+from asrkit.corpora.prepare import READERS, check_corpus, combine_corpora, describe, prepare_corpus
+from asrkit.data.feature_store import compute_statistics, make_features
+from asrkit.data.folder import SPLITS, DataFolder
 from asrkit.data.loaders import transcript
 from asrkit.errors import UserError
 from asrkit.features.normalization import GLOBAL, MeanStd
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.files import write_json
+from asrkit.records import INPUTS, Record, digest, is_done
 from asrkit.text.tokenizer import train_tokenizer
-from asrkit.training.progress import log
-from asrkit.training.run import tokenizer_path
 
 _CORPUS = click.argument("corpus", type=click.Choice(sorted(READERS)))
 _CORPUS_DIR = click.option("--corpus-dir", type=PATH, required=True, help="The corpus' release.")
@@ -31,7 +26,7 @@ _DATA_DIR = click.option("--data-dir", type=PATH, required=True, help="Where pre
 _JOBS = click.option("--num-jobs", default=2, show_default=True, help="Processes that listen to audio.")
 _SHAPING = ("sampling_rate_hz", "num_mel_bins", "speed_factors", "tempo_factors", "store")
 """Settings that the feature stage's files depend on; the others are applied while training."""
-_FORCE = click.option("--force", is_flag=True, help="Make it again where it is done.")
+_FORCE = click.option("--force", is_flag=True, help="Run it again where it is done.")
 
 
 @click.command()
@@ -40,14 +35,16 @@ _FORCE = click.option("--force", is_flag=True, help="Make it again where it is d
 @_DATA_DIR
 @_JOBS
 @_FORCE
-@click.option("--skip-bad", is_flag=True, help="Set bad utterances aside in bad.jsonl, with reasons.")
+@click.option("--skip-bad", is_flag=True, help="Exclude bad utterances; bad.jsonl lists them with reasons.")
 def prepare(corpus: str, corpus_dir: Path, data_dir: Path, num_jobs: int, force: bool, skip_bad: bool) -> None:
     """Check a corpus and write the CutSets train, dev and test."""
-    made = Made(data_dir / MADE_OF, {"stage": "prepare", "corpus": corpus, "corpus_dir": str(corpus_dir.resolve())})
-    if done_before([cuts_path(data_dir, split) for split in SPLITS], force, made=made):
+    folder = DataFolder(data_dir)
+    inputs = {"stage": "prepare", "corpus": corpus, "corpus_dir": str(corpus_dir.resolve())}
+    record = Record(data_dir / INPUTS, inputs)
+    if is_done([folder.cuts(split) for split in SPLITS], record, force):
         return
-    sizes = prepare_corpus(corpus, corpus_dir, data_dir, skip_bad=skip_bad, num_jobs=num_jobs)
-    made.keep()
+    sizes = prepare_corpus(corpus, corpus_dir, folder, skip_bad=skip_bad, num_jobs=num_jobs, begin=record.begin)
+    record.keep()
     log(f"prepared {corpus}: " + ", ".join(f"{split} {number}" for split, number in sizes.items()))
 
 
@@ -58,7 +55,7 @@ def prepare(corpus: str, corpus_dir: Path, data_dir: Path, num_jobs: int, force:
 @_JOBS
 def check(corpus: str, corpus_dir: Path, data_dir: Path, num_jobs: int) -> None:
     """Report every missing, truncated, silent, duplicate or unusable utterance of a corpus."""
-    problems, number = check_corpus(corpus, corpus_dir, data_dir, num_jobs)
+    problems, number = check_corpus(corpus, corpus_dir, DataFolder(data_dir), num_jobs)
     if problems:
         raise UserError(describe(problems, number))
     log(f"{corpus}: {number} utterances, no problems")
@@ -70,12 +67,14 @@ def check(corpus: str, corpus_dir: Path, data_dir: Path, num_jobs: int) -> None:
 @_FORCE
 def combine(sources: tuple[Path, ...], data_dir: Path, force: bool) -> None:
     """Pool prepared corpora (their data folders) into one."""
-    digests = [_cut_digests(source) for source in sources]
-    made = Made(data_dir / MADE_OF, {"stage": "combine", "digests of corpora": digests})
-    if done_before([cuts_path(data_dir, split) for split in SPLITS], force, made=made):
+    folders, folder = [DataFolder(source) for source in sources], DataFolder(data_dir)
+    inputs = {"stage": "combine", "digests of corpora": [_cut_digests(source) for source in folders]}
+    record = Record(data_dir / INPUTS, inputs)
+    if is_done([folder.cuts(split) for split in SPLITS], record, force):
         return
-    sizes = combine_corpora(sources, data_dir)
-    made.keep()
+    record.begin()
+    sizes = combine_corpora(folders, folder)
+    record.keep()
     log(f"combined {len(sources)} corpora: " + ", ".join(f"{split} {number}" for split, number in sizes.items()))
 
 
@@ -85,28 +84,37 @@ def combine(sources: tuple[Path, ...], data_dir: Path, force: bool) -> None:
 @config_options
 def features(data_dir: Path, force: bool, config_path: Path | None, overrides: tuple[str, ...]) -> None:
     """Make speed replicas, feature statistics and, with features.store, the features themselves."""
-    settings = experiment(config_path, overrides).features
-    outputs = [features_path(data_dir, split) for split in SPLITS] + [data_dir / "features" / STATISTICS]
-    shaping = {name: getattr(settings, name) for name in _SHAPING}
-    by_side = settings.normalization == "side"
-    made_of = {"features": shaping, "statistics by side": by_side, "digests of cuts": _cut_digests(data_dir)}
-    made = Made(data_dir / "features" / MADE_OF, made_of)
-    if done_before(outputs, force, made=made):
+    settings = load_config(config_path, overrides, reads=("features",)).features
+    folder = DataFolder(data_dir)
+    inputs = {
+        "features": {name: getattr(settings, name) for name in _SHAPING},
+        "statistics by side": settings.normalization == "side",
+        "digests of cuts": _cut_digests(folder),
+    }
+    record = Record(folder.statistics.with_name(INPUTS), inputs)
+    if is_done([*(folder.features(split) for split in SPLITS), folder.statistics], record, force):
         return
+    cut_sets = {split: folder.read_cuts(split) for split in SPLITS}
+    record.begin()
     pipeline = FeaturePipeline(settings.sampling_rate_hz, settings.num_mel_bins, normalization="none")
     statistics: dict[str, MeanStd] = {}
-    for split in SPLITS:
-        cuts = read_cuts(cuts_path(data_dir, split))
-        found = compute_statistics(cuts, pipeline, by_side)
+    for split, cuts in cut_sets.items():
+        found = compute_statistics(cuts, pipeline, settings.normalization == "side")
         statistics |= {name: item for name, item in found.items() if name != GLOBAL or split == "train"}
         written = make_features(
-            cuts, split, data_dir, sampling_rate_hz=settings.sampling_rate_hz, num_mel_bins=settings.num_mel_bins,
-            speed_factors=settings.speed_factors, tempo_factors=settings.tempo_factors, store=settings.store,
-        )  # fmt: skip
+            cuts,
+            split,
+            folder,
+            sampling_rate_hz=settings.sampling_rate_hz,
+            num_mel_bins=settings.num_mel_bins,
+            speed_factors=settings.speed_factors,
+            tempo_factors=settings.tempo_factors,
+            store=settings.store,
+        )
         hours = sum(cut.duration for cut in written) / 3600
         log(f"features of {split}: {len(written)} utterances, {hours:.2f} h{', stored' if settings.store else ''}")
-    save_statistics(data_dir, statistics)
-    made.keep()
+    folder.save_statistics(statistics)
+    record.keep()
 
 
 @click.command()
@@ -115,20 +123,21 @@ def features(data_dir: Path, force: bool, config_path: Path | None, overrides: t
 @config_options
 def tokenizer(data_dir: Path, force: bool, config_path: Path | None, overrides: tuple[str, ...]) -> None:
     """Make the tokenizer from the training transcripts."""
-    settings, path = experiment(config_path, overrides).tokenizer, tokenizer_path(data_dir)
-    cuts = cuts_path(data_dir, "train")
-    made_of: dict[str, object] = {"tokenizer.type": settings.type, "digest of cuts": digest(cuts)}
+    settings = load_config(config_path, overrides, reads=("tokenizer",)).tokenizer
+    folder = DataFolder(data_dir)
+    inputs: dict[str, object] = {"tokenizer.type": settings.type, "digest of cuts": digest(folder.cuts("train"))}
     if settings.type != "char":
-        made_of["tokenizer.vocab_size"] = settings.vocab_size
-    made = Made(path.with_suffix(f".{MADE_OF}"), made_of)
-    if done_before([path], force, made=made):
+        inputs["tokenizer.vocab_size"] = settings.vocab_size
+    record = Record(folder.tokenizer.with_suffix(f".{INPUTS}"), inputs)
+    if is_done([folder.tokenizer], record, force):
         return
-    texts = [transcript(cut) for cut in read_cuts(cuts)]
+    texts = [transcript(cut) for cut in folder.read_cuts("train")]
     trained = train_tokenizer(texts, settings.type, settings.vocab_size)
-    write_json(path, trained.to_dict())
-    made.keep()
+    record.begin()
+    write_json(folder.tokenizer, trained.to_dict())
+    record.keep()
     log(f"tokenizer: {trained.vocab_size} symbols ({settings.type}) from {len(texts)} transcripts")
 
 
-def _cut_digests(data_dir: Path) -> dict[str, str | None]:
-    return {split: digest(cuts_path(data_dir, split)) for split in SPLITS}
+def _cut_digests(folder: DataFolder) -> dict[str, str | None]:
+    return {split: digest(folder.cuts(split)) for split in SPLITS}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,27 +10,25 @@ from typing import Any
 import click
 from lhotse.cut import Cut
 
-from asrkit.cli.common import MADE_OF, PATH, Made, config_options, digest, done_before, make_folder
-from asrkit.cli.searches import build_search, require_weights
-from asrkit.cli.tune_fusion import tune_fusion
+from asrkit.bundle.model_file import load_language_model, load_recognizer
+from asrkit.cli.common import PATH, config_options, make_folder
 from asrkit.config import DecodeConfig, FusionConfig
 from asrkit.config_files import load_config
-from asrkit.data.feature_store import features_path, load_statistics, read_cuts
+from asrkit.console import log
+from asrkit.data.folder import DataFolder, read_cuts
 from asrkit.data.loaders import transcript
-from asrkit.decoding.decode import decode_cuts
+from asrkit.decoding.decode import decode_split
 from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.decoding.nbest import attach_hypotheses, best_text, hypothesis_from_dict
 from asrkit.decoding.nbest import rescore as rescore_nbest
+from asrkit.decoding.search import BEAM, GREEDY, METHODS, require_weights
+from asrkit.decoding.tune_fusion import Lists, tune_fusion
 from asrkit.errors import UserError
 from asrkit.files import atomic_path, write_json
+from asrkit.records import INPUTS, Record, digest, is_done
 from asrkit.scoring.nist import write_trn
-from asrkit.scoring.wer import oracle, word_error_rate
+from asrkit.scoring.wer import oracle, word_error_rate, word_errors
 from asrkit.text.tokenizer import Tokenizer
-from asrkit.training.build import build_pipeline
-from asrkit.training.checkpoint import ModelBundle, load_model
-from asrkit.training.language_model import load_language_model
-from asrkit.training.parallel import choose_device
-from asrkit.training.progress import log, progress_bar
 
 DECODED = ("hypotheses.jsonl.gz", "hyp.trn", "ref.trn")
 """What decoding leaves in its folder."""
@@ -51,6 +48,7 @@ SETTINGS = "decode.json"
     help="Find the weights of decode.fusion's language models on this split (dev), then decode with them.",
 )
 @click.option("--fusion-of", type=PATH, help="Take decode.fusion from what an earlier decoding left in this folder.")
+@click.option("--method", type=click.Choice(METHODS), help="The search, whatever decode.method says.")
 @click.option("--force", is_flag=True, help="Decode again where it is done.")
 @config_options
 def decode(
@@ -58,6 +56,7 @@ def decode(
     data_dir: Path,
     split: str,
     out_dir: Path,
+    method: str | None,
     tune: bool,
     fusion_of: Path | None,
     force: bool,
@@ -65,33 +64,39 @@ def decode(
     overrides: tuple[str, ...],
 ) -> None:
     """Decode a split; only the decode.* settings of the configuration are used, all else is in the model."""
-    settings = load_config(config_path, overrides).decode
+    final = {"decode.method": method} if method else None
+    settings = load_config(config_path, overrides, reads=("decode",), final=final).decode
     if fusion_of:
         settings = replace(settings, fusion=read_fusion(fusion_of, settings.fusion))
-    made_of = _decoding(model_path, features_path(data_dir, split), settings) | {"--tune-fusion": tune}
-    made = Made(out_dir / MADE_OF, made_of)
-    if done_before([out_dir / name for name in (*DECODED, SETTINGS)], force, made=made):
+    folder = DataFolder(data_dir)
+    inputs = _decoding_inputs(model_path, folder.features(split), settings) | {"--tune-fusion": tune}
+    record = Record(out_dir / INPUTS, inputs)
+    if is_done([out_dir / name for name in (*DECODED, SETTINGS)], record, force):
         return
     if not tune:
         require_weights(settings.fusion)
-    bundle = load_model(model_path)
-    if tune and settings.method != "beam":
+    bundle = load_recognizer(model_path)
+    if tune and settings.method != BEAM:
         raise UserError("--tune-fusion needs decode.method=beam, whose scores are those that it weighs")
     make_folder(out_dir)
     if tune:
         wide = replace(settings, nbest=settings.beam)
 
-        def lists(fusion: FusionConfig) -> list[tuple[Cut, list[Hypothesis]]]:
-            return decode_split(bundle, data_dir, split, replace(wide, fusion=fusion))[0]
+        def lists(fusion: FusionConfig) -> Lists:
+            return decode_split(bundle, folder, split, replace(wide, fusion=fusion)).lists
 
-        settings = replace(settings, fusion=tune_fusion(bundle, settings.fusion, lists, out_dir))
-    decoded, seconds = decode_split(bundle, data_dir, split, settings)
-    write_decoded(out_dir, decoded, bundle.tokenizer)
-    audio_s = sum(cut.duration for cut, _ in decoded)
-    write_json(out_dir / SETTINGS, {"model": str(model_path), "settings": asdict(settings),
-                                         "seconds": round(seconds, 2), "audio_s": round(audio_s, 2)})  # fmt: skip
-    made.keep()
-    log(f"decoded {split}: {len(decoded)} utterances, {settings.method}, real-time factor {seconds / audio_s:.4f}")
+        def errors(reference: str, text: str) -> int:
+            return word_errors(reference, text).total
+
+        settings = replace(settings, fusion=tune_fusion(bundle, settings.fusion, lists, errors, out_dir, click.echo))
+    decoded = decode_split(bundle, folder, split, settings)
+    record.begin()
+    write_decoded(out_dir, decoded.lists, bundle.tokenizer)
+    times = {"seconds": round(decoded.seconds, 2), "audio_s": round(decoded.audio_s, 2)}
+    write_json(out_dir / SETTINGS, {"model": str(model_path), "settings": asdict(settings)} | times)
+    record.keep()
+    factor = decoded.seconds / decoded.audio_s
+    log(f"decoded {split}: {len(decoded.lists)} utterances, {settings.method}, real-time factor {factor:.4f}")
 
 
 @click.command()
@@ -111,24 +116,26 @@ def nbest(
     overrides: tuple[str, ...],
 ) -> None:
     """Keep decode.nbest hypotheses of each utterance, for label smoothing; print their oracle WER."""
-    settings = load_config(config_path, overrides).decode
-    made_of = _decoding(model_path, features_path(data_dir, split), settings)
-    made = Made(output.with_name(f"{output.name}.{MADE_OF}"), made_of)
-    if done_before([output], force, made=made):
+    settings = load_config(config_path, overrides, reads=("decode",)).decode
+    folder = DataFolder(data_dir)
+    inputs = _decoding_inputs(model_path, folder.features(split), settings)
+    record = Record(output.with_name(f"{output.name}.{INPUTS}"), inputs)
+    if is_done([output], record, force):
         return
-    if settings.method == "greedy":
+    if settings.method == GREEDY:
         raise UserError("greedy search has one hypothesis; set decode.method=beam")
     if settings.beam < settings.nbest:
         raise UserError(f"decode.nbest={settings.nbest} needs a decode.beam of at least as many")
     if ".jsonl" not in output.suffixes:
         raise UserError(f"--output {output} must be a CutSet's name, such as nbest.jsonl.gz")
     require_weights(settings.fusion)
-    bundle = load_model(model_path)
+    bundle = load_recognizer(model_path)
     make_folder(output.parent)
-    decoded, _ = decode_split(bundle, data_dir, split, settings)
+    decoded = decode_split(bundle, folder, split, settings).lists
     texts = [(transcript(cut), [bundle.tokenizer.decode(h.tokens) for h in found]) for cut, found in decoded]
+    record.begin()
     write_lists(output, decoded, bundle.tokenizer)
-    made.keep()
+    record.keep()
     first = word_error_rate((reference, found[0] if found else "") for reference, found in texts)
     best = word_error_rate((reference, oracle(reference, found)) for reference, found in texts)
     number = sum(len(found) for _, found in texts) / len(texts)
@@ -144,15 +151,15 @@ def nbest(
 @click.option("--force", is_flag=True, help="Rescore again where it is done.")
 def rescore(decoded: Path, lm_path: Path, weight: float, length_weight: float, out_dir: Path, force: bool) -> None:
     """Reorder n-best lists with a language model."""
-    made_of = {
+    inputs = {
         "stage": "rescore",
         "digest of lists": digest(decoded / DECODED[0]),
         "digest of lm": digest(lm_path),
         "--weight": weight,
         "--length-weight": length_weight,
     }
-    made = Made(out_dir / MADE_OF, made_of)
-    if done_before([out_dir / name for name in DECODED], force, made=made):
+    record = Record(out_dir / INPUTS, inputs)
+    if is_done([out_dir / name for name in DECODED], record, force):
         return
     lm = load_language_model(lm_path)
     pairs = []
@@ -167,17 +174,17 @@ def rescore(decoded: Path, lm_path: Path, weight: float, length_weight: float, o
             pairs.append((cut, rescore_nbest(lists, lm.model, weight, length_weight)))
         except ValueError as error:
             raise UserError(f"{cut.id}: {error}; train the language model with a larger lm.max_symbols") from error
+    record.begin()
     write_decoded(out_dir, pairs, lm.tokenizer)
-    made.keep()
+    record.keep()
     log(f"rescored {len(pairs)} utterances into {out_dir}")
 
 
-def _decoding(model_path: Path, cuts: Path, settings: DecodeConfig) -> dict[str, Any]:
-    """What hypotheses depend on."""
+def _decoding_inputs(model_path: Path, cuts: Path, settings: DecodeConfig) -> dict[str, Any]:
     read = {"model": model_path, "cuts": cuts}
     read |= {"target_lm": Path(settings.fusion.target_lm), "source_lm": Path(settings.fusion.source_lm)}
-    made_of = {"stage": "decode", "decode": asdict(settings)}
-    return made_of | {f"digest of {name}": digest(path) for name, path in read.items()}
+    inputs = {"stage": "decode", "decode": asdict(settings)}
+    return inputs | {f"digest of {name}": digest(path) for name, path in read.items()}
 
 
 def read_fusion(folder: Path, given: FusionConfig) -> FusionConfig:
@@ -195,24 +202,6 @@ def read_fusion(folder: Path, given: FusionConfig) -> FusionConfig:
         if value not in (unset[name], values[name]):
             raise UserError(f"decode.fusion.{name} is {value}, but {path} has {values[name]}; leave one of both out")
     return FusionConfig(**values)
-
-
-def decode_split(
-    bundle: ModelBundle, data_dir: Path, split: str, settings: DecodeConfig
-) -> tuple[list[tuple[Cut, list[Hypothesis]]], float]:
-    """The n-best list of each utterance of a split, and the seconds it took."""
-    device = choose_device("auto")
-    pipeline = build_pipeline(bundle.config, load_statistics(data_dir) | bundle.statistics)
-    cuts = list(read_cuts(features_path(data_dir, split)))
-    search = build_search(settings, bundle.tokenizer, device)
-    started, decoded = time.monotonic(), []
-    with progress_bar(f"decode {split}", len(cuts)) as bar:
-        for cut, found in decode_cuts(
-            bundle.model.to(device), pipeline, cuts, search, batch_seconds=settings.batch_seconds, device=device
-        ):
-            decoded.append((cut, found))
-            bar.advance()
-    return decoded, time.monotonic() - started
 
 
 def write_lists(path: Path, decoded: list[tuple[Cut, list[Hypothesis]]], tokenizer: Tokenizer) -> None:

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from asrkit.training.cpu import find_allocator
+from asrkit.cpu import find_allocator
 
 REQUIRED = (
     "asrkit",

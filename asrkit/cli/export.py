@@ -7,11 +7,13 @@ from pathlib import Path
 
 import click
 
-from asrkit.cli.common import MADE_OF, PATH, Made, digest, done_before
-from asrkit.export.model_file import Recognizer, export_model
+from asrkit.bundle.model_file import load_recognizer
+from asrkit.cli.common import PATH
+from asrkit.console import log
+from asrkit.decoding.search import GREEDY, METHODS
 from asrkit.export.onnx import DECODER, ENCODER, JOINER, TOKENS, export_onnx
-from asrkit.training.checkpoint import load_model
-from asrkit.training.progress import log
+from asrkit.export.recognizer import Recognizer, export_model
+from asrkit.records import INPUTS, Record, digest, is_done
 
 
 @click.command()
@@ -21,26 +23,27 @@ from asrkit.training.progress import log
 @click.option("--force", is_flag=True, help="Export again where it is done.")
 def export(model_path: Path, output: Path, onnx: bool, force: bool) -> None:
     """Write one file with weights, feature statistics, tokenizer and configuration, or a folder of ONNX files."""
-    record = output / MADE_OF if onnx else output.with_name(f"{output.name}.{MADE_OF}")
-    made = Made(record, {"digest of model": digest(model_path)})
-    if done_before([output / TOKENS if onnx else output], force, made=made):
+    path = output / INPUTS if onnx else output.with_name(f"{output.name}.{INPUTS}")
+    record = Record(path, {"digest of model": digest(model_path)})
+    if is_done([output / TOKENS if onnx else output], record, force):
         return
     if onnx:
-        export_onnx(load_model(model_path), output)
-        made.keep()
+        bundle = load_recognizer(model_path)
+        record.begin()
+        export_onnx(bundle, output)
         log(f"exported {output} for sherpa-onnx: {ENCODER}, {DECODER}, {JOINER}, {TOKENS}")
-        return
-    size = export_model(model_path, output)
-    made.keep()
-    log(f"exported {output} ({size / 1e6:.1f} MB)")
+    else:
+        size = export_model(model_path, output, record.begin)
+        log(f"exported {output} ({size / 1e6:.1f} MB)")
+    record.keep()
 
 
 @click.command()
 @click.argument("model", type=PATH)
 @click.argument("audio", nargs=-1, required=True, type=PATH)
-@click.option("--method", type=click.Choice(["greedy", "beam", "modified_beam"]), default="greedy", show_default=True)
+@click.option("--method", type=click.Choice(METHODS), default=GREEDY, show_default=True)
 @click.option("--beam", type=click.IntRange(min=1), default=8, show_default=True, help="Hypotheses kept.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, with times and scores.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line, with times and scores.")
 def transcribe(model: Path, audio: tuple[Path, ...], method: str, beam: int, as_json: bool) -> None:
     """Transcribe audio files with an exported model."""
     recognizer = Recognizer(model, method, beam)

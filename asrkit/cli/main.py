@@ -2,37 +2,68 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import sys
 from importlib import import_module
+from pathlib import Path
 from typing import cast
 
 import click
 
 from asrkit import __version__
+from asrkit.cpu import keep_kernels, restart_with_allocator
 from asrkit.errors import UserError
-from asrkit.training.cpu import keep_kernels, restart_with_allocator
 
 MODULES = {
-    "doctor": "doctor", "prepare": "data", "check": "data", "combine": "data", "features": "data",
-    "tokenizer": "data", "train": "train", "train-lm": "language_model", "decode": "decode", "nbest": "decode",
-    "rescore": "decode", "score": "score", "export": "export", "transcribe": "export", "report": "report",
-    "study": "study", "pcas": "retrieve", "retrieve": "retrieve",
-}  # fmt: skip
+    "doctor": "doctor",
+    "prepare": "data",
+    "check": "data",
+    "combine": "data",
+    "features": "data",
+    "tokenizer": "data",
+    "train": "train",
+    "train-lm": "train_lm",
+    "decode": "decode",
+    "nbest": "decode",
+    "rescore": "decode",
+    "score": "score",
+    "export": "export",
+    "transcribe": "export",
+    "report": "report",
+    "study": "study",
+    "pcas": "retrieve",
+    "retrieve": "retrieve",
+}
 """Where each subcommand is."""
 
 
 class _Commands(click.Group):
-    """Imports a subcommand when it is asked for: one that restarts does so before torch is there, score needs none."""
+    """Imports a subcommand when it is asked for: some restart Python before they import torch, others need none."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(MODULES)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the subcommands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _first_sentence(name)) for name in self.list_commands(ctx)])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in MODULES:
             return None
         module = import_module(f"asrkit.cli.{MODULES[cmd_name]}")
         return cast(click.Command, getattr(module, cmd_name.replace("-", "_")))
+
+
+def _first_sentence(command: str) -> str:
+    """How a subcommand's docstring begins, read from its source."""
+    source = Path(__file__).with_name(f"{MODULES[command]}.py").read_text(encoding="utf-8")
+    function = command.replace("-", "_")
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            return (ast.get_docstring(node) or "").split("\n")[0].rstrip(".")
+    raise ValueError(f"{MODULES[command]}.py has no function {function}")
 
 
 cli = _Commands(

@@ -5,31 +5,24 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 import numpy as np
 
 from asrkit.cli.common import PATH
-from asrkit.config_files import CONF_DIR, check_choices, flat, read_values, typed
+from asrkit.config_files import read_values, typed
+from asrkit.console import log
 from asrkit.errors import UserError
-from asrkit.export.model_file import Recognizer
+from asrkit.export.recognizer import Recognizer
 from asrkit.retrieval.builder import build_data
 from asrkit.retrieval.experiment import make_retriever, run_pcas
 from asrkit.retrieval.pcas import retrieve as search_passages
 from asrkit.retrieval.questions import QUESTIONS, Question, read_passages, write_data
 from asrkit.retrieval.settings import RetrievalSettings
-from asrkit.training.progress import log
+from asrkit.settings import check_values
 
-RECIPE = CONF_DIR.parent / "egs" / "pcas"
-CHOICES: dict[str, tuple[object, ...]] = {
-    "*.type": ("dense", "bm25"),
-    "*.index": ("flat", "hnsw"),
-    "*.contexts": ("all", "none", "joined", "random", "nearest", "gold"),
-    "*.aggregate": ("max", "logsumexp", "mean"),
-    "*.normalize": ("none", "minmax", "z", True, False),  # of systems, of retrievers
-}
+RECIPE = Path(__file__).resolve().parents[2] / "egs" / "pcas"
 CONFIG = click.option(
     "--config", type=PATH, default=RECIPE / "conf" / "pcas.yaml", show_default=True, help="Retrievers and systems."
 )
@@ -39,7 +32,7 @@ OVERRIDES = click.argument("overrides", nargs=-1, metavar="[KEY=VALUE]...")
 def _settings(config: Path, overrides: tuple[str, ...]) -> RetrievalSettings:
     values, where = read_values(config, overrides)
     settings = typed(values, RetrievalSettings, where)
-    check_choices(flat(asdict(settings)), CHOICES, where)
+    check_values(settings, where)
     return settings
 
 

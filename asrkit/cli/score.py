@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from asrkit.cli.common import MADE_OF, PATH, Made, digest, done_before
+from asrkit.cli.common import PATH
 from asrkit.files import write_json, write_text
+from asrkit.records import INPUTS, Record, digest, is_done
 from asrkit.scoring.nist import read_trn
 from asrkit.scoring.report import headline, score_trn, summary, text_report
 
@@ -22,13 +23,14 @@ def score(ref: Path, hyp: Path, out_dir: Path | None, force: bool) -> None:
     """Score hypotheses: WER, CER, sentences, speakers, confusions, aligned errors, bootstrap interval."""
     out_dir = out_dir or hyp.parent
     outputs = [out_dir / "score.json", out_dir / "score.txt"]
-    made = Made(out_dir / f"score.{MADE_OF}", {"digest of ref": digest(ref), "digest of hyp": digest(hyp)})
-    if done_before(outputs, force, made=made):
+    record = Record(out_dir / f"score.{INPUTS}", {"digest of ref": digest(ref), "digest of hyp": digest(hyp)})
+    if is_done(outputs, record, force):
         values = json.loads(outputs[0].read_text(encoding="utf-8"))
     else:
         scored = score_trn(read_trn(ref), read_trn(hyp))
         values = summary(scored)
+        record.begin()
         write_text(outputs[1], text_report(scored, values))
         write_json(outputs[0], values)
-        made.keep()
+        record.keep()
     click.echo(f"{out_dir}: {headline(values)}")

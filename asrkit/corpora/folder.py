@@ -9,12 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from asrkit.corpora.utterances import AUDIO_SUFFIXES, Utterance
+from asrkit.data.folder import SPLITS
 from asrkit.errors import UserError
-from asrkit.features.pipeline import seeded_generator
 from asrkit.files import utf8_lines
+from asrkit.randomness import seeded_generator
 from asrkit.text.normalize import normalize_plain
 
-SPLITS = ("train", "dev", "test")
 HELD_OUT_SHARE = 0.1
 
 

@@ -13,6 +13,7 @@ from asrkit.corpora.folder import read_folder
 from asrkit.corpora.librispeech_subset import read_librispeech_subset
 from asrkit.corpora.speechocean762 import read_speechocean762
 from asrkit.corpora.utterances import Problem, Utterance, check, to_cut_sets
+from asrkit.data.folder import SPLITS, DataFolder
 from asrkit.errors import UserError
 from asrkit.files import atomic_path, write_text
 
@@ -23,29 +24,32 @@ READERS: dict[str, Callable[[Path, Path], list[Utterance]]] = {
     "speechocean762": read_speechocean762,
 }
 """(corpus folder, data folder for what has to be rewritten) to utterances."""
-SPLITS = ("train", "dev", "test")
 
 
-def cuts_path(data_dir: Path, split: str) -> Path:
-    """Where the CutSet of a split lies."""
-    return data_dir / f"{split}.jsonl.gz"
-
-
-def check_corpus(corpus: str, corpus_dir: Path, data_dir: Path, num_jobs: int) -> tuple[list[Problem], int]:
+def check_corpus(corpus: str, corpus_dir: Path, folder: DataFolder, num_jobs: int) -> tuple[list[Problem], int]:
     """Problems of a corpus, and how many utterances it has."""
-    utterances = READERS[corpus](corpus_dir, data_dir)
+    utterances = READERS[corpus](corpus_dir, folder.path)
     return check(utterances, num_jobs)[0], len(utterances)
 
 
-def prepare_corpus(corpus: str, corpus_dir: Path, data_dir: Path, *, skip_bad: bool, num_jobs: int) -> dict[str, int]:
+def prepare_corpus(
+    corpus: str,
+    corpus_dir: Path,
+    folder: DataFolder,
+    *,
+    skip_bad: bool,
+    num_jobs: int,
+    begin: Callable[[], None] = lambda: None,
+) -> dict[str, int]:
     """Checks a corpus and writes ``train``, ``dev`` and ``test``.
 
     Args:
         corpus: a key of ``READERS``.
         corpus_dir: the release.
-        data_dir: where the CutSets go.
+        folder: where the CutSets go.
         skip_bad: write bad utterances to ``bad.jsonl``, with reasons, and go on without them.
         num_jobs: processes.
+        begin: called before the first output is written.
 
     Returns:
         Utterances by split.
@@ -53,7 +57,7 @@ def prepare_corpus(corpus: str, corpus_dir: Path, data_dir: Path, *, skip_bad: b
     Raises:
         UserError: bad utterances without ``skip_bad`` (all in one message), or an empty split.
     """
-    utterances = READERS[corpus](corpus_dir.resolve(), data_dir)
+    utterances = READERS[corpus](corpus_dir.resolve(), folder.path)
     problems, recordings = check(utterances, num_jobs)
     if problems and not skip_bad:
         raise UserError(describe(problems, len(utterances)))
@@ -61,15 +65,16 @@ def prepare_corpus(corpus: str, corpus_dir: Path, data_dir: Path, *, skip_bad: b
     empty = [split for split in SPLITS if split not in cut_sets]
     if empty:
         raise UserError(f"no usable utterances in {', '.join(empty)} of {corpus_dir}; run `asrkit check` to see why")
+    begin()
     if problems:
-        write_text(data_dir / "bad.jsonl", "".join(json.dumps(vars(p)) + "\n" for p in problems))
+        write_text(folder.bad, "".join(json.dumps(vars(p)) + "\n" for p in problems))
     for split in SPLITS:
-        with atomic_path(cuts_path(data_dir, split)) as temporary:
+        with atomic_path(folder.cuts(split)) as temporary:
             cut_sets[split].to_file(temporary)
     return {split: len(cut_sets[split]) for split in SPLITS}
 
 
-def combine_corpora(sources: Sequence[Path], data_dir: Path) -> dict[str, int]:
+def combine_corpora(sources: Sequence[DataFolder], folder: DataFolder) -> dict[str, int]:
     """Pools prepared corpora, split by split, into another data folder.
 
     Returns:
@@ -80,13 +85,13 @@ def combine_corpora(sources: Sequence[Path], data_dir: Path) -> dict[str, int]:
     """
     sizes = {}
     for split in SPLITS:
-        cuts = [cut for source in sources for cut in _read(cuts_path(source, split))]
+        cuts = [cut for source in sources for cut in _read(source.cuts(split))]
         seen: set[str] = set()
         for cut in cuts:
             if cut.id in seen:
                 raise UserError(f"{split}: two of the corpora have an utterance {cut.id}; rename it in one of them")
             seen.add(cut.id)
-        with atomic_path(cuts_path(data_dir, split)) as temporary:
+        with atomic_path(folder.cuts(split)) as temporary:
             CutSet.from_cuts(cuts).to_file(temporary)
         sizes[split] = len(cuts)
     return sizes

@@ -151,9 +151,13 @@ def to_cut_sets(utterances: Iterable[Utterance], recordings: dict[str, Recording
         if recording is None or utterance.text is None:
             continue
         segment = SupervisionSegment(
-            id=utterance.id, recording_id=utterance.id, start=0.0, duration=recording.duration,
-            text=utterance.text, speaker=utterance.speaker,
-        )  # fmt: skip
+            id=utterance.id,
+            recording_id=utterance.id,
+            start=0.0,
+            duration=recording.duration,
+            text=utterance.text,
+            speaker=utterance.speaker,
+        )
         by_split[utterance.split].append(
             MonoCut(
                 id=utterance.id,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,9 +10,8 @@ import torch
 from lhotse import CutSet, NumpyFilesWriter, Recording, SupervisionSegment
 from lhotse.audio.backend import LibsndfileBackend, audio_backend
 from lhotse.cut import Cut
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
+from asrkit.data.folder import DataFolder
 from asrkit.errors import UserError
 from asrkit.features.fbank import KaldiFbank, KaldiFbankConfig
 from asrkit.features.normalization import MeanStd, accumulate_statistics
@@ -21,35 +19,11 @@ from asrkit.features.pipeline import TEMPO, FeaturePipeline, load_audio, side_of
 from asrkit.features.tempo import change_tempo
 from asrkit.files import atomic_path
 
-STATISTICS = "statistics.safetensors"
-
-
-def read_cuts(path: Path) -> CutSet:
-    """A CutSet, in memory.
-
-    Raises:
-        UserError: the file is not there, cannot be read or has no cuts.
-    """
-    if not path.is_file():
-        raise UserError(f"{path} is missing; run the stage that makes it first (asrkit prepare, asrkit features)")
-    try:
-        cuts = list(CutSet.from_file(path) or [])  # None of an empty file
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); remove it and make it again") from error
-    if not cuts:
-        raise UserError(f"{path} holds no cuts; remove it and make it again")
-    return CutSet.from_cuts(cuts)
-
-
-def features_path(data_dir: Path, split: str) -> Path:
-    """The CutSet of a split with speed replicas (train) and, where asked, stored features."""
-    return data_dir / "features" / f"{split}.jsonl.gz"
-
 
 def make_features(
     cuts: CutSet,
     split: str,
-    data_dir: Path,
+    folder: DataFolder,
     *,
     sampling_rate_hz: int,
     num_mel_bins: int,
@@ -62,7 +36,7 @@ def make_features(
     Args:
         cuts: the prepared split.
         split: its name; only ``train`` gets replicas.
-        data_dir: of the recipe.
+        folder: where it goes.
         sampling_rate_hz: of the audio.
         num_mel_bins: F.
         speed_factors: replicas of train, such as 0.9, 1.0, 1.1 (Ko et al. 2015).
@@ -78,16 +52,15 @@ def make_features(
     if split == "train":
         replicas = speed_replicas(cuts, speed_factors)
         for factor in tempo_factors:
-            replicas += [tempo_replica(cut, factor, sampling_rate_hz, data_dir) for cut in cuts]
+            replicas += [tempo_replica(cut, factor, sampling_rate_hz, folder) for cut in cuts]
         cuts = CutSet.from_cuts(replicas)
     if store:
         extractor = KaldiFbank(KaldiFbankConfig(sampling_rate_hz, num_mel_bins))
-        folder = data_dir.resolve() / "features" / f"{split}_numpy"
-        cuts = _stored(cuts, extractor, folder)
-    with atomic_path(features_path(data_dir, split)) as temporary:
+        cuts = _stored(cuts, extractor, folder.arrays(split))
+    with atomic_path(folder.features(split)) as temporary:
         cuts.to_file(temporary)
     if store:
-        _remove_others(cuts, folder)
+        _remove_others(cuts, folder.arrays(split))
     return cuts
 
 
@@ -128,9 +101,9 @@ def speed_replicas(cuts: CutSet, factors: list[float]) -> list[Cut]:
     return replicas
 
 
-def tempo_replica(cut: Cut, factor: float, sampling_rate_hz: int, data_dir: Path) -> Cut:
-    """The cut at another tempo, its audio written under ``data_dir`` (Lhotse's own needs sox in torchaudio)."""
-    path = data_dir.resolve() / "features" / "tempo" / f"{factor}" / f"{cut.id}.flac"
+def tempo_replica(cut: Cut, factor: float, sampling_rate_hz: int, folder: DataFolder) -> Cut:
+    """The cut at another tempo, its audio written to the data folder (Lhotse's own needs sox in torchaudio)."""
+    path = folder.tempo_audio(factor, cut.id)
     waveform = change_tempo(load_audio(cut, sampling_rate_hz), factor, sampling_rate_hz)
     try:
         with atomic_path(path) as temporary:
@@ -142,10 +115,14 @@ def tempo_replica(cut: Cut, factor: float, sampling_rate_hz: int, data_dir: Path
     spoken = cut.supervisions[0]
     replica.supervisions = [
         SupervisionSegment(
-            id=f"{spoken.id}_tp{factor}", recording_id=recording.id, start=0.0, duration=recording.duration,
-            text=spoken.text, speaker=spoken.speaker,
+            id=f"{spoken.id}_tp{factor}",
+            recording_id=recording.id,
+            start=0.0,
+            duration=recording.duration,
+            text=spoken.text,
+            speaker=spoken.speaker,
         )
-    ]  # fmt: skip
+    ]
     return _of_the_same_side(cut, replica.with_custom(TEMPO, factor))
 
 
@@ -164,27 +141,3 @@ def compute_statistics(cuts: CutSet, pipeline: FeaturePipeline, by_side: bool = 
             yield group, pipeline.raw(cut)
 
     return accumulate_statistics(utterances())
-
-
-def save_statistics(data_dir: Path, statistics: dict[str, MeanStd]) -> None:
-    """Writes the statistics of a recipe's data."""
-    tensors = {f"{name}/{part}": getattr(item, part) for name, item in statistics.items() for part in ("mean", "std")}
-    with atomic_path(data_dir / "features" / STATISTICS) as temporary:
-        save_file(tensors, temporary)
-
-
-def load_statistics(data_dir: Path) -> dict[str, MeanStd]:
-    """Reads what :func:`save_statistics` wrote.
-
-    Raises:
-        UserError: the file is not there, or cannot be read.
-    """
-    path = data_dir / "features" / STATISTICS
-    if not path.is_file():
-        raise UserError(f"{path} is missing; run asrkit features first")
-    try:
-        tensors = load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"{path} cannot be read ({error}); remove it and run asrkit features again") from error
-    names = {name.rsplit("/", 1)[0] for name in tensors}
-    return {name: MeanStd(tensors[f"{name}/mean"], tensors[f"{name}/std"]) for name in sorted(names)}

@@ -15,10 +15,10 @@ from pathlib import Path
 import torch
 from lhotse.cut import Cut
 
-from asrkit.data.feature_store import read_cuts
+from asrkit.data.folder import read_cuts
 from asrkit.errors import UserError
 from asrkit.features.augmentation import chosen
-from asrkit.features.pipeline import seeded_generator
+from asrkit.randomness import seeded_generator
 from asrkit.text.tokenizer import Tokenizer
 
 SMOOTHING = "nbest_label_smoothing"

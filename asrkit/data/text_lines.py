@@ -19,6 +19,7 @@ from lhotse import CutSet
 
 from asrkit.errors import UserError
 from asrkit.files import atomic_path, write_json
+from asrkit.records import INPUTS, Record
 from asrkit.text.tokenizer import Tokenizer
 
 POOL = 100
@@ -56,7 +57,7 @@ def encode_text(paths: Sequence[Path], tokenizer: Tokenizer, folder: Path, max_s
     """Encodes text files, or takes what an earlier call with the same files and symbols left in ``folder``.
 
     Args:
-        paths: text with a line a sentence (``.gz`` or not), or CutSets (``.jsonl.gz``) whose transcripts are taken.
+        paths: text with one sentence per line (``.gz`` or not), or CutSets (``.jsonl.gz``) whose transcripts are taken.
         tokenizer: symbols.
         folder: where the arrays go.
         max_symbols: longer lines are left out.
@@ -68,9 +69,10 @@ def encode_text(paths: Sequence[Path], tokenizer: Tokenizer, folder: Path, max_s
         UserError: a file cannot be read, or no line is left.
     """
     origin = {"files": [_identity(path) for path in paths], "tokenizer": tokenizer.to_dict(), "longest": max_symbols}
-    note = folder / "text.json"
-    if not (note.is_file() and _origin(note) == origin):
+    record, count = Record(folder / INPUTS, origin), folder / "left_out.json"
+    if not (count.is_file() and not record.is_unfinished() and record.difference() is None):
         lengths, left_out = [], 0
+        record.begin()
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_path(folder / "tokens.bin") as temporary, open(temporary, "wb") as file:
             for line in (line for path in paths for line in read_lines(path)):
@@ -87,10 +89,10 @@ def encode_text(paths: Sequence[Path], tokenizer: Tokenizer, folder: Path, max_s
             raise UserError(f"no usable line in {', '.join(map(str, paths))}; is the text of the tokenizer's alphabet?")
         with atomic_path(folder / "starts.npy") as temporary:
             np.save(temporary, np.concatenate([[0], np.cumsum(lengths)]))
-        write_json(note, {"origin": origin, "left_out": left_out})
-    values = json.loads(note.read_text(encoding="utf-8"))
+        write_json(count, left_out)
+        record.keep()
     stored = np.memmap(folder / "tokens.bin", dtype=np.uint16, mode="r")
-    return TextLines(stored, np.load(folder / "starts.npy")), int(values["left_out"])
+    return TextLines(stored, np.load(folder / "starts.npy")), int(json.loads(count.read_text(encoding="utf-8")))
 
 
 def read_lines(path: Path) -> Iterator[str]:
@@ -139,7 +141,3 @@ def _identity(path: Path) -> list[str | int]:
     if not path.is_file():
         raise UserError(f"no text at {path}")
     return [path.name, path.stat().st_size, path.stat().st_mtime_ns]
-
-
-def _origin(note: Path) -> object:
-    return json.loads(note.read_text(encoding="utf-8"))["origin"]

@@ -6,19 +6,33 @@ blank and u labels emitted, so that all are compared after equally many decision
 "modified" search (Kang et al. 2023, arXiv 2211.00484) emits at most one label a frame; its hypotheses all stand at
 the same frame.
 
-Shape letters: B utterances, N of them that have not been left out, K hypotheses of an utterance, V symbols, J width
-of the joiner.
+A search is held open: ``accept`` takes encoder frames as they come and goes as far as they reach, ``results`` gives the
+n-best lists once the last have come. :func:`beam_search` and :func:`modified_beam_search` are that in one call.
+
+Shape letters: B utterances, N of them whose search goes on, K hypotheses of an utterance, V symbols, J width of the
+joiner.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields, replace
+from dataclasses import replace
 
 import torch
 from torch.nn import functional as F
 
+from asrkit.decoding.beam import (
+    Beam,
+    BeamOptions,
+    expand,
+    first_beam,
+    merge_equal_hypotheses,
+    merge_equal_labels,
+    select,
+    without_blank,
+)
 from asrkit.decoding.density_ratio import Fusion, FusionWeights
+from asrkit.decoding.frames import ENDLESS, Frames
 from asrkit.decoding.full_sum import with_sums
 from asrkit.decoding.greedy_path import GreedyPath
 from asrkit.decoding.histories import Histories
@@ -26,64 +40,286 @@ from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.decoding.traceback import Final, Trace, hypotheses
 from asrkit.models.transducer import Transducer
 
-BLANK_ID = 0
 GREEDY_SYMBOLS = 5
 """Most labels at one frame of greedy's hypothesis where the search sets no bound."""
-LONGEST_S = 160.0
+MAX_SUMMED_S = 160.0
 """Seconds of the longest utterance whose hypotheses are kept in memory for full sums, and greedy's followed."""
-KEPT = 0.75
+SHRINK_SHARE = 0.75
 """A batch is made smaller where no more of its utterances go on."""
-REACH = 2.0
+RERANK_MARGIN = 2.0
 """What the alignments outside the beam may bring one hypothesis more than another: 1.2 was seen of a badly trained
 model with a beam of 4."""
 NEGLIGIBLE = 20.0
 """A beam whose whole probability is e^-20 of the worst kept result's cannot change the results any more."""
 
 
-@dataclass(frozen=True)
-class BeamOptions:
-    """Settings of the search."""
+class OpenSearch:
+    """What both searches share: the frames, the label histories, the beam, and what has reached the end.
 
-    beam: int = 8
-    """K, hypotheses kept at each step."""
-    nbest: int = 1
-    """Most hypotheses returned."""
-    expand_beam: int = 0
-    """Labels tried for each hypothesis, the best ones; 0 tries all."""
-    score_margin: float = math.inf
-    """Hypotheses worse than the best by more are dropped."""
-    max_symbols: int = 5
-    """Most labels at one frame; 0 sets no bound beside ``max_labels_per_frame``."""
-    max_labels_per_frame: float = 1.0
-    """A hypothesis of T' frames has at most this times T' labels, so a search ends after so many more steps."""
-    blank_penalty: float = 0.0
-    """Subtracted from blank's logit: fewer deletions."""
-    full_sum: bool = True
-    """Whether the alignment-length synchronous search scores what it found, and greedy's hypothesis, by all
-    alignments near those found."""
+    Args:
+        model: the transducer.
+        batch: B.
+        frame_shift_s: seconds between encoder frames.
+        options: of the search.
+        fusion: language models to add.
+    """
+
+    @torch.inference_mode()
+    def __init__(
+        self,
+        model: Transducer,
+        batch: int,
+        *,
+        frame_shift_s: float,
+        options: BeamOptions | None = None,
+        fusion: Fusion | None = None,
+    ) -> None:
+        self.model, self.options, self.frame_shift_s = model, options or BeamOptions(), frame_shift_s
+        self.weights = fusion.weights if fusion is not None else FusionWeights()
+        self.fused = fusion is not None
+        self.frames = Frames(model, batch)
+        self.histories = Histories(model, fusion)
+        self.trace = Trace()
+        self.greedy: GreedyPath | None = None
+        """Greedy's hypothesis: one more lane beside the beam."""
+        self.steps = self.most_steps = 0
+        self.utterance = torch.arange(batch, device=model.device)
+        """(N,) numbers of the utterances whose search goes on, as in all that follows."""
+        self.most = torch.zeros(batch, 1, dtype=torch.int64, device=model.device)
+        """(N, 1) most labels of each."""
+        self.beam: Beam | None = None
+        self.finals: list[list[Final]] = [[] for _ in range(batch)]
+        self.negligible = torch.full((batch,), -math.inf, device=model.device)
+
+    @torch.inference_mode()
+    def accept(self, encoder_out: torch.Tensor, encoder_lens: torch.Tensor, last: bool = True) -> None:
+        """Takes more frames and searches as far as they reach.
+
+        The newest frame waits until it is known whether it is the last. All utterances go in step, so that one that
+        waits for frames makes the others wait.
+
+        Args:
+            encoder_out: (B, n, D).
+            encoder_lens: (B,) how many of the n are real.
+            last: whether these are the last frames of all utterances.
+        """
+        self.frames.add(encoder_out, encoder_lens, last)
+        received = self.frames.received
+        if self.beam is None:
+            dtype = torch.promote_types(self.frames.projection.dtype, torch.float32)
+            self.beam = first_beam(len(received), self.options.beam, dtype, received.device)
+            self.negligible = self.negligible.to(dtype)
+        if last:  # an utterance without frames is done
+            self.beam = self.beam.without((received == 0)[self.utterance, None])
+            for b in (received == 0).nonzero().flatten().tolist():
+                self.finals[b] = [Final()]
+        self._bound()
+        while self.steps < self.most_steps:
+            self._shrink()
+            if not len(self.utterance) or not (last or self._all_have_frames()):
+                break
+            self._step()
+            self.steps += 1
+
+    def results(self) -> list[list[Hypothesis]]:
+        """The n-best lists of the B utterances, once the last frames have been accepted."""
+        raise NotImplementedError
+
+    def _bound(self) -> None:
+        """Sets ``most`` and ``most_steps`` by the frames received."""
+        raise NotImplementedError
+
+    def _frame(self) -> torch.Tensor:
+        """(N, K) where the hypotheses stand."""
+        raise NotImplementedError
+
+    def _step(self) -> None:
+        """One step of all utterances."""
+        raise NotImplementedError
+
+    @property
+    def last_frame(self) -> torch.Tensor:
+        """(N, 1) the last frame of each utterance."""
+        return self.frames.ends[self.utterance, None] - 1
+
+    def _all_have_frames(self) -> bool:
+        """Whether every lane that goes on stands at a frame that has come and is known not to be the last."""
+        assert self.beam is not None
+        newest = self.frames.received - 1
+        waits = (self._frame() >= newest[self.utterance, None]) & self.beam.live
+        if self.greedy is not None:
+            late = self.greedy.frame >= newest
+            waits = waits | (late & self.greedy.goes_on())[self.utterance, None]
+        return not bool(waits.any())
+
+    def _shrink(self) -> None:
+        """Leaves out utterances that have no more arcs to take, and label histories, once there are enough of them."""
+        assert self.beam is not None
+        going_on = self.beam.live.any(dim=1)
+        if self.greedy is not None:
+            going_on |= self.greedy.goes_on()[self.utterance]
+        if int(going_on.sum()) <= SHRINK_SHARE * len(going_on):
+            self.beam, self.utterance = self.beam.of(going_on), self.utterance[going_on]
+            self.negligible, self.most = self.negligible[going_on], self.most[going_on]
+        if self.histories.crowded and len(self.utterance):
+            self._clear_histories()
+
+    def _clear_histories(self) -> None:
+        assert self.beam is not None
+        beam = self.beam
+        rows = beam.row[beam.live]
+        if self.greedy is not None:
+            rows = torch.cat([rows, self.greedy.row[self.greedy.goes_on()]])
+        place = self.histories.clear(rows)
+        # Unused places may hold any row that there is.
+        parent = torch.where(beam.parent >= 0, place[beam.parent], -1)
+        self.beam = replace(beam, row=place[beam.row].clamp(min=0), parent=parent)
+        if self.greedy is not None:
+            self.greedy.row = place[self.greedy.row].clamp(min=0)
+
+    def _emissions(self, beam: Beam, frame: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Log probabilities of all lanes: of the hypotheses (N, K, V) at ``frame`` (N, K), and of greedy's (N, V)."""
+        at, rows = self.frames.rows(self.utterance, frame).flatten(), beam.row.flatten()
+        if self.greedy is not None:
+            lane = self.frames.rows(self.utterance, self.greedy.frame[self.utterance, None])
+            at, rows = torch.cat([at, lane.flatten()]), torch.cat([rows, self.greedy.row[self.utterance]])
+        encoder_proj = F.embedding(at, self.frames.projection.flatten(0, 1))
+        log_probs = self.emit(encoder_proj, F.embedding(rows, self.histories.projection))
+        return log_probs[: frame.numel()].view(*frame.shape, -1), log_probs[frame.numel() :]
+
+    def _bonus(self, beam: Beam) -> torch.Tensor | None:
+        """(N, K, V) what fusion adds to each label."""
+        return F.embedding(beam.row, self.histories.bonus) if self.fused else None
+
+    def emit(self, encoder_proj: torch.Tensor, predictor_proj: torch.Tensor) -> torch.Tensor:
+        """Log probabilities (..., V) of the transducer, from projections (..., J) that broadcast."""
+        return self.model.joiner.log_probs(encoder_proj, predictor_proj, self.options.blank_penalty)
+
+    def bonus(self, parts: dict[str, float]) -> float:
+        """What fusion adds to a score of these parts."""
+        return self.weights.bonus(parts["source_lm"], parts["target_lm"], parts["length"]) if self.fused else 0.0
+
+    def _finish(self, beam: Beam, ends: torch.Tensor, score: torch.Tensor, steps: int) -> None:
+        """Sets hypotheses aside that have left the last frame.
+
+        Args:
+            beam: the hypotheses.
+            ends: (N, K) which.
+            score: (N, K) with the last blank.
+            steps: steps that the trace holds for them.
+        """
+        b, k = (ends & (score > -math.inf)).nonzero(as_tuple=True)
+        if not len(b):
+            return
+        utterances, parts = self.utterance[b].tolist(), self.histories.parts(beam.row[b, k])
+        columns = (k.tolist(), score[b, k].tolist(), beam.length[b, k].tolist())
+        for utterance, place, total, length, lms in zip(utterances, *columns, parts, strict=True):
+            am = total - self.bonus(lms)
+            self.finals[utterance].append(Final(total, length, steps, place, {"am": am} | lms))
+        for row, utterance in {*zip(b.tolist(), utterances, strict=True)}:
+            ranked = sorted((final.score for final in self.finals[utterance]), reverse=True)
+            if len(ranked) >= self.options.nbest:
+                self.negligible[row] = ranked[self.options.nbest - 1] - NEGLIGIBLE
 
 
-@dataclass
-class Beam:
-    """The hypotheses of all utterances, (N, K) each; unused places have the score -inf."""
+class AlignmentLengthSearch(OpenSearch):
+    """The alignment-length synchronous search."""
 
-    score: torch.Tensor
-    """Sum over the alignments kept, fusion included."""
-    best: torch.Tensor
-    """Score of the best one of them."""
-    row: torch.Tensor
-    """Label history, see :class:`Histories`."""
-    parent: torch.Tensor
-    """Row of the history without its last label; -1 for the empty one."""
-    last: torch.Tensor
-    """Last label."""
-    length: torch.Tensor
-    """Labels so far, u."""
-    symbols: torch.Tensor
-    """Labels since the last blank, in the best alignment."""
+    def _bound(self) -> None:
+        received, ended = self.frames.received, self.frames.ended
+        most = torch.ceil(received.double() * self.options.max_labels_per_frame).long()
+        self.most, self.most_steps = most[self.utterance, None], _highest(received + most)
+        short = received * self.frame_shift_s <= MAX_SUMMED_S
+        if self.options.full_sum and self.greedy is None and self.steps == 0 and short.any():
+            self.greedy = GreedyPath(len(received), self.options.max_symbols or GREEDY_SYMBOLS, received.device)
+        if self.greedy is not None:
+            # Before the end greedy's path has only its own bound, or it would be given up too early.
+            allowed = most if ended else torch.full_like(most, ENDLESS)
+            self.greedy.bound(self.frames.ends, torch.where(short, allowed, -1))
+
+    def _frame(self) -> torch.Tensor:
+        assert self.beam is not None
+        return self.steps - self.beam.length
+
+    def _step(self) -> None:
+        assert self.beam is not None
+        beam, frame = self.beam, self._frame()
+        emission, of_greedy = self._emissions(beam, frame)
+        expansion = expand(beam, emission, self._bonus(beam), self.most, self.options)
+        expansion = merge_equal_labels(beam, expansion)
+        ends = frame == self.last_frame
+        self._finish(beam, ends, expansion.blank, self.steps)
+        expansion = without_blank(expansion, ends)
+        beam, arcs = select(beam, expansion, self.histories.extend, self.options.score_margin)
+        self.trace.add(self.utterance, arcs.origin, arcs.symbol, arcs.log_prob)
+        if self.greedy is not None:
+            self.greedy.advance(of_greedy, self.utterance, self.histories)
+        # A beam that is too improbable to enter or reorder the n-best list is done.
+        settled = beam.score.amax(dim=1, keepdim=True) + math.log(self.options.beam) < self.negligible[:, None]
+        self.beam = beam.without(settled)
+
+    @torch.inference_mode()
+    def results(self) -> list[list[Hypothesis]]:
+        """For each utterance its hypotheses, best first, see :func:`beam_search`."""
+        options = self.options
+        ranked = [sorted(finals, key=lambda final: -final.score) for finals in self.finals]
+        ranked = [_within_reach(finals, options) if options.full_sum else finals[: options.nbest] for finals in ranked]
+        found = hypotheses(ranked, self.trace, synchronous=False, frame_shift_s=self.frame_shift_s)
+        if self.greedy is not None:
+            found = self._with_full_sums(self.greedy, found)
+        return [nbest[: options.nbest] for nbest in found]
+
+    def _with_full_sums(self, path: GreedyPath, found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
+        """The lists with greedy's hypotheses in them, by full sums; as they are where an utterance is too long."""
+        shift_s = self.frame_shift_s
+        summable = ((path.ends > 0) & (path.most >= 0)).tolist()
+        ranked: list[list[Hypothesis]] = list(found)
+        candidates: list[tuple[int, Hypothesis]] = []
+        for b, greedy in enumerate(path.hypotheses(shift_s)):
+            if summable[b]:
+                candidates += [(b, h) for h in found[b]]
+                if greedy is not None and greedy.tokens not in [h.tokens for h in found[b]]:
+                    candidates.append((b, greedy))
+                ranked[b] = []
+        summed = with_sums(candidates, self.emit, self.frames.projection, path.ends, self.histories, shift_s)
+        for (b, _), h in zip(candidates, summed, strict=True):
+            ranked[b].append(replace(h, score=h.parts["am"] + self.bonus(h.parts)))
+        return [sorted(nbest, key=lambda h: -h.score) for nbest in ranked]
 
 
-@torch.inference_mode()
+class ModifiedSearch(OpenSearch):
+    """The time-synchronous search with at most one label a frame."""
+
+    def _bound(self) -> None:
+        self.options = replace(self.options, max_symbols=0)  # one label a frame is the rule already
+        received = self.frames.received
+        self.most, self.most_steps = received[self.utterance, None], _highest(received)
+
+    def _frame(self) -> torch.Tensor:
+        assert self.beam is not None
+        return torch.full_like(self.beam.length, self.steps)
+
+    def _step(self) -> None:
+        assert self.beam is not None
+        beam, frame = self.beam, self._frame()
+        emission, _ = self._emissions(beam, frame)
+        expansion = expand(beam, emission, self._bonus(beam), self.most, self.options)
+        beam, arcs = select(beam, expansion, self.histories.extend, self.options.score_margin)
+        self.trace.add(self.utterance, arcs.origin, arcs.symbol, arcs.log_prob)
+        beam, ends = merge_equal_hypotheses(beam), frame == self.last_frame
+        self._finish(beam, ends, beam.score, self.steps + 1)
+        self.beam = beam.without(ends)
+
+    def results(self) -> list[list[Hypothesis]]:
+        """For each utterance its hypotheses, best first, see :func:`modified_beam_search`."""
+        context = self.model.predictor.context_size
+        ranked = [
+            sorted(finals, key=lambda final: -final.score / (final.length + context))[: self.options.nbest]
+            for finals in self.finals
+        ]
+        return hypotheses(ranked, self.trace, synchronous=True, frame_shift_s=self.frame_shift_s)
+
+
 def beam_search(
     model: Transducer,
     encoder_out: torch.Tensor,
@@ -105,63 +341,17 @@ def beam_search(
 
     Returns:
         For each utterance its hypotheses, best first. Scores are log probabilities summed over all alignments near
-        the one found (see :func:`full_sums`), plus fusion; without ``full_sum``, and of utterances that are too long
-        for it, over the alignments that the beam kept. An utterance without frames has the empty hypothesis.
+        the one found (see :func:`asrkit.decoding.full_sum.full_sums`), plus fusion; without ``full_sum``, and of
+        utterances that are too long for it, over the alignments that the beam kept. An utterance without frames has
+        the empty hypothesis.
     """
-    options = options or BeamOptions()
-    most = torch.ceil(encoder_lens.double() * options.max_labels_per_frame).long()
-    search = _Search(model, encoder_out, encoder_lens, most, options, fusion)
-    short = encoder_lens * frame_shift_s <= LONGEST_S
-    if options.full_sum and short.any():
-        search.greedy = GreedyPath(encoder_lens, torch.where(short, most, -1), options.max_symbols or GREEDY_SYMBOLS)
-    for i in range(int((encoder_lens + most).max()) if len(encoder_lens) else 0):
-        search.tidy()
-        if not len(search.utterance):
-            break
-        frame = i - search.beam.length
-        cells = search.scores(frame)
-        search.add_equal_labels(cells)
-        ends = frame == search.last_frame
-        search.finish(ends, cells[:, :, BLANK_ID], i)
-        cells[:, :, BLANK_ID].masked_fill_(ends, -math.inf)
-        search.keep_best(cells)
-        search.drop_settled()
-    ranked = [sorted(finals, key=lambda final: -final.score) for finals in search.finals]
-    ranked = [_within_reach(finals, options) if options.full_sum else finals[: options.nbest] for finals in ranked]
-    found = hypotheses(ranked, search.trace, synchronous=False, frame_shift_s=frame_shift_s)
-    if search.greedy is not None:
-        found = _with_full_sums(search, search.greedy, found, frame_shift_s)
-    return [nbest[: options.nbest] for nbest in found]
+    search = AlignmentLengthSearch(
+        model, len(encoder_lens), frame_shift_s=frame_shift_s, options=options, fusion=fusion
+    )
+    search.accept(encoder_out, encoder_lens)
+    return search.results()
 
 
-def _within_reach(finals: list[Final], options: BeamOptions) -> list[Final]:
-    """The results of an utterance, best first, that alignments outside the beam may still bring into its list."""
-    if not finals:
-        return []
-    least = finals[: options.nbest][-1].score - REACH
-    return [final for final in finals[: max(options.nbest, options.beam)] if final.score >= least]
-
-
-def _with_full_sums(
-    search: _Search, path: GreedyPath, found: list[list[Hypothesis]], shift_s: float
-) -> list[list[Hypothesis]]:
-    """The lists with greedy's hypotheses in them, by full sums; as they are where an utterance is too long for it."""
-    summable = ((path.encoder_lens > 0) & (path.most >= 0)).tolist()
-    ranked: list[list[Hypothesis]] = list(found)
-    candidates: list[tuple[int, Hypothesis]] = []
-    for b, greedy in enumerate(path.hypotheses(shift_s)):
-        if summable[b]:
-            candidates += [(b, h) for h in found[b]]
-            if greedy is not None and greedy.tokens not in [h.tokens for h in found[b]]:
-                candidates.append((b, greedy))
-            ranked[b] = []
-    summed = with_sums(candidates, search.emit, search.encoder_proj, path.encoder_lens, search.histories, shift_s)
-    for (b, _), h in zip(candidates, summed, strict=True):
-        ranked[b].append(replace(h, score=h.parts["am"] + search.bonus(h.parts)))
-    return [sorted(nbest, key=lambda h: -h.score) for nbest in ranked]
-
-
-@torch.inference_mode()
 def modified_beam_search(
     model: Transducer,
     encoder_out: torch.Tensor,
@@ -177,207 +367,18 @@ def modified_beam_search(
     divides a score by the number of labels and of the blanks of the initial context; the
     scores themselves are not divided.
     """
-    options = replace(options or BeamOptions(), max_symbols=0)  # one label a frame is the rule already
-    search = _Search(model, encoder_out, encoder_lens, encoder_lens, options, fusion)
-    for i in range(int(encoder_lens.max()) if len(encoder_lens) else 0):
-        search.tidy()
-        if not len(search.utterance):
-            break
-        frame = torch.full_like(search.beam.length, i)
-        ends = frame == search.last_frame
-        search.keep_best(search.scores(frame))
-        search.add_equal_hypotheses()
-        search.finish(ends, search.beam.score, i + 1)
-        search.beam.score.masked_fill_(ends, -math.inf)
-    context = model.predictor.context_size
-    ranked = [
-        sorted(finals, key=lambda final: -final.score / (final.length + context))[: options.nbest]
-        for finals in search.finals
-    ]
-    return hypotheses(ranked, search.trace, synchronous=True, frame_shift_s=frame_shift_s)
+    search = ModifiedSearch(model, len(encoder_lens), frame_shift_s=frame_shift_s, options=options, fusion=fusion)
+    search.accept(encoder_out, encoder_lens)
+    return search.results()
 
 
-class _Search:
-    """A batch's beam, and what a step of it is."""
+def _within_reach(finals: list[Final], options: BeamOptions) -> list[Final]:
+    """The results of an utterance, best first, that alignments outside the beam may still bring into its list."""
+    if not finals:
+        return []
+    least = finals[: options.nbest][-1].score - RERANK_MARGIN
+    return [final for final in finals[: max(options.nbest, options.beam)] if final.score >= least]
 
-    def __init__(
-        self,
-        model: Transducer,
-        encoder_out: torch.Tensor,
-        encoder_lens: torch.Tensor,
-        most: torch.Tensor,
-        options: BeamOptions,
-        fusion: Fusion | None,
-    ) -> None:
-        self.model, self.options = model, options
-        self.weights = fusion.weights if fusion is not None else FusionWeights()
-        self.fused = fusion is not None
-        self.encoder_proj = model.joiner.encoder_proj(encoder_out)  # (B, T', J)
-        self.histories = Histories(model, fusion)
-        self.trace = Trace()
-        self.greedy: GreedyPath | None = None
-        """Followed beside the beam."""
-        self.utterance = torch.arange(len(encoder_lens), device=encoder_out.device)
-        """(N,) numbers of the utterances that have not been left out, as in all that follows."""
-        self.last_frame, self.most = encoder_lens[:, None] - 1, most[:, None]
-        """(N, 1) the last frame of each, and most labels of it."""
-        self.by_label: torch.Tensor | None = None
-        """(N, K) from whose expansion by a label the best alignment of a blank expansion comes, or -1."""
-        shape, device = (len(encoder_lens), options.beam), encoder_out.device
-        dtype = torch.promote_types(self.encoder_proj.dtype, torch.float32)
-        whole = torch.zeros(shape, dtype=torch.int64, device=device)
-        score = torch.full(shape, -math.inf, dtype=dtype, device=device)
-        score[encoder_lens > 0, 0] = 0.0
-        self.beam = Beam(score, score.clone(), whole, whole - 1, whole, whole, whole)
-        # An utterance without frames is done.
-        self.finals: list[list[Final]] = [[] if frames else [Final()] for frames in encoder_lens.tolist()]
-        self.negligible = torch.full(shape[:1], -math.inf, dtype=dtype, device=device)
 
-    def tidy(self) -> None:
-        """Leaves out utterances that have no more arcs to take, and label histories, once there are enough of them."""
-        going_on = (self.beam.score > -math.inf).any(dim=1)
-        if self.greedy is not None:
-            going_on |= self.greedy.goes_on()[self.utterance]
-        if int(going_on.sum()) <= KEPT * len(going_on):
-            whole = self.beam
-            self.beam = Beam(**{field.name: getattr(whole, field.name)[going_on] for field in fields(whole)})
-            self.utterance, self.negligible = self.utterance[going_on], self.negligible[going_on]
-            self.last_frame, self.most = self.last_frame[going_on], self.most[going_on]
-        if self.histories.crowded and len(self.utterance):
-            self._clear_histories()
-
-    def _clear_histories(self) -> None:
-        rows = self.beam.row[self.beam.score > -math.inf]
-        if self.greedy is not None:
-            rows = torch.cat([rows, self.greedy.row[self.greedy.goes_on()]])
-        place = self.histories.clear(rows)
-        # Unused places may hold any row that there is.
-        self.beam.row = place[self.beam.row].clamp(min=0)
-        self.beam.parent = torch.where(self.beam.parent >= 0, place[self.beam.parent], -1)
-        if self.greedy is not None:
-            self.greedy.row = place[self.greedy.row].clamp(min=0)
-
-    def scores(self, frame: torch.Tensor) -> torch.Tensor:
-        """Scores (N, K, V) of every expansion of every hypothesis, which stands at ``frame`` (N, K)."""
-        beam, options, greedy = self.beam, self.options, self.greedy
-        at, rows = self._encoder_rows(frame).flatten(), beam.row.flatten()
-        if greedy is not None:
-            at = torch.cat([at, self._encoder_rows(greedy.frame[self.utterance, None]).flatten()])
-            rows = torch.cat([rows, greedy.row[self.utterance]])
-        encoder_proj = F.embedding(at, self.encoder_proj.flatten(0, 1))
-        log_probs = self.emit(encoder_proj, F.embedding(rows, self.histories.projection))
-        self.emission = arcs = log_probs[: frame.numel()].view(*frame.shape, -1)
-        self.of_greedy = log_probs[frame.numel() :]
-        if self.fused:
-            arcs = arcs + F.embedding(beam.row, self.histories.bonus)
-        full = beam.length >= self.most
-        if options.max_symbols:
-            full = full | (beam.symbols >= options.max_symbols)
-        if full.any():
-            arcs = arcs.clone()
-            arcs[..., 1:].masked_fill_(full[:, :, None], -math.inf)
-        if 0 < options.expand_beam < arcs.shape[2] - 1:
-            least = arcs[..., 1:].topk(options.expand_beam).values[..., -1:]
-            arcs = torch.cat([arcs[..., :1], arcs[..., 1:].masked_fill(arcs[..., 1:] < least, -math.inf)], dim=-1)
-        self.arcs = arcs
-        return beam.score[:, :, None] + arcs
-
-    def _encoder_rows(self, frame: torch.Tensor) -> torch.Tensor:
-        """Where the frames (N, ...) are among all utterances'; unused places stand anywhere."""
-        times = self.encoder_proj.shape[1]
-        return self.utterance[:, None] * times + frame.clamp(0, times - 1)
-
-    def emit(self, encoder_proj: torch.Tensor, predictor_proj: torch.Tensor) -> torch.Tensor:
-        """Log probabilities (..., V) of the transducer, from projections (..., J) that broadcast."""
-        return self.model.joiner.log_probs(encoder_proj, predictor_proj, self.options.blank_penalty)
-
-    def bonus(self, parts: dict[str, float]) -> float:
-        """What fusion adds to a score of these parts."""
-        return self.weights.bonus(parts["source_lm"], parts["target_lm"], parts["length"]) if self.fused else 0.0
-
-    def add_equal_labels(self, cells: torch.Tensor) -> None:
-        """Adds up a hypothesis' blank expansion and its parent's expansion by its last label: the same labels."""
-        beam, live = self.beam, self.beam.score > -math.inf
-        match = beam.parent[:, :, None] == beam.row[:, None, :]  # (N, K, K): the second is the first's parent
-        match &= live[:, None, :] & live[:, :, None]
-        b, k, m = match.nonzero(as_tuple=True)
-        if not len(b):
-            return
-        label = beam.last[b, k]
-        cells[b, k, BLANK_ID] = torch.logaddexp(cells[b, k, BLANK_ID], cells[b, m, label])
-        cells[b, m, label] = -math.inf
-        # Times are those of the better alignment.
-        better = beam.best[b, m] + self.arcs[b, m, label] > beam.best[b, k] + self.arcs[b, k, BLANK_ID]
-        self.by_label = torch.full_like(beam.row, -1)
-        self.by_label[b[better], k[better]] = m[better]
-
-    def add_equal_hypotheses(self) -> None:
-        """Adds up hypotheses of the beam that have the same labels, into the better one of two."""
-        beam = self.beam
-        live = beam.score > -math.inf
-        same = (beam.row[:, :, None] == beam.row[:, None, :]) & live[:, :, None] & live[:, None, :]
-        b, k, m = same.triu(1).nonzero(as_tuple=True)
-        if len(b):
-            beam.score[b, k] = torch.logaddexp(beam.score[b, k], beam.score[b, m])
-            beam.score[b, m] = -math.inf
-
-    def keep_best(self, cells: torch.Tensor) -> None:
-        """The next beam: the best K of (N, K, V) expansions."""
-        beam, (batch, width, vocab) = self.beam, cells.shape
-        score, index = cells.view(batch, width * vocab).topk(width)
-        if self.options.score_margin < math.inf:
-            score = score.masked_fill(score < score[:, :1] - self.options.score_margin, -math.inf)
-        source, label = index // vocab, index % vocab
-        is_label = label > 0
-        origin, emitted = source, label
-        if self.by_label is not None:
-            # The best alignment of a blank expansion may be its parent's by the last label.
-            other = self.by_label.gather(1, source)
-            swapped = ~is_label & (other >= 0)
-            origin = torch.where(swapped, other, source)
-            emitted = torch.where(swapped, beam.last.gather(1, source), label)
-            self.by_label = None
-        cell = origin * vocab + emitted
-        history = beam.row.gather(1, source)
-        new = is_label & (score > -math.inf)
-        row = history.clone()
-        row[new] = self.histories.extend(history[new], label[new])
-        if self.greedy is not None:
-            self.greedy.advance(self.of_greedy, self.utterance, self.histories)
-        self.trace.add(self.utterance, origin, emitted, self.emission.view(batch, -1).gather(1, cell))
-        self.beam = Beam(
-            score=score,
-            best=beam.best.gather(1, origin) + self.arcs.view(batch, -1).gather(1, cell),
-            row=row,
-            parent=torch.where(is_label, history, beam.parent.gather(1, source)),
-            last=torch.where(is_label, label, beam.last.gather(1, source)),
-            length=beam.length.gather(1, source) + is_label,
-            symbols=torch.where(emitted > 0, beam.symbols.gather(1, origin) + 1, 0),
-        )
-
-    def finish(self, ends: torch.Tensor, score: torch.Tensor, steps: int) -> None:
-        """Sets hypotheses aside that have left the last frame.
-
-        Args:
-            ends: (N, K) which.
-            score: (N, K) with the last blank.
-            steps: steps that the trace holds for them.
-        """
-        beam = self.beam
-        b, k = (ends & (score > -math.inf)).nonzero(as_tuple=True)
-        if not len(b):
-            return
-        utterances, parts = self.utterance[b].tolist(), self.histories.parts(beam.row[b, k])
-        columns = (k.tolist(), score[b, k].tolist(), beam.length[b, k].tolist())
-        for utterance, place, total, length, lms in zip(utterances, *columns, parts, strict=True):
-            am = total - self.bonus(lms)
-            self.finals[utterance].append(Final(total, length, steps, place, {"am": am} | lms))
-        for row, utterance in {*zip(b.tolist(), utterances, strict=True)}:
-            ranked = sorted((final.score for final in self.finals[utterance]), reverse=True)
-            if len(ranked) >= self.options.nbest:
-                self.negligible[row] = ranked[self.options.nbest - 1] - NEGLIGIBLE
-
-    def drop_settled(self) -> None:
-        """Ends the search of utterances whose beam is too improbable to enter or reorder the n-best list."""
-        settled = self.beam.score.amax(dim=1) + math.log(self.options.beam) < self.negligible
-        self.beam.score[settled] = -math.inf
+def _highest(numbers: torch.Tensor) -> int:
+    return int(numbers.max()) if len(numbers) else 0

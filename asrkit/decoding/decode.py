@@ -1,22 +1,63 @@
-"""Decodes a set of cuts with a model: features, encoder and search, batch after batch."""
+"""Decodes cuts, or a split of prepared data, with a model: features, encoder and search, batch after batch."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from lhotse.cut import Cut
 
+from asrkit.bundle.front_end import build_pipeline
+from asrkit.bundle.model_file import ModelBundle
+from asrkit.config import DecodeConfig
+from asrkit.console import progress_bar
 from asrkit.data.batching import inference_batches
+from asrkit.data.folder import DataFolder
 from asrkit.data.loaders import BatchDataset, LoaderError, iterate
 from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.decoding.long_audio import encode_any_length
+from asrkit.decoding.search import Search, build_search
+from asrkit.devices import choose_device
 from asrkit.errors import UserError
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.models.transducer import Transducer
 
-Search = Callable[[Transducer, torch.Tensor, torch.Tensor, float], list[list[Hypothesis]]]
-"""(model, encoder_out, encoder_lens, frame_shift_s) to an n-best list an utterance, best first."""
+
+@dataclass(frozen=True)
+class Decoded:
+    """A decoded split."""
+
+    lists: list[tuple[Cut, list[Hypothesis]]]
+    """Each utterance with its n-best list."""
+    seconds: float
+    """Time that it took."""
+
+    @property
+    def audio_s(self) -> float:
+        """Seconds of speech."""
+        return sum(cut.duration for cut, _ in self.lists)
+
+
+def decode_split(bundle: ModelBundle[Transducer], folder: DataFolder, split: str, settings: DecodeConfig) -> Decoded:
+    """Decodes a split of prepared data, on CUDA where there is one.
+
+    Raises:
+        UserError: data or language models that cannot be used, or settings that contradict each other.
+    """
+    device = choose_device("auto")
+    pipeline = build_pipeline(bundle.config, folder.load_statistics() | bundle.statistics)
+    cuts = list(folder.read_features(split))
+    search = build_search(settings, bundle.tokenizer, device)
+    started, lists = time.monotonic(), []
+    with progress_bar(f"decode {split}", len(cuts)) as bar:
+        for cut, nbest in decode_cuts(
+            bundle.model.to(device), pipeline, cuts, search, batch_seconds=settings.batch_seconds, device=device
+        ):
+            lists.append((cut, nbest))
+            bar.advance()
+    return Decoded(lists, time.monotonic() - started)
 
 
 def decode_cuts(

@@ -112,7 +112,7 @@ class Fusion:
 def internal_log_probs(transducer: Transducer, projection: torch.Tensor) -> torch.Tensor:
     """log p of the next label given the labels alone: projections (N, J) to (N, V), -inf for blank."""
     joiner = transducer.joiner
-    zero = joiner.encoder_proj(projection.new_zeros(joiner.encoder_proj.in_features))
+    zero = joiner.encoder_proj(projection.new_zeros(joiner.encoder_dim))
     logits = joiner.combine(zero, projection)
     labels = torch.log_softmax(logits[:, 1:].to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)
     return torch.nn.functional.pad(labels, (1, 0), value=-torch.inf).to(projection.dtype)

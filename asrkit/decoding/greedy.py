@@ -4,13 +4,86 @@ from __future__ import annotations
 
 import torch
 
+from asrkit.decoding.frames import Frames
 from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.models.transducer import Transducer
+from asrkit.symbols import BLANK_ID
 
-BLANK_ID = 0
+
+class GreedySearch:
+    """The best arc at every point of the lattice, all utterances in step, each at its own frame.
+
+    Ends after at most T'·(max_symbols + 1) steps.
+
+    Args:
+        model: the transducer.
+        batch: B.
+        frame_shift_s: seconds between encoder frames.
+        max_symbols: most labels at one frame.
+        blank_penalty: subtracted from blank's logit.
+    """
+
+    @torch.inference_mode()
+    def __init__(
+        self, model: Transducer, batch: int, *, frame_shift_s: float, max_symbols: int = 5, blank_penalty: float = 0.0
+    ) -> None:
+        self.model, self.frame_shift_s = model, frame_shift_s
+        self.max_symbols, self.blank_penalty = max_symbols, blank_penalty
+        self.frames = Frames(model, batch)
+        blanks = torch.full((batch,), BLANK_ID, device=model.device)
+        out, self.state = model.predictor.step(blanks, model.predictor.initial_state(batch))
+        self.predictor_proj = model.joiner.predictor_proj(out)
+        self.frame, self.symbols = (torch.zeros(batch, dtype=torch.int64, device=model.device) for _ in range(2))
+        """(B,) where each utterance stands, and its labels there."""
+        self.scores = [0.0] * batch
+        self.labels: list[list[tuple[int, int, float]]] = [[] for _ in range(batch)]
+        """(label, frame, log probability) of each utterance."""
+
+    @torch.inference_mode()
+    def accept(self, encoder_out: torch.Tensor, encoder_lens: torch.Tensor, last: bool = True) -> None:
+        """Takes more frames, (B, n, D) of which (B,) are real, and decodes them."""
+        self.frames.add(encoder_out, encoder_lens, last)
+        joiner, predictor = self.model.joiner, self.model.predictor
+        while True:
+            live = (self.frame < self.frames.received).nonzero().squeeze(1)
+            if live.numel() == 0:
+                break
+            encoder_proj = self.frames.projection[live, self.frame[live]]
+            log_probs = joiner.log_probs(encoder_proj, self.predictor_proj[live], self.blank_penalty)
+            best, token = log_probs.max(dim=-1)
+            columns = (live.tolist(), token.tolist(), self.frame[live].tolist(), best.tolist())
+            for b, k, t, p in zip(*columns, strict=True):
+                self.scores[b] += p
+                if k != BLANK_ID:
+                    self.labels[b].append((k, t, p))
+            is_label = token != BLANK_ID
+            emitted = live[is_label]
+            self.symbols[live] = torch.where(is_label, self.symbols[live] + 1, 0)
+            moves = ~is_label | (self.symbols[live] >= self.max_symbols)
+            self.frame[live[moves]] += 1
+            self.symbols[live[moves]] = 0
+            if emitted.numel():
+                out, after = predictor.step(token[is_label], tuple(part[emitted] for part in self.state))
+                self.predictor_proj[emitted] = joiner.predictor_proj(out)
+                for part, new in zip(self.state, after, strict=True):
+                    part[emitted] = new
+
+    def results(self) -> list[list[Hypothesis]]:
+        """One hypothesis of each utterance; its score is the log probability of the alignment found."""
+        return [
+            [
+                Hypothesis(
+                    tokens=[k for k, _, _ in labels],
+                    score=score,
+                    token_times=[t * self.frame_shift_s for _, t, _ in labels],
+                    token_scores=[p for _, _, p in labels],
+                    parts={"am": score},
+                )
+            ]
+            for labels, score in zip(self.labels, self.scores, strict=True)
+        ]
 
 
-@torch.inference_mode()
 def greedy_search(
     model: Transducer,
     encoder_out: torch.Tensor,
@@ -20,59 +93,9 @@ def greedy_search(
     max_symbols: int = 5,
     blank_penalty: float = 0.0,
 ) -> list[Hypothesis]:
-    """The best arc at every point of the lattice, all utterances in step, each at its own frame.
-
-    Ends after at most T'·(max_symbols + 1) steps.
-
-    Args:
-        model: the transducer.
-        encoder_out: (B, T', D).
-        encoder_lens: (B,).
-        frame_shift_s: seconds between encoder frames.
-        max_symbols: most labels at one frame.
-        blank_penalty: subtracted from blank's logit.
-
-    Returns:
-        One hypothesis an utterance; its score is the log probability of the alignment found.
-    """
-    batch, device = encoder_out.shape[0], encoder_out.device
-    encoder_proj = model.joiner.encoder_proj(encoder_out)
-    out, state = model.predictor.step(
-        torch.full((batch,), BLANK_ID, device=device), model.predictor.initial_state(batch)
+    """:class:`GreedySearch` over all frames (B, T', D) of (B,) at once: one hypothesis per utterance."""
+    search = GreedySearch(
+        model, len(encoder_lens), frame_shift_s=frame_shift_s, max_symbols=max_symbols, blank_penalty=blank_penalty
     )
-    predictor_proj = model.joiner.predictor_proj(out)
-    frame = torch.zeros(batch, dtype=torch.int64, device=device)
-    symbols = torch.zeros_like(frame)
-    scores = [0.0] * batch
-    labels: list[list[tuple[int, int, float]]] = [[] for _ in range(batch)]  # (label, frame, log probability)
-    while True:
-        live = (frame < encoder_lens).nonzero().squeeze(1)
-        if live.numel() == 0:
-            break
-        log_probs = model.joiner.log_probs(encoder_proj[live, frame[live]], predictor_proj[live], blank_penalty)
-        best, token = log_probs.max(dim=-1)
-        for b, k, t, p in zip(live.tolist(), token.tolist(), frame[live].tolist(), best.tolist(), strict=True):
-            scores[b] += p
-            if k != BLANK_ID:
-                labels[b].append((k, t, p))
-        is_label = token != BLANK_ID
-        emitted = live[is_label]
-        symbols[live] = torch.where(is_label, symbols[live] + 1, 0)
-        moves = ~is_label | (symbols[live] >= max_symbols)
-        frame[live[moves]] += 1
-        symbols[live[moves]] = 0
-        if emitted.numel():
-            out, after = model.predictor.step(token[is_label], tuple(part[emitted] for part in state))
-            predictor_proj[emitted] = model.joiner.predictor_proj(out)
-            for part, new in zip(state, after, strict=True):
-                part[emitted] = new
-    return [
-        Hypothesis(
-            tokens=[k for k, _, _ in found],
-            score=score,
-            token_times=[t * frame_shift_s for _, t, _ in found],
-            token_scores=[p for _, _, p in found],
-            parts={"am": score},
-        )
-        for found, score in zip(labels, scores, strict=True)
-    ]
+    search.accept(encoder_out, encoder_lens)
+    return [nbest[0] for nbest in search.results()]

@@ -7,8 +7,7 @@ import torch
 from asrkit.decoding.histories import Histories
 from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.decoding.traceback import Final, Trace, hypotheses
-
-BLANK_ID = 0
+from asrkit.symbols import BLANK_ID
 
 
 class GreedyPath:
@@ -17,20 +16,26 @@ class GreedyPath:
     It mostly stands where a hypothesis of the beam stands too: its label histories have been evaluated already.
 
     Args:
-        encoder_lens: (B,).
-        most: (B,) labels of an utterance, with more of which the path is given up; -1 where none is wanted.
+        batch: B.
         max_symbols: most labels at one frame.
+        device: of the search.
     """
 
-    def __init__(self, encoder_lens: torch.Tensor, most: torch.Tensor, max_symbols: int) -> None:
-        self.encoder_lens, self.most, self.max_symbols = encoder_lens, most, max_symbols
-        self.row = torch.zeros_like(encoder_lens, dtype=torch.int64)
+    def __init__(self, batch: int, max_symbols: int, device: torch.device) -> None:
+        self.max_symbols = max_symbols
+        self.row = torch.zeros(batch, dtype=torch.int64, device=device)
         """(B,) label history."""
         self.length, self.symbols = (torch.zeros_like(self.row) for _ in range(2))
         """(B,) labels so far, and those since the last blank."""
+        self.ends, self.most = (torch.zeros_like(self.row) for _ in range(2))
+        """(B,) frames of an utterance, and labels with more of which the path is given up."""
         self.arcs = 0
         """Taken so far."""
         self.trace = Trace()
+
+    def bound(self, ends: torch.Tensor, most: torch.Tensor) -> None:
+        """Sets the frames of each utterance (B,), and most labels of the path (B,): -1 where none is wanted."""
+        self.ends, self.most = ends, most
 
     @property
     def frame(self) -> torch.Tensor:
@@ -39,7 +44,7 @@ class GreedyPath:
 
     def goes_on(self) -> torch.Tensor:
         """(B,) whether the path has more arcs to take."""
-        return (self.frame < self.encoder_lens) & (self.length <= self.most)
+        return (self.frame < self.ends) & (self.length <= self.most)
 
     def advance(self, log_probs: torch.Tensor, utterance: torch.Tensor, histories: Histories) -> None:
         """Takes the best arc; after ``max_symbols`` labels blank.
@@ -64,7 +69,7 @@ class GreedyPath:
 
     def hypotheses(self, frame_shift_s: float) -> list[Hypothesis | None]:
         """(B,) at the end; None where there is none. The scores are not set."""
-        columns = (self.encoder_lens.tolist(), self.length.tolist(), self.most.tolist())
+        columns = (self.ends.tolist(), self.length.tolist(), self.most.tolist())
         finals = [
             [Final(length=length, steps=frames + length)] if length <= most else []
             for frames, length, most in zip(*columns, strict=True)

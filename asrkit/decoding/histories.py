@@ -6,8 +6,8 @@ import torch
 
 from asrkit.decoding.density_ratio import Fusion
 from asrkit.models.transducer import Transducer
+from asrkit.symbols import BLANK_ID
 
-BLANK_ID = 0
 ROOM = 1 << 29
 """Bytes of rows, beyond twice the live ones, before the tables are cleared of what no search can come back to."""
 KEY = 256
@@ -37,7 +37,7 @@ class Histories:
         self.waiting: list[int] = []
         """Keys of the last rows, which are evaluated together once any is read."""
         self.size = 1
-        tokens = torch.full((1,), BLANK_ID, device=model.joiner.out.weight.device)
+        tokens = torch.full((1,), BLANK_ID, device=model.device)
         states = [*model.predictor.initial_state(1)]
         self.fused_from = 1 + len(states)
         """The tables: the projection, states of the predictor, and from here on the bonus and what it is made of."""
@@ -120,7 +120,7 @@ class Histories:
 
     def _capacity(self, rows: int) -> int:
         """Rows to make tables for that hold so many; on a CPU, memory that is not written to yet costs nothing."""
-        on_cpu = self.model.joiner.out.weight.device.type == "cpu"
+        on_cpu = self.model.device.type == "cpu"
         return self.room + SPARE if on_cpu else min(self.room, 2 * rows) + SPARE
 
     def _evaluated(self) -> list[torch.Tensor]:

@@ -57,9 +57,12 @@ def k2_lattice(
     device = encoder_proj.device
     graph = k2.trivial_graph(vocab_size - 1, device) if graph is None else graph.to(device)
     config = k2.RnntDecodingConfig(
-        vocab_size=vocab_size, decoder_history_len=context_size, beam=options.beam,
-        max_contexts=options.max_contexts, max_states=options.max_states,
-    )  # fmt: skip
+        vocab_size=vocab_size,
+        decoder_history_len=context_size,
+        beam=options.beam,
+        max_contexts=options.max_contexts,
+        max_states=options.max_states,
+    )
     streams = k2.RnntDecodingStreams([k2.RnntDecodingStream(graph) for _ in encoder_lens], config)
     # k2 1.23 makes the last frame's arcs final ones without scores, so each utterance gets a frame of blank to lose.
     after_end = torch.nn.functional.pad(encoder_proj, (0, 0, 0, 1))

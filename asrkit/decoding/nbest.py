@@ -52,10 +52,14 @@ def words(nbest: Sequence[Hypothesis], tokenizer: Tokenizer) -> list[list[Word]]
     shares = posteriors(nbest)
 
     def confidence(word: str, time_s: float) -> float:
-        return min(1.0, sum(
-            share for share, others in zip(shares, spoken, strict=True)
-            if any(other == word and abs(at_s - time_s) <= SAME_TIME_S for other, at_s in others)
-        ))  # fmt: skip
+        return min(
+            1.0,
+            sum(
+                share
+                for share, others in zip(shares, spoken, strict=True)
+                if any(other == word and abs(at_s - time_s) <= SAME_TIME_S for other, at_s in others)
+            ),
+        )
 
     return [[Word(word, time_s, confidence(word, time_s)) for word, time_s in of_one] for of_one in spoken]
 
@@ -113,11 +117,12 @@ def rescore(nbest: Sequence[Hypothesis], model: LanguageModel, weight: float, le
     log_probs = lm_log_probs(nbest, model, with_end=True)
     rescored = [
         replace(
-            h, score=h.score + weight * log_prob + length_weight * len(h.tokens),
+            h,
+            score=h.score + weight * log_prob + length_weight * len(h.tokens),
             parts=h.parts | {"rescoring_lm": log_prob},
         )
         for h, log_prob in zip(nbest, log_probs, strict=True)
-    ]  # fmt: skip
+    ]
     return sorted(rescored, key=lambda h: -h.score)
 
 

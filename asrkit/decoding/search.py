@@ -1,18 +1,72 @@
-"""The searches by name, as :func:`asrkit.decoding.decode.decode_cuts` takes them."""
+"""The searches by name, and the one that the ``decode`` settings describe with its language models."""
 
 from __future__ import annotations
 
-from functools import partial
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
 
 import torch
 
-from asrkit.decoding.beam_search import BeamOptions, beam_search, modified_beam_search
-from asrkit.decoding.decode import Search
-from asrkit.decoding.density_ratio import Fusion
-from asrkit.decoding.greedy import greedy_search
+from asrkit.bundle.model_file import load_language_model
+from asrkit.config import DecodeConfig, FusionConfig
+from asrkit.decoding.beam import BeamOptions
+from asrkit.decoding.beam_search import AlignmentLengthSearch, ModifiedSearch
+from asrkit.decoding.density_ratio import Fusion, FusionWeights
+from asrkit.decoding.greedy import GreedySearch
 from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.errors import UserError
+from asrkit.models.language_model import LstmLanguageModel
 from asrkit.models.transducer import Transducer
+from asrkit.text.tokenizer import Tokenizer
+
+GREEDY, BEAM, MODIFIED_BEAM = METHODS = ("greedy", "beam", "modified_beam")
+INTERNAL = "internal"
+"""As ``decode.fusion.source_lm``: the transducer's own language model."""
+
+
+class Started(Protocol):
+    """A search of one batch, held open."""
+
+    def accept(self, encoder_out: torch.Tensor, encoder_lens: torch.Tensor, last: bool = True) -> None:
+        """Takes more frames, (B, n, D) of which (B,) are real; ``last`` if no others come."""
+
+    def results(self) -> list[list[Hypothesis]]:
+        """The n-best list of each utterance, best first, after the last frames."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search with its settings: from encoder output to n-best lists."""
+
+    method: str
+    options: BeamOptions = field(default_factory=BeamOptions)
+    """Of the beam searches; ``max_symbols`` and ``blank_penalty`` of the greedy one too."""
+    fusion: Fusion | None = None
+    """Language models for the beam searches."""
+
+    def start(self, model: Transducer, batch: int, frame_shift_s: float) -> Started:
+        """Opens the search of ``batch`` utterances, with ``frame_shift_s`` seconds between encoder frames."""
+        options = self.options
+        if self.method == GREEDY:
+            return GreedySearch(
+                model,
+                batch,
+                frame_shift_s=frame_shift_s,
+                max_symbols=options.max_symbols,
+                blank_penalty=options.blank_penalty,
+            )
+        kind = AlignmentLengthSearch if self.method == BEAM else ModifiedSearch
+        return kind(model, batch, frame_shift_s=frame_shift_s, options=options, fusion=self.fusion)
+
+    def __call__(
+        self, model: Transducer, encoder_out: torch.Tensor, encoder_lens: torch.Tensor, frame_shift_s: float
+    ) -> list[list[Hypothesis]]:
+        """The n-best lists of a batch, (B, T', D) with (B,) frames, all of whose frames are there."""
+        started = self.start(model, len(encoder_lens), frame_shift_s)
+        started.accept(encoder_out, encoder_lens)
+        return started.results()
 
 
 def make_search(method: str, options: BeamOptions | None = None, fusion: Fusion | None = None) -> Search:
@@ -20,29 +74,94 @@ def make_search(method: str, options: BeamOptions | None = None, fusion: Fusion 
 
     Args:
         method: ``greedy``, ``beam`` or ``modified_beam``.
-        options: of the beam searches; ``max_symbols`` and ``blank_penalty`` of the greedy one too.
+        options: of the search.
         fusion: language models for the beam searches.
 
     Raises:
-        UserError: greedy search without a bound on the labels at one frame.
+        UserError: greedy search without a bound on the labels at one frame, or with language models.
     """
     options = options or BeamOptions()
-    if method == "greedy" and options.max_symbols < 1:
+    if method == GREEDY and options.max_symbols < 1:
         raise UserError("decode.max_symbols must be 1 or more for greedy search, which would not end without a bound")
-    if method == "greedy":
-        return partial(_greedy, options=options)
-    search = beam_search if method == "beam" else modified_beam_search
-
-    def wide(model: Transducer, x: torch.Tensor, x_lens: torch.Tensor, shift_s: float) -> list[list[Hypothesis]]:
-        return search(model, x, x_lens, frame_shift_s=shift_s, options=options, fusion=fusion)
-
-    return wide
+    if method == GREEDY and fusion is not None:
+        raise UserError("decode.fusion needs decode.method=beam or modified_beam")
+    return Search(method, options, fusion)
 
 
-def _greedy(
-    model: Transducer, x: torch.Tensor, x_lens: torch.Tensor, shift_s: float, options: BeamOptions
-) -> list[list[Hypothesis]]:
-    found = greedy_search(
-        model, x, x_lens, frame_shift_s=shift_s, max_symbols=options.max_symbols, blank_penalty=options.blank_penalty
+def build_search(settings: DecodeConfig, tokenizer: Tokenizer, device: torch.device) -> Search:
+    """The search of an experiment, its language models on ``device``.
+
+    Raises:
+        UserError: settings that contradict each other, or language models of other symbols.
+    """
+    options = BeamOptions(
+        beam=settings.beam,
+        nbest=settings.nbest,
+        expand_beam=settings.expand_beam,
+        score_margin=settings.score_margin or math.inf,
+        max_symbols=settings.max_symbols,
+        max_labels_per_frame=settings.max_labels_per_frame,
+        blank_penalty=settings.blank_penalty,
+        full_sum=settings.full_sum,
     )
-    return [[h] for h in found]
+    return make_search(settings.method, options, build_fusion(settings.fusion, tokenizer, device))
+
+
+def build_fusion(settings: FusionConfig, tokenizer: Tokenizer, device: torch.device) -> Fusion | None:
+    """The language models of a search, None where none has a weight.
+
+    Raises:
+        UserError: a weight without a model, or a model of other symbols.
+    """
+    weights = FusionWeights(settings.source_weight, settings.target_weight, settings.length_weight)
+    if weights == FusionWeights():
+        return None
+    return Fusion(weights, *read_fusion_models(settings, tokenizer, device))
+
+
+def require_weights(settings: FusionConfig) -> None:
+    """Refuses language models that would not be heard.
+
+    Raises:
+        UserError: a model whose weight is 0.
+    """
+    for name in ("source", "target"):
+        if getattr(settings, f"{name}_lm") and getattr(settings, f"{name}_weight") == 0:
+            raise UserError(
+                f"decode.fusion.{name}_lm is given but decode.fusion.{name}_weight is 0, so it would add nothing; "
+                "set the weight, or find it with asrkit decode --tune-fusion"
+            )
+
+
+def read_fusion_models(
+    settings: FusionConfig, tokenizer: Tokenizer, device: torch.device, all_given: bool = False
+) -> tuple[LstmLanguageModel | None, LstmLanguageModel | None, bool]:
+    """The external and the source language model and whether the source is the transducer's own.
+
+    Args:
+        settings: of the fusion.
+        tokenizer: of the recognizer.
+        device: of the recognizer.
+        all_given: read models whose weight is 0 too, which tuning starts from.
+
+    Raises:
+        UserError: a weight without a model, or a model of other symbols.
+    """
+    for weight, name in ((settings.source_weight, "source_lm"), (settings.target_weight, "target_lm")):
+        if weight and not getattr(settings, name):
+            raise UserError(f"decode.fusion: a weight is set but {name} is not; give a language model's file")
+    internal = settings.source_lm == INTERNAL
+    with_source = bool(settings.source_lm) and (all_given or settings.source_weight != 0)
+    with_target = bool(settings.target_lm) and (all_given or settings.target_weight != 0)
+    source = _read(settings.source_lm, tokenizer, device) if with_source and not internal else None
+    target = _read(settings.target_lm, tokenizer, device) if with_target else None
+    return target, source, internal and with_source
+
+
+def _read(path: str, tokenizer: Tokenizer, device: torch.device) -> LstmLanguageModel:
+    bundle = load_language_model(Path(path))
+    if bundle.tokenizer.to_dict() != tokenizer.to_dict():
+        raise UserError(f"{path} has other symbols than the recognizer; train it with the same tokenizer.json")
+    if not isinstance(bundle.model, LstmLanguageModel):
+        raise UserError(f"{path} is a transformer, which rescores n-best lists (asrkit rescore); fusion takes an LSTM")
+    return bundle.model.to(device)

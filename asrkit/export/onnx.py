@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from asrkit.bundle.model_file import ModelBundle
 from asrkit.errors import UserError
 from asrkit.features.normalization import GLOBAL
 from asrkit.files import atomic_path, write_text
 from asrkit.models.predictor import StatelessPredictor
 from asrkit.models.transducer import Transducer
-from asrkit.training.checkpoint import ModelBundle
 
 ENCODER, DECODER, JOINER, TOKENS = "encoder.onnx", "decoder.onnx", "joiner.onnx", "tokens.txt"
 OPSET = 17
@@ -65,7 +65,7 @@ class OnnxJoiner(nn.Module):
         return self.joiner.combine(encoder_out, decoder_out)
 
 
-def export_onnx(bundle: ModelBundle, folder: Path) -> None:
+def export_onnx(bundle: ModelBundle[Transducer], folder: Path) -> None:
     """Writes encoder.onnx, decoder.onnx, joiner.onnx and tokens.txt.
 
     Raises:
@@ -84,27 +84,40 @@ def export_onnx(bundle: ModelBundle, folder: Path) -> None:
         raise UserError("ONNX export takes plain log-Mel features: no deltas, stacking or speaker vectors")
     if features.normalization not in ("global", "none"):
         raise UserError("ONNX export needs features.normalization=global or none: the runtimes know no speakers")
-    bins, width = features.num_mel_bins, model.joiner.encoder_proj.out_features
+    bins, width = features.num_mel_bins, model.joiner.joiner_dim
     mean, std = torch.zeros(bins), torch.ones(bins)
     if features.normalization == "global":
         mean, std = bundle.statistics[GLOBAL].mean, bundle.statistics[GLOBAL].std
     _write(
-        folder / ENCODER, OnnxEncoder(model, mean, std).eval(), (torch.zeros(2, 90, bins), torch.tensor([90, 80])),
+        folder / ENCODER,
+        OnnxEncoder(model, mean, std).eval(),
+        (torch.zeros(2, 90, bins), torch.tensor([90, 80])),
         {"x": {0: "N", 1: "T"}, "x_lens": {0: "N"}},
         {"encoder_out": {0: "N", 1: "T_out"}, "encoder_out_lens": {0: "N"}},
-        {"model_type": bundle.config.model.encoder.type, "version": "1", "model_author": "asrkit",
-         "subsampling_factor": str(model.encoder.subsampling), "feature_dim": str(bins)},
-    )  # fmt: skip
+        {
+            "model_type": bundle.config.model.encoder.type,
+            "version": "1",
+            "model_author": "asrkit",
+            "subsampling_factor": str(model.encoder.subsampling),
+            "feature_dim": str(bins),
+        },
+    )
     _write(
-        folder / DECODER, OnnxDecoder(model, predictor).eval(),
+        folder / DECODER,
+        OnnxDecoder(model, predictor).eval(),
         (torch.zeros(2, predictor.context_size, dtype=torch.int64),),
-        {"y": {0: "N"}}, {"decoder_out": {0: "N"}},
+        {"y": {0: "N"}},
+        {"decoder_out": {0: "N"}},
         {"context_size": str(predictor.context_size), "vocab_size": str(model.vocab_size)},
-    )  # fmt: skip
+    )
     _write(
-        folder / JOINER, OnnxJoiner(model).eval(), (torch.zeros(2, width), torch.zeros(2, width)),
-        {"encoder_out": {0: "N"}, "decoder_out": {0: "N"}}, {"logit": {0: "N"}}, {"joiner_dim": str(width)},
-    )  # fmt: skip
+        folder / JOINER,
+        OnnxJoiner(model).eval(),
+        (torch.zeros(2, width), torch.zeros(2, width)),
+        {"encoder_out": {0: "N"}, "decoder_out": {0: "N"}},
+        {"logit": {0: "N"}},
+        {"joiner_dim": str(width)},
+    )
     symbols = (f"{bundle.tokenizer.symbol(n)} {n}\n" for n in range(bundle.tokenizer.vocab_size))
     write_text(folder / TOKENS, "".join(symbols).replace("<blank>", "<blk>", 1))
 
@@ -124,9 +137,15 @@ def _write(
             # The exporter that records a trace is the one whose graphs these runtimes know; it warns of its age.
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                module, tuple(example), str(temporary), input_names=list(inputs), output_names=list(outputs),
-                dynamic_axes=inputs | outputs, opset_version=OPSET, dynamo=False,
-            )  # fmt: skip
+                module,
+                tuple(example),
+                str(temporary),
+                input_names=list(inputs),
+                output_names=list(outputs),
+                dynamic_axes=inputs | outputs,
+                opset_version=OPSET,
+                dynamo=False,
+            )
         proto = onnx.load(str(temporary))
         for key, value in metadata.items():
             entry = proto.metadata_props.add()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,14 +15,9 @@ from asrkit.features.augmentation import Augmentation, Presentation
 from asrkit.features.fbank import FRAME_SHIFT_S, fbank
 from asrkit.features.normalization import GLOBAL, MeanStd, mean_std
 from asrkit.features.stacking import add_deltas, stack_frames
+from asrkit.randomness import seeded_generator
 
 SPEED, TEMPO = "speed", "tempo"
-
-
-def seeded_generator(*parts: int | str) -> torch.Generator:
-    """A generator whose stream is a function of ``parts`` alone, such as (seed, epoch, utterance id)."""
-    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest, "little") & (2**63 - 1))
 
 
 @dataclass(frozen=True)

@@ -40,9 +40,16 @@ def k2_pruned_losses(
 
     boundary = _boundary(tokens, encoder_lens, token_lens)
     losses, (px_grad, py_grad) = k2.rnnt_loss_smoothed(
-        lm=lm.float(), am=am.float(), symbols=tokens, termination_symbol=blank_id, lm_only_scale=lm_only_scale,
-        am_only_scale=am_only_scale, boundary=boundary, reduction="none", return_grad=True,
-    )  # fmt: skip
+        lm=lm.float(),
+        am=am.float(),
+        symbols=tokens,
+        termination_symbol=blank_id,
+        lm_only_scale=lm_only_scale,
+        am_only_scale=am_only_scale,
+        boundary=boundary,
+        reduction="none",
+        return_grad=True,
+    )
     return losses, k2.get_rnnt_prune_ranges(px_grad, py_grad, boundary, prune_range)
 
 
@@ -63,9 +70,13 @@ def k2_pruned_transducer_loss(
     import k2
 
     return k2.rnnt_loss_pruned(
-        logits=logits.float(), symbols=tokens, ranges=bounds, termination_symbol=blank_id,
-        boundary=_boundary(tokens, encoder_lens, token_lens), reduction="none",
-    )  # fmt: skip
+        logits=logits.float(),
+        symbols=tokens,
+        ranges=bounds,
+        termination_symbol=blank_id,
+        boundary=_boundary(tokens, encoder_lens, token_lens),
+        reduction="none",
+    )
 
 
 def _boundary(tokens: torch.Tensor, encoder_lens: torch.Tensor, token_lens: torch.Tensor) -> torch.Tensor:

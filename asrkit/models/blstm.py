@@ -7,6 +7,15 @@ from torch import nn
 
 from asrkit.models.dropout import Dropout
 from asrkit.models.encoder import Encoder
+from asrkit.models.lstm import LstmLayer
+
+
+class BlstmLayer(nn.Module):
+    """A layer in each direction; (T, B, I) to (T, B, 2 · cells)."""
+
+    def __init__(self, input_dim: int, cells: int) -> None:
+        super().__init__()
+        self.forth, self.back = LstmLayer(input_dim, cells), LstmLayer(input_dim, cells)
 
 
 class BlstmEncoder(Encoder):
@@ -26,7 +35,7 @@ class BlstmEncoder(Encoder):
         super().__init__()
         self.output_dim = 2 * cells
         widths = [input_dim] + [2 * cells] * (num_layers - 1)
-        self.layers = nn.ModuleList(nn.LSTM(width, cells, bidirectional=True) for width in widths)
+        self.layers = nn.ModuleList(BlstmLayer(width, cells) for width in widths)
         self.dropout = Dropout(dropout)
         self.drop_connect = drop_connect
 
@@ -39,22 +48,15 @@ class BlstmEncoder(Encoder):
         backwards = torch.where(is_real, x_lens - 1 - frame, frame)[..., None]
         x = x.transpose(0, 1)
         for layer in self.layers:
+            assert isinstance(layer, BlstmLayer)
             x = self.dropout(self._run(layer, x, backwards))
         return x.transpose(0, 1) * is_real.T[..., None], x_lens
 
-    def _run(self, layer: nn.Module, x: torch.Tensor, backwards: torch.Tensor) -> torch.Tensor:
+    def _run(self, layer: BlstmLayer, x: torch.Tensor, backwards: torch.Tensor) -> torch.Tensor:
         """One layer, (T, B, F) to (T, B, D)."""
-        weights = [
-            self._dropped(weight) if name.startswith("weight_hh") else weight
-            for name, weight in layer.named_parameters()
-        ]
-        state = x.new_zeros(1, x.shape[1], self.output_dim // 2)
-
-        def one_way(x: torch.Tensor, weights: list[torch.Tensor]) -> torch.Tensor:
-            return torch.lstm(x, (state, state), weights, True, 1, 0.0, self.training, False, False)[0]
-
-        forth = one_way(x, weights[:4])
-        back = one_way(x.gather(0, backwards.expand_as(x)), weights[4:])
+        weights = [self._dropped(one_way.weight_hh) for one_way in (layer.forth, layer.back)]
+        forth, _ = layer.forth.run(x, weight_hh=weights[0])
+        back, _ = layer.back.run(x.gather(0, backwards.expand_as(x)), weight_hh=weights[1])
         return torch.cat([forth, back.gather(0, backwards.expand_as(back))], dim=-1)
 
     def _dropped(self, weight: torch.Tensor) -> torch.Tensor:

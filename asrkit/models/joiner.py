@@ -11,8 +11,7 @@ from torch import nn
 from asrkit.losses.pruned_transducer import prune
 from asrkit.losses.transducer import BLOCK_ELEMENTS, padded_rows
 from asrkit.models.tanh import tanh_
-
-BLANK_ID = 0
+from asrkit.symbols import BLANK_ID
 
 
 class Joiner(nn.Module):
@@ -28,6 +27,7 @@ class Joiner(nn.Module):
         if combination not in ("add", "multiply"):
             raise ValueError(f"combination must be add or multiply, got {combination}")
         self.combination = combination
+        self.encoder_dim, self.joiner_dim, self.vocab_size = encoder_dim, joiner_dim, vocab_size
         self.encoder_proj = nn.Linear(encoder_dim, joiner_dim)
         self.predictor_proj = nn.Linear(predictor_dim, joiner_dim)
         self.out = nn.Linear(joiner_dim, vocab_size)

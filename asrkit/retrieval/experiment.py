@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from asrkit.console import log, progress_bar
 from asrkit.errors import UserError
 from asrkit.figures import figure
 from asrkit.files import write_text
-from asrkit.retrieval.encoders import SentenceEncoder, load_model
+from asrkit.randomness import seeded_generator
+from asrkit.retrieval.encoders import SentenceEncoder, load_encoder
 from asrkit.retrieval.fine_tuning import fine_tune
 from asrkit.retrieval.metrics import (
     bootstrap_mean,
@@ -29,7 +31,6 @@ from asrkit.retrieval.retrievers import Bm25Retriever, DenseRetriever, Retriever
 from asrkit.retrieval.settings import RetrievalSettings, RetrieverSettings
 from asrkit.studies.claims import Claim, results_page, verdict
 from asrkit.studies.suite import run_once
-from asrkit.training.progress import log, progress_bar
 
 PCAS, ORACLE, QUERY_ONLY = "PCAS", "oracle", "query only"
 BASELINES = (QUERY_ONLY, "all contexts joined", "random context", "pipeline")
@@ -46,10 +47,10 @@ def make_retriever(settings: RetrieverSettings, passages: Sequence[str], model: 
     if settings.type == "bm25":
         return Bm25Retriever(passages, settings.k1, settings.b)
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    encoder = SentenceEncoder(model or load_model(settings.encoder, device), settings.normalize)
+    encoder = SentenceEncoder(model or load_encoder(settings.encoder, device), settings.normalize)
     of_passages = None
     if settings.passage_encoder:
-        of_passages = SentenceEncoder(load_model(settings.passage_encoder, device), settings.normalize)
+        of_passages = SentenceEncoder(load_encoder(settings.passage_encoder, device), settings.normalize)
     return DenseRetriever(passages, encoder, of_passages, settings.index)
 
 
@@ -71,9 +72,13 @@ def _run(out_dir: Path, data: PassageData, settings: RetrievalSettings) -> dict[
     table_count = settings.table_count if settings.table_count in counts else counts[-1]
     by_count = {count: _draws(test, count, settings) for count in counts}
     results: dict[str, Any] = {
-        "passages": len(data.passages), "questions": len(test), "counts": counts, "table_count": table_count,
-        "systems": {name: asdict(system) for name, system in settings.systems.items()}, "retrievers": {},
-    }  # fmt: skip
+        "passages": len(data.passages),
+        "questions": len(test),
+        "counts": counts,
+        "table_count": table_count,
+        "systems": {name: asdict(system) for name, system in settings.systems.items()},
+        "retrievers": {},
+    }
     for name, one in settings.retrievers.items():
         model = _trained(one, data, settings, out_dir / "encoder") if one.fine_tune else None
         retriever = make_retriever(one, data.passages, model)
@@ -89,10 +94,13 @@ def _run(out_dir: Path, data: PassageData, settings: RetrievalSettings) -> dict[
             if system_name in settings.systems:
                 found["control"][system_name] = measure(retriever, others, settings.systems[system_name], settings)
         results["retrievers"][name] = found
-        log(f"pcas: {name}: " + ", ".join(
-            f"{system} {recall_at(values[str(table_count)]['ranks'], 1).mean():.3f}"
-            for system, values in found["systems"].items()
-        ))  # fmt: skip
+        log(
+            f"pcas: {name}: "
+            + ", ".join(
+                f"{system} {recall_at(values[str(table_count)]['ranks'], 1).mean():.3f}"
+                for system, values in found["systems"].items()
+            )
+        )
     _draw(out_dir, results)
     claims = _claims(results)
     title = "Personalized context-aware search"
@@ -112,7 +120,7 @@ def _trained(one: RetrieverSettings, data: PassageData, settings: RetrievalSetti
     train = data.split("train")
     if not any(question.context is not None for question in train):
         raise UserError("fine_tune needs questions of the split train with a pertinent context; the data has none")
-    model = load_model(one.encoder, "cuda" if torch.cuda.is_available() else "cpu")
+    model = load_encoder(one.encoder, "cuda" if torch.cuda.is_available() else "cpu")
     fine_tune(model, data, train, settings.fine_tuning, settings.separator)
     model.save_pretrained(str(folder))
     return model
@@ -120,7 +128,7 @@ def _trained(one: RetrieverSettings, data: PassageData, settings: RetrievalSetti
 
 def _draws(test: Sequence[Question], count: int, settings: RetrievalSettings) -> list[list[Question]]:
     """The questions with so many contexts, as often as the settings say with other ones."""
-    generator = torch.Generator().manual_seed(settings.seed)
+    generator = seeded_generator(settings.seed)
     return [[with_contexts(q, count, generator) for q in test] for _ in range(settings.draws)]
 
 
@@ -156,9 +164,11 @@ def _tables(results: dict[str, Any]) -> list[str]:
     at = str(results["table_count"])
     for name, found in results["retrievers"].items():
         lines += [
-            f"## {name}, {at} contexts a user", "",
-            "| system | R@1 | R@5 | R@10 | R@20 | MRR@10 | nDCG@10 | context right |", "|---" * 8 + "|",
-        ]  # fmt: skip
+            f"## {name}, {at} contexts a user",
+            "",
+            "| system | R@1 | R@5 | R@10 | R@20 | MRR@10 | nDCG@10 | context right |",
+            "|---" * 8 + "|",
+        ]
         for system, values in found["systems"].items():
             lines.append(_row(system, values[at]))
         for system, values in found["control"].items():
@@ -195,17 +205,24 @@ def _claims(results: dict[str, Any]) -> list[Claim]:
         best = max(baselines, key=lambda baseline: reciprocal[baseline].mean())
         gain = bootstrap_mean(reciprocal[PCAS] - reciprocal[best])
         found.append(
-            Claim(f"PCAS retrieves passages better than the baselines ({name})",
-                  f"MRR@10 {reciprocal[PCAS].mean():.3f} against {reciprocal[best].mean():.3f} of the best one, "
-                  f"{best}; difference {gain}", verdict(gain.low > 0, gain.mean > 0), "recall.png")
-        )  # fmt: skip
+            Claim(
+                f"PCAS retrieves passages better than the baselines ({name})",
+                f"MRR@10 {reciprocal[PCAS].mean():.3f} against {reciprocal[best].mean():.3f} of the best one, "
+                f"{best}; difference {gain}",
+                verdict(gain.low > 0, gain.mean > 0),
+                "recall.png",
+            )
+        )
         named = bootstrap_mean(np.mean(systems[PCAS][at]["context"], axis=0))
         control = float(np.mean(values["control"][PCAS]["context"]))
         found.append(
-            Claim(f"PCAS names the pertinent context ({name})",
-                  f"right for {named}; chance 1/{count}; {control:.3f} with another user's contexts",
-                  verdict(named.mean > 0.5, named.low > 1.5 / count), "context.png")
-        )  # fmt: skip
+            Claim(
+                f"PCAS names the pertinent context ({name})",
+                f"right for {named}; chance 1/{count}; {control:.3f} with another user's contexts",
+                verdict(named.mean > 0.5, named.low > 1.5 / count),
+                "context.png",
+            )
+        )
     return found
 
 

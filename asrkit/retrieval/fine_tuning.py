@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch.nn import functional
 
+from asrkit.console import log, progress_bar
+from asrkit.randomness import seeded_generator
 from asrkit.retrieval.pcas import joined
 from asrkit.retrieval.questions import PassageData, Question
-from asrkit.training.progress import log, progress_bar
 
 
 @dataclass
@@ -49,7 +50,7 @@ def contrastive_loss(
 
 def fine_tune(model: Any, data: PassageData, questions: Sequence[Question], how: FineTuning, separator: str) -> None:
     """Trains ``model`` (of sentence-transformers) in place on questions that have a pertinent context."""
-    generator = torch.Generator().manual_seed(how.seed)
+    generator = seeded_generator(how.seed)
     torch.manual_seed(how.seed)  # the model's own dropout
     usable = [q for q in questions if q.context is not None]
     optimizer = torch.optim.AdamW(model.parameters(), lr=how.lr)

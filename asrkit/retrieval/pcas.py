@@ -19,6 +19,7 @@ import numpy as np
 
 from asrkit.retrieval.questions import Question
 from asrkit.retrieval.retrievers import Retriever
+from asrkit.settings import setting
 
 
 @dataclass
@@ -40,19 +41,21 @@ class System:
     """A way to use contexts."""
 
     weights: Weights = field(default_factory=Weights)
-    contexts: str = "all"
-    """Which take part: ``all``, ``none``, ``joined`` (all in one text), ``random`` (one), ``nearest`` (to the query) or
-    ``gold`` (the pertinent one)."""
+    contexts: str = setting(
+        "all",
+        "Which take part: `joined` is all in one text, `random` one, `nearest` to the query, `gold` the pertinent one.",
+        choices=("all", "none", "joined", "random", "nearest", "gold"),
+    )
     nearest: int = 1
     """How many of the nearest."""
     null_context: bool = False
     """An empty context takes part too, so that the system may decline to personalize."""
-    aggregate: str = "max"
-    """Over contexts: ``max``, ``logsumexp`` or ``mean``."""
+    aggregate: str = setting("max", "Over contexts.", choices=("max", "logsumexp", "mean"))
     temperature: float = 0.05
     """Of ``logsumexp``."""
-    normalize: str = "none"
-    """Of each part, over the contexts and candidates of a question: ``none``, ``minmax`` or ``z``."""
+    normalize: str = setting(
+        "none", "Of each part, over the contexts and candidates of a question.", choices=("none", "minmax", "z")
+    )
 
     @property
     def names_context(self) -> bool:
@@ -73,9 +76,11 @@ class Parts:
         """Each as (M, K), by the name of its weight."""
         shape = self.joint.shape
         return {
-            "query": np.broadcast_to(self.query, shape), "context": self.context, "joint": self.joint,
+            "query": np.broadcast_to(self.query, shape),
+            "context": self.context,
+            "joint": self.joint,
             "selection": np.broadcast_to(self.selection[:, None], shape),
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True)
@@ -159,9 +164,11 @@ def rank(parts: Parts, candidates: np.ndarray, places: Sequence[int | None], sys
     first = order[0]
     with_first = int(scores[:, first].argmax())
     return Retrieved(
-        candidates[order], passage_scores[order], places[best],
+        candidates[order],
+        passage_scores[order],
+        places[best],
         {name: float(part[with_first, first]) for name, part in used.items()},
-    )  # fmt: skip
+    )
 
 
 def choose_contexts(

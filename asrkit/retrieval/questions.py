@@ -78,10 +78,15 @@ def write_data(data: PassageData, folder: Path) -> None:
     """Writes both files."""
     passages = [{"id": i, "text": text} for i, text in zip(data.ids, data.passages, strict=True)]
     questions = [
-        {"query": q.query, "contexts": q.contexts, "passage": data.ids[q.passage], "context": q.context,
-         "split": q.split}
+        {
+            "query": q.query,
+            "contexts": q.contexts,
+            "passage": data.ids[q.passage],
+            "context": q.context,
+            "split": q.split,
+        }
         for q in data.questions
-    ]  # fmt: skip
+    ]
     for name, lines in ((PASSAGES, passages), (QUESTIONS, questions)):
         write_text(folder / name, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 

@@ -6,22 +6,21 @@ from dataclasses import dataclass, field
 
 from asrkit.retrieval.fine_tuning import FineTuning
 from asrkit.retrieval.pcas import System
+from asrkit.settings import setting
 
 
 @dataclass
 class RetrieverSettings:
     """A retriever."""
 
-    type: str = "dense"
-    """``dense`` or ``bm25``."""
+    type: str = setting("dense", "By vectors or by words.", choices=("dense", "bm25"))
     encoder: str = "minilm"
     """``minilm`` (from a package), a folder or a name of sentence-transformers."""
     passage_encoder: str = ""
     """Another one for passages; empty for the same."""
     normalize: bool = True
     """Cosines; without it inner products, as some encoders were trained."""
-    index: str = "flat"
-    """``flat`` or ``hnsw``."""
+    index: str = setting("flat", "Of the vectors.", choices=("flat", "hnsw"))
     k1: float = 0.9
     b: float = 0.4
     fine_tune: bool = False

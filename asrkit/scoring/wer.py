@@ -42,9 +42,13 @@ class Errors:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
-            "rate": round(self.rate, 4), "errors": self.total, "reference": self.reference,
-            "substitutions": self.substitutions, "deletions": self.deletions, "insertions": self.insertions,
-        }  # fmt: skip
+            "rate": round(self.rate, 4),
+            "errors": self.total,
+            "reference": self.reference,
+            "substitutions": self.substitutions,
+            "deletions": self.deletions,
+            "insertions": self.insertions,
+        }
 
 
 def count_errors(pairs: Iterable[Pair], reference_length: int) -> Errors:

@@ -12,17 +12,21 @@ from typing import Any
 import numpy as np
 import torch
 
+from asrkit.console import progress_bar
 from asrkit.errors import UserError
-from asrkit.training.progress import progress_bar
+from asrkit.randomness import seeded_generator
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PICKLES = "cifar-10-batches-py"
 MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 """Of the channels of the training images."""
 ALLOWED = {
-    ("numpy", "ndarray"), ("numpy", "dtype"), ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"), ("_codecs", "encode"),
-}  # fmt: skip
+    ("numpy", "ndarray"),
+    ("numpy", "dtype"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("_codecs", "encode"),
+}
 """What the official pickles need."""
 
 
@@ -98,6 +102,6 @@ def _read_archive(path: Path) -> tuple[np.ndarray, list[int]]:
 def _finish(read: tuple[np.ndarray, list[int]]) -> Images:
     """Shuffled, since the archives are in the order of classes, and normalized."""
     images, labels = torch.from_numpy(read[0]), torch.tensor(read[1])
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(len(labels), generator=seeded_generator(0))
     mean, deviation = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(DEVIATION).view(3, 1, 1)
     return Images((images[order].float() / 255.0 - mean) / deviation, labels[order])

@@ -32,11 +32,18 @@ def results_page(title: str, source: str, found: Sequence[Claim], tables: Sequen
         tables: lines of further tables.
     """
     lines = [
-        f"# {title}: results", "", source, "", "| claim | measured | verdict | figure |", "|---|---|---|---|",
-        *(f"| {c.claim} | {c.measured} | {c.verdict} | [{c.picture}]({c.picture}) |" for c in found), "",
+        f"# {title}: results",
+        "",
+        source,
+        "",
+        "| claim | measured | verdict | figure |",
+        "|---|---|---|---|",
+        *(f"| {c.claim} | {c.measured} | {c.verdict} | [{c.picture}]({c.picture}) |" for c in found),
+        "",
         *tables,
-        *(f"![{picture}]({picture})" for picture in dict.fromkeys(c.picture for c in found)), "",
-    ]  # fmt: skip
+        *(f"![{picture}]({picture})" for picture in dict.fromkeys(c.picture for c in found)),
+        "",
+    ]
     return "\n".join(lines)
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import torch
 
+from asrkit.randomness import seeded_generator
 from asrkit.studies.one_layer import Tensors, attention, sgd
 
 
@@ -164,7 +165,7 @@ def training_prompts(
     same_pattern = (begins == asked[..., None])[..., None].expand(valid.shape)
     return Prompts(
         columns.flatten(2, 3), query, label, same_step.flatten(2, 3), same_pattern.flatten(2, 3), valid.flatten(2, 3)
-    )  # fmt: skip
+    )
 
 
 def unanswered(z: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
@@ -176,7 +177,7 @@ def initial_parameters(world: World, delta: float, seeds: Sequence[int], deviati
     """``query`` and ``key`` (S, D, D) are δ times the identity, ``value`` (S, d, D) reads the lower half alone."""
     width, values = 2 * world.dim, []
     for seed in seeds:
-        generator = torch.Generator().manual_seed(seed)
+        generator = seeded_generator(seed)
         lower = deviation * torch.randn(world.dim, world.dim, generator=generator)
         values.append(torch.cat([torch.zeros_like(lower), lower], dim=1))
     same = (delta * torch.eye(width)).repeat(len(seeds), 1, 1)
@@ -243,9 +244,14 @@ class TestSet:
 
 
 def draw_test_set(
-    world: World, noise: Noise, patterns: torch.Tensor, alpha: torch.Tensor, batch: int, examples: int,
+    world: World,
+    noise: Noise,
+    patterns: torch.Tensor,
+    alpha: torch.Tensor,
+    batch: int,
+    examples: int,
     generator: torch.Generator,
-) -> TestSet:  # fmt: skip
+) -> TestSet:
     """Test prompts over testing-relevant patterns (M', d) whose examples take wrong steps."""
     tasks = random_tasks((len(alpha), batch), world.steps, world.test_patterns, generator)
     asked = torch.randint(world.test_patterns, (len(alpha), batch), generator=generator)

@@ -24,15 +24,25 @@ def _training(results: dict[str, Any]) -> list[Claim]:
     second = steps[int((groups[:, 0] > 0.8).argmax())] if (groups[:, 0] > 0.8).any() else None
     last = groups[-1]
     return [
-        Claim("Attention ends on columns of the query's step and pattern (proposition 1)",
-              f"{last[0]:.3f} there, {last[2]:.3f} on other patterns of the step, {last[1] + last[3]:.4f} elsewhere",
-              verdict(last[0] > 0.85, last[0] > 0.7), "attention.png"),
-        Claim("Two stages: the step first, the pattern later",
-              f"other steps below 0.05 at iteration {first}, same step and pattern above 0.8 at {second}",
-              verdict(second is not None and first < 0.5 * second), "attention.png"),
-        Claim("Iterations grow as α to between -1 and -2 (theorem 1)", f"slope {scaling['slope']:.2f}",
-              verdict(-2.1 < scaling["slope"] < -0.9), "scaling.png"),
-    ]  # fmt: skip
+        Claim(
+            "Attention ends on columns of the query's step and pattern (proposition 1)",
+            f"{last[0]:.3f} there, {last[2]:.3f} on other patterns of the step, {last[1] + last[3]:.4f} elsewhere",
+            verdict(last[0] > 0.85, last[0] > 0.7),
+            "attention.png",
+        ),
+        Claim(
+            "Two stages: the step first, the pattern later",
+            f"other steps below 0.05 at iteration {first}, same step and pattern above 0.8 at {second}",
+            verdict(second is not None and first < 0.5 * second),
+            "attention.png",
+        ),
+        Claim(
+            "Iterations grow as α to between -1 and -2 (theorem 1)",
+            f"slope {scaling['slope']:.2f}",
+            verdict(-2.1 < scaling["slope"] < -0.9),
+            "scaling.png",
+        ),
+    ]
 
 
 def _curves(results: dict[str, Any]) -> list[Claim]:
@@ -46,10 +56,13 @@ def _curves(results: dict[str, Any]) -> list[Claim]:
             ordered = bool((np.diff(last) <= 0.01).all())
             theorem = "theorem 2" if kind == "chain" else "theorem 3b"
             found.append(
-                Claim(f"{title}: error falls with examples and with {name} ({theorem})",
-                      "at 10 examples " + listed(last, list(map(float, curves))),
-                      verdict(falls and ordered, falls or ordered), f"{what}.png")
-            )  # fmt: skip
+                Claim(
+                    f"{title}: error falls with examples and with {name} ({theorem})",
+                    "at 10 examples " + listed(last, list(map(float, curves))),
+                    verdict(falls and ordered, falls or ordered),
+                    f"{what}.png",
+                )
+            )
     return found
 
 
@@ -60,11 +73,23 @@ def _condition(results: dict[str, Any]) -> list[Claim]:
     held = np.array(found["in context, condition 1 holds"]).mean(1)
     lengths = found["lengths"]
     return [
-        Claim("Where the right final label is not the most probable one, in-context learning fails however long the "
-              "prompt (theorem 3a)", "error " + listed(failed, lengths), verdict(failed[-1] >= failed[0] - 0.03),
-              "condition.png"),
-        Claim("There chain of thought still learns", "error " + listed(chain, lengths),
-              verdict(chain[-1] < 0.5 * chain[0], chain[-1] < chain[0]), "condition.png"),
-        Claim("Where it is, in-context learning learns", "error " + listed(held, lengths), verdict(held[-1] < 0.02),
-              "condition.png"),
-    ]  # fmt: skip
+        Claim(
+            "Where the right final label is not the most probable one, in-context learning fails however long the "
+            "prompt (theorem 3a)",
+            "error " + listed(failed, lengths),
+            verdict(failed[-1] >= failed[0] - 0.03),
+            "condition.png",
+        ),
+        Claim(
+            "There chain of thought still learns",
+            "error " + listed(chain, lengths),
+            verdict(chain[-1] < 0.5 * chain[0], chain[-1] < chain[0]),
+            "condition.png",
+        ),
+        Claim(
+            "Where it is, in-context learning learns",
+            "error " + listed(held, lengths),
+            verdict(held[-1] < 0.02),
+            "condition.png",
+        ),
+    ]

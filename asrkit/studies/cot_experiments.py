@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from asrkit.figures import band, figure
+from asrkit.randomness import seeded_generator
 from asrkit.studies.cot import (
     Noise,
     Prompts,
@@ -41,8 +42,10 @@ WORLD = World()
 DELTA, LR, ALPHA, EXAMPLES, STEPS = 0.2, 1.0, 0.4, 20, 1000
 LENGTHS = (5, 10, 20, 40, 60, 100)
 SERIES: dict[str, tuple[float, ...]] = {
-    "alpha": (0.4, 0.6, 0.8, 1.0), "tau": (0.4, 0.5, 0.6, 0.7), "rho": (0.5, 0.6, 0.7, 0.8),
-}  # fmt: skip
+    "alpha": (0.4, 0.6, 0.8, 1.0),
+    "tau": (0.4, 0.5, 0.6, 0.7),
+    "rho": (0.5, 0.6, 0.7, 0.8),
+}
 SYMBOLS = {"alpha": "α'", "tau": "τ", "rho": "ρ"}
 SWEEP_STEPS, LOSS = 700, 0.02
 SWEEP = (0.2, 0.3, 0.4, 0.6, 0.8)
@@ -67,7 +70,7 @@ class Suite:
         self.out_dir, self.scale = out_dir, scale
         self.seeds = list(range(1, scale.seeds + 1))
         self.results: dict[str, Any] = {"lengths": LENGTHS}
-        self.generator = torch.Generator().manual_seed(20241002)
+        self.generator = seeded_generator(20241002)
         self.patterns = WORLD.testing_patterns(self.generator)
         self.parameters: Tensors = {}
 
@@ -75,9 +78,15 @@ class Suite:
         """All of them, then the files."""
         experiments = (self.dynamics, self.curves, self.condition, self.scaling)
         return conduct(
-            self.out_dir, "cot", "Chain of thought", "Li et al. 2025 (arXiv 2410.02167)", experiments, self.results,
-            claims, len(self.seeds),
-        )  # fmt: skip
+            self.out_dir,
+            "cot",
+            "Chain of thought",
+            "Li et al. 2025 (arXiv 2410.02167)",
+            experiments,
+            self.results,
+            claims,
+            len(self.seeds),
+        )
 
     def dynamics(self) -> None:
         """Training of all seeds, with where attention goes."""

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 
 import torch
 
+from asrkit.randomness import seeded_generator
 from asrkit.studies.one_layer import Tensors, attention, sgd
 
 
@@ -138,9 +139,11 @@ def draw_prompts(
     y = label[..., None] * world.label_embedding()
     x_query = _inputs(world, patterns, asked, generator)
     return Prompts(
-        torch.cat([x, y], dim=-1), torch.cat([x_query, torch.zeros_like(x_query)], dim=-1),
-        1.0 - 2.0 * sign, which == asked[..., None],
-    )  # fmt: skip
+        torch.cat([x, y], dim=-1),
+        torch.cat([x_query, torch.zeros_like(x_query)], dim=-1),
+        1.0 - 2.0 * sign,
+        which == asked[..., None],
+    )
 
 
 def _inputs(world: World, patterns: torch.Tensor, which: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -163,7 +166,7 @@ def initial_parameters(
     runs = len(seeds)
     drawn, signs = [], []
     for seed in seeds:
-        generator = torch.Generator().manual_seed(seed)
+        generator = seeded_generator(seed)
         drawn.append(deviation * torch.randn(neurons, width, generator=generator))
         signs.append((2.0 * torch.randint(2, (neurons,), generator=generator) - 1) / math.sqrt(neurons))
     return {
@@ -206,9 +209,7 @@ def measure(parameters: Tensors, prompts: Prompts) -> Measured:
     out = _neurons(parameters, prompts, weights)
     right = torch.sign(out) * prompts.label
     mass = (weights * prompts.same_pattern).sum(-1)
-    return Measured(
-        torch.relu(1 - prompts.label * out).mean(1), ((1 - right) / 2).mean(1), mass.mean(1)
-    )  # fmt: skip
+    return Measured(torch.relu(1 - prompts.label * out).mean(1), ((1 - right) / 2).mean(1), mass.mean(1))
 
 
 def train(
@@ -263,6 +264,7 @@ def neuron_directions(parameters: Tensors, world: World) -> tuple[torch.Tensor, 
     mean = world.relevant_patterns().mean(0)
     q = world.label_embedding() * torch.sign(parameters["sign"])[..., None]
     return (
-        parameters["out"].norm(dim=2), torch.cosine_similarity(feature, mean.expand_as(feature), dim=2),
+        parameters["out"].norm(dim=2),
+        torch.cosine_similarity(feature, mean.expand_as(feature), dim=2),
         torch.cosine_similarity(label, q, dim=2),
-    )  # fmt: skip
+    )

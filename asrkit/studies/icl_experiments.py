@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from asrkit.figures import band, figure
+from asrkit.randomness import seeded_generator
 from asrkit.studies.fits import first_below, power_law
 from asrkit.studies.icl import (
     Prompts,
@@ -63,26 +64,43 @@ class Suite:
         self.out_dir, self.scale = out_dir, scale
         self.seeds = list(range(1, scale.seeds + 1))
         self.results: dict[str, Any] = {}
-        self.generator = torch.Generator().manual_seed(20240215)
+        self.generator = seeded_generator(20240215)
         self.parameters: Tensors = {}
 
     def run(self) -> dict[str, Any]:
         """All of them, then the files."""
         experiments = (
-            self.dynamics, self.generalization, self.training_length, self.out_of_domain, self.pruning, self.scaling,
-            self.classical, self.deep,
-        )  # fmt: skip
+            self.dynamics,
+            self.generalization,
+            self.training_length,
+            self.out_of_domain,
+            self.pruning,
+            self.scaling,
+            self.classical,
+            self.deep,
+        )
         return conduct(
-            self.out_dir, "icl", "In-context learning", "Li et al. 2024 (arXiv 2402.15607)", experiments, self.results,
-            claims, len(self.seeds),
-        )  # fmt: skip
+            self.out_dir,
+            "icl",
+            "In-context learning",
+            "Li et al. 2024 (arXiv 2402.15607)",
+            experiments,
+            self.results,
+            claims,
+            len(self.seeds),
+        )
 
     def prompts(self, runs: int, alpha: float, length: int, count: int | None = None) -> Prompts:
         """In-domain test prompts of unseen tasks, as many as the scale has unless ``count`` is given."""
         return draw_prompts(
-            WORLD, WORLD.relevant_patterns(), unseen_tasks(WORLD.relevant), torch.full((runs,), alpha),
-            count or self.scale.test_prompts, length, self.generator,
-        )  # fmt: skip
+            WORLD,
+            WORLD.relevant_patterns(),
+            unseen_tasks(WORLD.relevant),
+            torch.full((runs,), alpha),
+            count or self.scale.test_prompts,
+            length,
+            self.generator,
+        )
 
     def foreign_prompts(self, runs: int, coefficient_sum: float, length: int, alpha: float) -> Prompts:
         """Out-of-domain test prompts."""
@@ -120,13 +138,16 @@ class Suite:
         norms, feature, label = neuron_directions(self.parameters, WORLD)
         large = norms > norms.median(dim=1, keepdim=True).values
         self.results["dynamics"] = {
-            "steps": steps, "error": history[:, 0].tolist(), "hinge": history[:, 1].tolist(),
+            "steps": steps,
+            "error": history[:, 0].tolist(),
+            "hinge": history[:, 1].tolist(),
             "attention": history[:, 2].tolist(),
-        }  # fmt: skip
+        }
         self.results["neurons"] = {
-            "feature_cosine": feature[large].mean().item(), "label_cosine": label[large].mean().item(),
+            "feature_cosine": feature[large].mean().item(),
+            "label_cosine": label[large].mean().item(),
             "norm_percentiles": {str(q): float(np.percentile(norms.numpy(), q)) for q in (10, 50, 100)},
-        }  # fmt: skip
+        }
         with figure(self.out_dir / "training.png", 1, 2) as (left, right):
             for values, name in ((history[:, 0], "error, unseen tasks"), (history[:, 1], "hinge loss")):
                 band(left, steps, values, name)
@@ -154,11 +175,12 @@ class Suite:
                     rows = [
                         measure(
                             self.parameters,
-                            self.prompts(len(self.seeds), alpha, n) if domain == "in domain"
+                            self.prompts(len(self.seeds), alpha, n)
+                            if domain == "in domain"
                             else self.foreign_prompts(len(self.seeds), 1.1, n, alpha),
                         ).error
                         for n in lengths
-                    ]  # fmt: skip
+                    ]
                     values = torch.stack(rows).numpy()
                     band(axes, lengths, values, f"α' = {alpha}")
                     missing = (1 - alpha / 2) ** np.array(lengths)
@@ -230,9 +252,11 @@ class Suite:
         mean = np.nanmean(first, axis=1)
         slope, factor = power_law(ALPHAS[2:], mean[2:])
         self.results["scaling"] = {
-            "alpha": ALPHAS, "iterations": first.tolist(), "slope": slope,
+            "alpha": ALPHAS,
+            "iterations": first.tolist(),
+            "slope": slope,
             "slope_all": power_law(ALPHAS, mean)[0],
-        }  # fmt: skip
+        }
         with figure(self.out_dir / "scaling.png", 1, 1) as (axes,):
             axes.errorbar(ALPHAS, mean, np.nanstd(first, axis=1), fmt="o", label="measured")
             axes.plot(ALPHAS, factor * np.array(ALPHAS) ** slope, label=f"fit on α ≥ 0.4: slope {slope:.2f}")

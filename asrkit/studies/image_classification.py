@@ -21,9 +21,10 @@ from asrkit.data.soft_random_sampling import (
     repeated_subset,
     soft_random_sample,
 )
+from asrkit.devices import autocast, resolve_autocast
+from asrkit.randomness import seeded_generator
 from asrkit.studies.cifar10 import Images
 from asrkit.studies.image_models import ImageModel
-from asrkit.training.steps import autocast, resolve_autocast
 
 EpochIndices = Callable[[int], torch.Tensor]
 """An epoch (from 1) to the indices that it trains on, in this order."""
@@ -87,9 +88,13 @@ def full_epochs(n: int, seed: int) -> EpochIndices:
 
 
 def train_classifier(
-    model: ImageModel, data: Images, indices: EpochIndices, recipe: Recipe, seed: int,
+    model: ImageModel,
+    data: Images,
+    indices: EpochIndices,
+    recipe: Recipe,
+    seed: int,
     after_epoch: Callable[[int], None] | None = None,
-) -> Trained:  # fmt: skip
+) -> Trained:
     """SGD with Nesterov momentum, the rate falling to 0 as a cosine over the run; images may be flipped and shifted.
 
     Each epoch makes floor(draws / batch) updates; what is left over is not used, as with any loader that drops it.
@@ -113,7 +118,7 @@ def train_classifier(
         model.parameters(), recipe.peak_lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
     )
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps_an_epoch)
-    generator = torch.Generator().manual_seed(seed)
+    generator = seeded_generator(seed)
     start, outside, samples = time.perf_counter(), 0.0, 0
     for epoch in range(1, epochs + 1):
         model.train()
@@ -154,9 +159,9 @@ def flipped_and_shifted(x: torch.Tensor, generator: torch.Generator) -> torch.Te
 @torch.inference_mode()
 def accuracy(model: ImageModel, data: Images, batch_size: int = 500) -> torch.Tensor:
     """(N,) 1 where the label is right."""
-    return torch.cat([
-        (logits.argmax(1) == labels).float() for logits, _, labels in _outputs(model, data, batch_size, "auto")
-    ])  # fmt: skip
+    return torch.cat(
+        [(logits.argmax(1) == labels).float() for logits, _, labels in _outputs(model, data, batch_size, "auto")]
+    )
 
 
 @torch.inference_mode()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from asrkit.console import progress_bar
 from asrkit.data.soft_random_sampling import expected_coverage, soft_random_sample
 from asrkit.figures import band, figure
 from asrkit.studies.cifar10 import Images, read_cifar10
@@ -27,7 +28,6 @@ from asrkit.studies.image_classification import (
 )
 from asrkit.studies.image_models import ImageModel, resnet18, small_cnn
 from asrkit.studies.suite import conduct, run_once
-from asrkit.training.progress import progress_bar
 
 WATCHED = ("SRS", "RS2", "fixed random")
 """Methods whose accuracy is measured after each epoch, beside the full run's."""
@@ -49,9 +49,14 @@ class Scale:
 
 
 FULL = Scale(
-    images=50_000, watched_images=10_000, rates=(0.05, 0.1, 0.2, 0.3),
-    recipe=Recipe(epochs=200, batch_size=128, peak_lr=0.1), scoring_models=10, scoring_epochs=10, model=resnet18,
-)  # fmt: skip
+    images=50_000,
+    watched_images=10_000,
+    rates=(0.05, 0.1, 0.2, 0.3),
+    recipe=Recipe(epochs=200, batch_size=128, peak_lr=0.1),
+    scoring_models=10,
+    scoring_epochs=10,
+    model=resnet18,
+)
 COVERAGE_EPOCHS = (1, 2, 5, 10, 20, 50, 100)
 
 
@@ -64,16 +69,25 @@ class Suite:
         self.watched = test.first(scale.watched_images)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.results: dict[str, Any] = {
-            "images": len(self.train.labels), "test_images": len(test.labels), "rates": scale.rates,
-            "epochs": scale.recipe.epochs, "model": scale.model.__name__,
-        }  # fmt: skip
+            "images": len(self.train.labels),
+            "test_images": len(test.labels),
+            "rates": scale.rates,
+            "epochs": scale.recipe.epochs,
+            "model": scale.model.__name__,
+        }
 
     def run(self) -> dict[str, Any]:
         """All of them, then the files."""
         return conduct(
-            self.out_dir, "cifar10", "Soft random sampling of images", "Cui et al. 2023 (arXiv 2311.12727)",
-            (self.coverage, self.accuracies, self.pictures), self.results, claims, self.scale.seeds,
-        )  # fmt: skip
+            self.out_dir,
+            "cifar10",
+            "Soft random sampling of images",
+            "Cui et al. 2023 (arXiv 2311.12727)",
+            (self.coverage, self.accuracies, self.pictures),
+            self.results,
+            claims,
+            self.scale.seeds,
+        )
 
     def coverage(self) -> None:
         """The share of the images that was drawn, measured and as the formula has it."""
@@ -128,10 +142,16 @@ class Suite:
         watched = watch if method in WATCHED or method == "full" else None
         trained = train_classifier(model, self.train, indices, self.scale.recipe, seed, after_epoch=watched)
         return {
-            "method": method, "rate": rate, "seed": seed, "accuracy": accuracy(model, self.test).mean().item(),
-            "steps": trained.steps, "samples": trained.samples, "seconds": trained.seconds,
-            "selection_seconds": selection, "curve": curve,
-        }  # fmt: skip
+            "method": method,
+            "rate": rate,
+            "seed": seed,
+            "accuracy": accuracy(model, self.test).mean().item(),
+            "steps": trained.steps,
+            "samples": trained.samples,
+            "seconds": trained.seconds,
+            "selection_seconds": selection,
+            "curve": curve,
+        }
 
     def _scores(self, seed: int) -> tuple[dict[str, torch.Tensor], float]:
         """Mean importance over briefly trained models, and the seconds that it took."""

@@ -34,10 +34,17 @@ class ImageModel(nn.Module):
 def small_cnn(first: int = 16, second: int = 32, third: int = 64) -> ImageModel:
     """Three 3 × 3 convolutions of so many channels with batch normalization, and the mean over places."""
     body = nn.Sequential(
-        _convolution(3, first), nn.ReLU(), nn.MaxPool2d(2),
-        _convolution(first, second), nn.ReLU(), nn.MaxPool2d(2),
-        _convolution(second, third), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
-    )  # fmt: skip
+        _convolution(3, first),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        _convolution(first, second),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        _convolution(second, third),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+    )
     return ImageModel(body, third)
 
 
@@ -59,9 +66,9 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.first, self.second = _convolution(width, new, stride), _convolution(new, new)
         same = stride == 1 and width == new
-        self.past = nn.Identity() if same else nn.Sequential(
-            nn.Conv2d(width, new, 1, stride, bias=False), nn.BatchNorm2d(new)
-        )  # fmt: skip
+        self.past = (
+            nn.Identity() if same else nn.Sequential(nn.Conv2d(width, new, 1, stride, bias=False), nn.BatchNorm2d(new))
+        )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, width, H, W) to (B, new, H / stride, W / stride)."""

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from asrkit.errors import UserError
+from asrkit.console import log
 from asrkit.files import write_json, write_text
+from asrkit.records import INPUTS, Record, is_done
 from asrkit.studies.claims import Claim, results_page
-from asrkit.training.progress import log
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -33,16 +33,16 @@ def run_once(out_dir: Path, settings: DataclassInstance, data: str, run: Callabl
         UserError: ``out_dir`` holds results of other settings or data.
     """
     done = out_dir / RESULTS
-    made_of = {"data": data, "settings": json.loads(json.dumps(asdict(settings), default=lambda f: f.__name__))}
-    if not done.is_file():
-        results = made_of | run()
-        write_json(done, results)
-        return results
-    found: Results = json.loads(done.read_text(encoding="utf-8"))
-    if {key: found.get(key) for key in made_of} != made_of:
-        raise UserError(f"{done} is of other settings or data; give another --out-dir, or remove it to run anew")
-    log(f"done before: {done}")
-    return found
+    inputs = {"data": data, "settings": json.loads(json.dumps(asdict(settings), default=lambda f: f.__name__))}
+    record = Record(out_dir / INPUTS, inputs)
+    if is_done([done], record, force=False, remedy="give another --out-dir, or remove that file to run it again"):
+        found: Results = json.loads(done.read_text(encoding="utf-8"))
+        return found
+    record.begin()
+    results = inputs | run()
+    write_json(done, results)
+    record.keep()
+    return results
 
 
 def conduct(

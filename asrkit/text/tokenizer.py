@@ -14,10 +14,7 @@ from typing import Any
 import sentencepiece
 
 from asrkit.errors import UserError
-
-BLANK_ID = 0
-BLANK = "<blank>"
-SPACE = "▁"
+from asrkit.symbols import BLANK, BLANK_ID, SPACE
 
 
 @dataclass(frozen=True)

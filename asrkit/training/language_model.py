@@ -1,126 +1,183 @@
-"""Trains language models: one loop over encoded text, perplexity by epoch, checkpoints as for recognizers."""
+"""Training of language models on text: which lines make an update, and how perplexity is measured."""
 
 from __future__ import annotations
 
-import json
 import math
-import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
+from asrkit.bundle.build import build_language_model
+from asrkit.bundle.model_file import ModelBundle, load_language_model, save_language_model
 from asrkit.config import Config
-from asrkit.config_files import config_from_dict
+from asrkit.console import log
+from asrkit.data.loaders import LoaderError
 from asrkit.data.text_lines import TextLines, encode_text, plan_text_epoch
-from asrkit.errors import UserError
-from asrkit.features.pipeline import seeded_generator
-from asrkit.files import write_json
-from asrkit.models.language_model import (
-    LanguageModel,
-    LstmLanguageModel,
-    TransformerLanguageModel,
-    line_log_probs,
-)
+from asrkit.distributed.learners import Learners, join_learners
+from asrkit.models.language_model import LanguageModel, line_log_probs
 from asrkit.models.transducer import num_parameters
-from asrkit.text.tokenizer import Tokenizer, tokenizer_from_dict
-from asrkit.training.checkpoint import (
-    CheckpointFolder,
-    CheckpointName,
-    holds_training,
-    load_weights,
-    read_tensors,
-    write_model_file,
-)
-from asrkit.training.parallel import choose_device
-from asrkit.training.progress import MetricsFile, log, progress_bar
-from asrkit.training.run import remember_config
-from asrkit.training.schedules import learning_rate
-from asrkit.training.steps import autocast, begin_step, resolve_autocast
-from asrkit.training.stopping import Stopped, StopSignals
+from asrkit.randomness import seeded_generator
+from asrkit.records import digest
+from asrkit.text.tokenizer import Tokenizer
+from asrkit.training.checkpoint import CheckpointFolder, CheckpointName
+from asrkit.training.initial import load_initial
+from asrkit.training.inputs import start_training
+from asrkit.training.loop import Loop
+from asrkit.training.objective import Losses, LossPart, Trainable
+from asrkit.training.task import Phase, Step
 
-KIND = "language_model"
+MODEL = "best.safetensors"
+"""What a training leaves."""
+PHASE = Phase("language model")
 
 
-@dataclass
-class LanguageModelBundle:
-    """A language model with its settings and symbols."""
+@dataclass(frozen=True)
+class TextBatch:
+    """Lines of text."""
 
-    model: LanguageModel
-    config: Config
-    tokenizer: Tokenizer
+    tokens: torch.Tensor
+    """(B, U) int64, padded with 0."""
+    token_lens: torch.Tensor
+    """(B,) int64."""
+    lines: tuple[int, ...]
+    """Their numbers in the text."""
+
+    def to(self, device: torch.device) -> TextBatch:
+        """The same batch with its tensors on ``device``."""
+        return TextBatch(self.tokens.to(device), self.token_lens.to(device), self.lines)
+
+    @property
+    def num_symbols(self) -> int:
+        """Ends of lines included."""
+        return int(self.token_lens.sum()) + len(self.token_lens)
 
 
-def build_language_model(config: Config, vocab_size: int) -> LanguageModel:
-    """The language model of an experiment, with random weights from torch's global generator.
+class TextObjective(nn.Module):
+    """-log p of whole lines, their ends included."""
 
-    Raises:
-        UserError: a width that the heads do not divide.
+    def forward(self, model: LanguageModel, batch: TextBatch, phase: str) -> Losses:
+        """The sum over the symbols of a batch."""
+        total = -line_log_probs(model, batch.tokens, batch.token_lens, with_end=True).sum()
+        return Losses(total, batch.num_symbols, {"cross_entropy": LossPart(total.detach(), batch.num_symbols)})
+
+
+class LanguageModelTask:
+    """Trains a language model; see :class:`asrkit.training.task.Task`.
+
+    Args:
+        bundle: the language model.
+        train: lines to train on.
+        dev: lines for the perplexity by epoch.
+        learners: who train together.
+        exp_dir: where the final model goes.
     """
-    lm = config.lm
-    if lm.type == "transformer" and lm.hidden_dim % lm.num_heads:
-        raise UserError(f"lm.hidden_dim={lm.hidden_dim} is not a multiple of lm.num_heads={lm.num_heads}")
-    if lm.type == "lstm":
-        return LstmLanguageModel(vocab_size, lm.hidden_dim, lm.num_layers, lm.bottleneck_dim, lm.dropout)
-    return TransformerLanguageModel(
-        vocab_size, lm.hidden_dim, lm.num_layers, lm.num_heads, lm.max_symbols + 1, lm.dropout
-    )
 
+    dev_measure = "dev_perplexity"
 
-def save_language_model(path: Path, bundle: LanguageModelBundle) -> None:
-    """Writes a language model's file in one piece."""
-    write_model_file(path, bundle.model, bundle.config, bundle.tokenizer, header={"kind": KIND})
+    def __init__(
+        self, bundle: ModelBundle[LanguageModel], train: TextLines, dev: TextLines, learners: Learners, exp_dir: Path
+    ) -> None:
+        self.bundle, self.train, self.dev, self.learners, self.exp_dir = bundle, train, dev, learners, exp_dir
+        self.settings, self.batch_symbols = bundle.config.train, bundle.config.lm.batch_symbols
+        self.module = Trainable(bundle.model, TextObjective())
 
+    def plan(self, epoch: int) -> list[Step]:
+        """All updates of an epoch; lines are dealt like cards, in order of length."""
+        generator = seeded_generator("text", self.settings.seed, epoch)
+        parts = self.learners.world_size * self.settings.accumulation_steps
+        steps = []
+        for lines in plan_text_epoch(self.train.lengths, self.batch_symbols, generator):
+            symbols = int(self.train.lengths[lines].sum()) + len(lines)
+            steps.append(Step([lines[part::parts].tolist() for part in range(parts)], symbols, PHASE))
+        return steps
 
-def load_language_model(path: Path) -> LanguageModelBundle:
-    """Reads what :func:`save_language_model` wrote; the model is in evaluation mode.
+    def batches(
+        self, parts: Sequence[Sequence[Any]], epoch: int, first: int
+    ) -> Iterator[list[TextBatch] | LoaderError]:
+        """Batches of this learner's parts of each step, from step ``first`` on."""
+        for of_step in parts[first:]:
+            yield [TextBatch(*self.train.batch(np.asarray(lines)), tuple(map(int, lines))) for lines in of_step]
 
-    Raises:
-        UserError: no such file, or not a language model of asrkit.
-    """
-    header, tensors = read_tensors(path)
-    if header.get("kind") != KIND:
-        raise UserError(f"{path} is not a language model; give the file that asrkit train-lm wrote")
-    config = config_from_dict(json.loads(header["config"]), str(path))
-    tokenizer = tokenizer_from_dict(json.loads(header["tokenizer"]))
-    model = build_language_model(config, tokenizer.vocab_size)
-    load_weights(model, tensors, path)
-    return LanguageModelBundle(model.eval(), config, tokenizer)
+    def counts(self, batch: TextBatch) -> dict[str, float]:
+        """Lines."""
+        return {"lines": len(batch.lines)}
+
+    def describe(self, batch: TextBatch) -> str:
+        """The lines of a batch."""
+        return f"{len(batch.lines)} lines such as {batch.lines[0]}"
+
+    def measure(self, epoch: int) -> float:
+        """Perplexity of dev, by symbol."""
+        return perplexity(self.bundle.model, self.dev, self.batch_symbols, self.learners)
+
+    def status(self, sums: Mapping[str, float], seconds: float) -> str:
+        """Perplexity and speed."""
+        symbols = sums["number/loss"]
+        return f"perplexity {_exp(sums['loss/loss'] / symbols):.3f}, {symbols / seconds:.0f} symbols/s"
+
+    def epoch_values(self, sums: Mapping[str, float]) -> dict[str, Any]:
+        """Perplexity of the training text."""
+        return {"train_perplexity": _exp(sums["loss/loss"] / sums["number/loss"]), "lines": int(sums.get("lines", 0))}
+
+    def summary(self, values: Mapping[str, Any]) -> str:
+        """An epoch in one line."""
+        return (
+            f"perplexity {values['train_perplexity']:.3f}, dev {values['dev_perplexity']:.3f} a symbol, "
+            f"lr {values['lr']:.2e}, {values['seconds']:.0f} s"
+        )
+
+    def save(self, path: Path) -> None:
+        """Writes the language model."""
+        save_language_model(path, self.bundle)
+
+    def finish(self, checkpoints: CheckpointFolder, best_epoch: int) -> None:
+        """Takes the epoch with the best perplexity."""
+        target = self.exp_dir / MODEL
+        save_language_model(target, load_language_model(checkpoints.weights(CheckpointName(best_epoch, True))))
+        log(f"took epoch {best_epoch}, whose dev perplexity is best, into {target}")
 
 
 @torch.no_grad()
-def perplexity(model: LanguageModel, text: TextLines, batch_symbols: int, device: torch.device) -> float:
-    """Per symbol, ends of lines included."""
+def perplexity(model: LanguageModel, text: TextLines, batch_symbols: int, learners: Learners) -> float:
+    """Per symbol, ends of lines included. All learners ask together, each for its share of the lines."""
     model.eval()
-    total, number = 0.0, 0
-    for lines in plan_text_epoch(text.lengths, batch_symbols, torch.Generator().manual_seed(0)):
-        tokens, lens = (part.to(device) for part in text.batch(lines))
-        total -= line_log_probs(model, tokens, lens, with_end=True).sum().item()
-        number += int(lens.sum()) + len(lines)
-    return _exp(total / number)
+    sums = {"loss": 0.0, "symbols": 0.0}
+    batches = plan_text_epoch(text.lengths, batch_symbols, seeded_generator(0))
+    for lines in batches[learners.rank :: learners.world_size]:
+        tokens, lens = (part.to(learners.device) for part in text.batch(lines))
+        sums["loss"] -= line_log_probs(model, tokens, lens, with_end=True).sum().item()
+        sums["symbols"] += int(lens.sum()) + len(lines)
+    totals = learners.total(sums)
+    return _exp(totals["loss"] / totals["symbols"])
 
 
 def _exp(mean_loss: float) -> float:
     return math.exp(mean_loss) if mean_loss < 700 else math.inf  # where exp would overflow
 
 
-@dataclass
-class _State:
-    epoch: int = 1
-    step: int = 0
-    updates: int = 0
-    best_perplexity: float = math.inf
-    best_epoch: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
+def text_inputs(tokenizer_path: Path, text: Sequence[Path], dev_text: Sequence[Path]) -> dict[str, Any]:
+    """What a language model's training depends on beside its settings."""
+    return {
+        "symbols": digest(tokenizer_path),
+        "text": [digest(path) for path in text],
+        "dev_text": [digest(path) for path in dev_text],
+    }
 
 
 def train_language_model(
-    config: Config, tokenizer: Tokenizer, text: Sequence[Path], dev_text: Sequence[Path], exp_dir: Path
+    config: Config,
+    tokenizer: Tokenizer,
+    text: Sequence[Path],
+    dev_text: Sequence[Path],
+    exp_dir: Path,
+    inputs: Mapping[str, Any],
 ) -> None:
-    """Trains, or goes on training, in ``exp_dir``; the epoch with the best perplexity becomes ``best.safetensors``.
+    """Trains, or resumes, in ``exp_dir``; the epoch with the best perplexity becomes ``best.safetensors``.
 
     Args:
         config: the sections ``lm`` and ``train`` are used.
@@ -128,141 +185,32 @@ def train_language_model(
         text: files, see :func:`asrkit.data.text_lines.encode_text`.
         dev_text: files for the perplexity by epoch.
         exp_dir: where the experiment goes.
+        inputs: see :func:`text_inputs`.
 
     Raises:
         UserError: unreadable text, a folder of another configuration, or a loss that is not finite.
-        Stopped: on Ctrl-C or SIGTERM, with a checkpoint saved.
+        asrkit.training.stopping.Stopped: on Ctrl-C or SIGTERM, with a checkpoint saved.
     """
-    if config.train.autocast == "fp16":
-        raise UserError(
-            "language models train without loss scaling; set train.autocast=auto, bf16 or none in place of fp16"
-        )
-    remember_config(config, exp_dir)
-    write_json(exp_dir / "text.json", require_same_text(tokenizer, text, dev_text, exp_dir))
-    torch.manual_seed(config.train.seed)
-    bundle = LanguageModelBundle(build_language_model(config, tokenizer.vocab_size), config, tokenizer)
-    longest = config.lm.max_symbols
-    train, left_out = encode_text(text, tokenizer, exp_dir / "text" / "train", longest)
-    dev, dev_left_out = encode_text(dev_text, tokenizer, exp_dir / "text" / "dev", longest)
-    loop = _Loop(bundle, train, dev, exp_dir)
-    log(
-        f"{num_parameters(bundle.model):,} parameters, {tokenizer.vocab_size} symbols, autocast {loop.autocast}; "
-        f"train {len(train)} lines with {len(train.tokens):,} symbols ({left_out} lines left out), "
-        f"dev {len(dev)} lines ({dev_left_out} left out)"
-    )
-    loop.run()
-
-
-def require_same_text(
-    tokenizer: Tokenizer, text: Sequence[Path], dev_text: Sequence[Path], exp_dir: Path
-) -> dict[str, Any]:
-    """What is trained on, compared with what the folder's training has, if it has any.
-
-    Raises:
-        UserError: other text or other symbols.
-    """
-    now: dict[str, Any] = {"symbols": tokenizer.to_dict()}
-    for name, paths in (("text", text), ("dev_text", dev_text)):
-        # The size tells a file that has changed; a missing one is told when it is read.
-        now[name] = [[str(p.resolve()), p.stat().st_size if p.is_file() else 0] for p in paths]
-    path = exp_dir / "text.json"
-    if path.is_file() and holds_training(exp_dir):
-        before = json.loads(path.read_text(encoding="utf-8"))
-        for name in now:
-            if before[name] != now[name]:
-                raise UserError(f"{exp_dir} holds a training on other {name}; choose another --exp-dir")
-    return now
-
-
-class _Loop:
-    """The training loop."""
-
-    def __init__(self, bundle: LanguageModelBundle, train: TextLines, dev: TextLines, exp_dir: Path) -> None:
-        self.bundle, self.train, self.dev, self.exp_dir = bundle, train, dev, exp_dir
-        settings = self.settings = bundle.config.train
-        self.device = choose_device(settings.device)
-        self.autocast = resolve_autocast(self.device, settings.autocast)
-        self.model = bundle.model.to(self.device)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), weight_decay=settings.weight_decay, fused=True)
-        self.checkpoints = CheckpointFolder(exp_dir / "checkpoints", 2, settings.keep_every_epochs, save_language_model)
-        self.state = _State()
-        self.signals = StopSignals()
-        self.clock = time.monotonic()
-
-    def run(self) -> None:
-        """All epochs that are left."""
-        saved = self.checkpoints.load_latest(self.model)
-        if saved is not None:
-            self.optimizer.load_state_dict(saved["optimizer"])
-            self.state = _State(**saved["loop"])
-            log(f"going on at epoch {self.state.epoch}, update {self.state.step} of it")
-        metrics = MetricsFile(self.exp_dir)
-        metrics.rewind(self.state.epoch)
-        try:
-            with self.signals:
-                while self.state.epoch <= self.settings.num_epochs:
-                    self._epoch(metrics)
-        finally:
-            metrics.close()
-        best = self.checkpoints.weights(CheckpointName(self.state.best_epoch, True))
-        load_weights(self.model, read_tensors(best)[1], best)
-        save_language_model(self.exp_dir / "best.safetensors", self.bundle)
-        log(f"best perplexity {self.state.best_perplexity:.3f} a symbol, after epoch {self.state.best_epoch}")
-
-    def _epoch(self, metrics: MetricsFile) -> None:
-        state, settings, lm = self.state, self.settings, self.bundle.config.lm
-        generator = seeded_generator("text", settings.seed, state.epoch)
-        plan = plan_text_epoch(self.train.lengths, lm.batch_symbols, generator)
-        self.clock = time.monotonic()
-        with progress_bar(f"epoch {state.epoch}/{settings.num_epochs}", len(plan), state.step) as bar:
-            while state.step < len(plan):
-                lr = learning_rate(settings.schedule, state.epoch, state.step / len(plan), settings.num_epochs)
-                self._update(*self.train.batch(plan[state.step]), lr)
-                state.step, state.updates = state.step + 1, state.updates + 1
-                bar.advance(f"perplexity {_exp(state.sums['loss'] / state.sums['symbols']):.3f}, lr {lr:.1e}")
-                due = state.step % settings.checkpoint_every_steps == 0 and state.step < len(plan)
-                asked = self.signals.number
-                if due or asked:
-                    self._count_time()
-                    self._save(CheckpointName(state.epoch, False, state.step))
-                if asked:
-                    raise Stopped(asked)
-        dev = perplexity(self.model, self.dev, lm.batch_symbols, self.device)
-        if dev < state.best_perplexity:
-            state.best_perplexity, state.best_epoch = dev, state.epoch
-        train = _exp(state.sums["loss"] / state.sums["symbols"])
-        self._count_time()
-        seconds = state.sums["seconds"]
-        metrics.epoch({"epoch": state.epoch, "updates": len(plan), "train_perplexity": train, "dev_perplexity": dev,
-                       "seconds": round(seconds, 1)})  # fmt: skip
-        log(f"epoch {state.epoch}: perplexity {train:.3f}, dev {dev:.3f} a symbol, {seconds:.0f} s")
-        finished = CheckpointName(state.epoch, True)
-        state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
-        self._save(finished)
-
-    def _update(self, tokens: torch.Tensor, lens: torch.Tensor, lr: float) -> None:
-        state, settings = self.state, self.settings
-        begin_step(self.optimizer, lr, settings.seed, state.epoch, state.step)
-        self.model.train()
-        symbols = int(lens.sum()) + len(lens)
-        with autocast(self.device, self.autocast):
-            loss = -line_log_probs(self.model, tokens.to(self.device), lens.to(self.device), with_end=True).sum()
-        if not torch.isfinite(loss):
-            raise UserError(
-                f"the loss is not finite at epoch {state.epoch}, update {state.step}; lower the learning rate"
+    with join_learners(config.train.device) as learners:
+        if learners.is_main:
+            start_training(config, exp_dir, MODEL, inputs, "train-lm")
+        longest = config.lm.max_symbols
+        # The first process encodes, the others read what it has written.
+        for rank in range(min(2, learners.world_size)):
+            if (learners.rank > 0) == (rank > 0):
+                train, left_out = encode_text(text, tokenizer, exp_dir / "text" / "train", longest)
+                dev, dev_left_out = encode_text(dev_text, tokenizer, exp_dir / "text" / "dev", longest)
+            learners.agree(False)
+        torch.manual_seed(config.train.seed)
+        bundle = ModelBundle(build_language_model(config, tokenizer.vocab_size), config, tokenizer)
+        task = LanguageModelTask(bundle, train, dev, learners, exp_dir)
+        load_initial(config.train, task.module, tokenizer)
+        loop = Loop(task, exp_dir, learners)
+        if learners.is_main:
+            log(
+                f"{num_parameters(bundle.model):,} parameters, {tokenizer.vocab_size} symbols, "
+                f"autocast {loop.autocast}, {learners.world_size} process(es); "
+                f"train {len(train)} lines with {len(train.tokens):,} symbols ({left_out} lines left out), "
+                f"dev {len(dev)} lines ({dev_left_out} left out)"
             )
-        (loss / symbols).backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), settings.max_grad_norm)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        state.sums["loss"] = state.sums.get("loss", 0.0) + loss.item()
-        state.sums["symbols"] = state.sums.get("symbols", 0.0) + symbols
-
-    def _count_time(self) -> None:
-        now = time.monotonic()
-        self.state.sums["seconds"] = self.state.sums.get("seconds", 0.0) + now - self.clock
-        self.clock = now
-
-    def _save(self, name: CheckpointName) -> None:
-        state: dict[str, Any] = {"optimizer": self.optimizer.state_dict(), "loop": vars(self.state)}
-        self.checkpoints.save(name, self.bundle, state, self.state.best_epoch)
+        loop.run()

@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -17,64 +18,99 @@ from asrkit.losses.ctc import ctc_loss
 from asrkit.losses.k2_transducer import k2_pruned_losses, k2_pruned_transducer_loss
 from asrkit.losses.pruned_transducer import pruned_transducer_loss, pruning_bounds, simple_transducer_loss
 from asrkit.losses.transducer import transducer_loss
-from asrkit.models.transducer import Transducer
+from asrkit.models.transducer import SimpleJoiner, Transducer
+
+CTC, TRANSDUCER = "ctc", "transducer"
+"""Phases of a training: the encoder alone by CTC, then the whole transducer."""
+
+
+@dataclass(frozen=True)
+class LossPart:
+    """A part of a loss, for the report."""
+
+    total: torch.Tensor
+    """Scalar without gradient."""
+    number: int
+    """What it is a sum over: utterances, frames or symbols."""
 
 
 @dataclass(frozen=True)
 class Losses:
-    """Sums over the utterances of a batch."""
+    """The losses of a batch."""
 
     total: torch.Tensor
-    """What is minimised, a scalar with gradient."""
-    parts: dict[str, torch.Tensor]
-    """The loss's parts by name, for the report; scalars without gradient."""
+    """What is minimised: a scalar with gradient."""
+    number: int
+    """What it is a sum over: utterances or symbols, of which the update's loss is the mean."""
+    parts: dict[str, LossPart]
+    """By name."""
 
 
-Objective = Callable[[Transducer, Batch, int], Losses]
-"""From the model, a batch and the epoch (from 1) to losses."""
+class Trainable(nn.Module):
+    """A model with its objective: all that is trained, with a step's whole forward pass in one call.
 
+    Args:
+        model: what ships.
+        objective: called with the model, a batch and the phase; its own parameters are trained and not shipped.
+    """
 
-class ObjectiveModule(nn.Module):
-    """A model with its objective, so that all of a step's forward pass runs inside DistributedDataParallel."""
-
-    def __init__(self, model: Transducer, objective: Objective) -> None:
+    def __init__(self, model: nn.Module, objective: nn.Module) -> None:
         super().__init__()
         self.model = model
         self.objective = objective
 
-    def forward(self, batch: Batch, epoch: int) -> Losses:
+    def forward(self, batch: Any, phase: str) -> Losses:
         """The losses of a batch."""
-        return self.objective(self.model, batch, epoch)
+        losses: Losses = self.objective(self.model, batch, phase)
+        return losses
 
 
-def transducer_objective(config: LossConfig) -> Objective:
+class TransducerObjective(nn.Module):
     """Transducer loss plus ``ctc_weight`` times the encoder's CTC loss (Saon et al. 2023, arXiv 2302.14120: 0.1).
 
-    During the first ``ctc_only_epochs`` the CTC loss alone: the encoder starts from a CTC model, as that of
-    Cui et al. 2022 (arXiv 2203.15176). Without it, the predictor learns the transcripts by heart before a
-    small corpus has taught the encoder to align, and the gradient that would teach it shrinks.
+    In the phase ``ctc`` the CTC loss alone: the encoder starts from a CTC model, as that of Cui et al. 2022
+    (arXiv 2203.15176). Without it, the predictor learns the transcripts by heart before a small corpus has taught the
+    encoder to align, and the gradient that would teach it shrinks.
+
+    Args:
+        config: of the loss.
+        model: for the sizes of the heads.
+
+    Raises:
+        UserError: settings that contradict each other.
     """
 
-    def objective(model: Transducer, batch: Batch, epoch: int) -> Losses:
+    def __init__(self, config: LossConfig, model: Transducer) -> None:
+        super().__init__()
+        self.config = config
+        self.lattice = _lattice(config)
+        encoder_dim, predictor_dim = model.encoder.output_dim, model.predictor.output_dim
+        self.ctc_head: nn.Linear | None = None
+        self.simple_joiner: SimpleJoiner | None = None
+        if config.ctc_weight > 0 or config.ctc_only_epochs > 0:
+            self.ctc_head = nn.Linear(encoder_dim, model.vocab_size)
+        if config.prune_range:
+            self.simple_joiner = SimpleJoiner(encoder_dim, predictor_dim, model.vocab_size)
+
+    def forward(self, model: Transducer, batch: Batch, phase: str) -> Losses:
+        """Sums over the utterances of a batch."""
         encoder_out, encoder_lens = model.encoder(batch.features, batch.feature_lens)
-        parts: dict[str, torch.Tensor] = {}
+        utterances = len(batch.token_lens)
+        parts: dict[str, LossPart] = {}
         total = encoder_out.new_zeros((), dtype=torch.float32)
-        if model.ctc_head is not None:
-            ctc = ctc_loss(model.ctc_head(encoder_out), batch.tokens, encoder_lens, batch.token_lens).sum()
-            parts["ctc"] = ctc.detach()
-            total = total + (ctc if epoch <= config.ctc_only_epochs else config.ctc_weight * ctc)
-        if epoch > config.ctc_only_epochs:
-            transducer = lattice(model, encoder_out, encoder_lens, batch)
-            parts["transducer"] = transducer.detach()
+        if self.ctc_head is not None:
+            ctc = ctc_loss(self.ctc_head(encoder_out), batch.tokens, encoder_lens, batch.token_lens).sum()
+            parts["ctc"] = LossPart(ctc.detach(), utterances)
+            total = total + (ctc if phase == CTC else self.config.ctc_weight * ctc)
+        if phase != CTC:
+            transducer = self.lattice(self, model, encoder_out, encoder_lens, batch)
+            parts["transducer"] = LossPart(transducer.detach(), utterances)
             total = total + transducer
-        return Losses(total, parts)
-
-    lattice = _lattice(config)
-    return objective
+        return Losses(total, utterances, parts)
 
 
-Lattice = Callable[[Transducer, torch.Tensor, torch.Tensor, Batch], torch.Tensor]
-"""From the model, encoder_out, encoder_lens and the batch to the sum of the transducer losses."""
+Lattice = Callable[[TransducerObjective, Transducer, torch.Tensor, torch.Tensor, Batch], torch.Tensor]
+"""From the objective, the model, encoder_out, encoder_lens and the batch to the sum of the transducer losses."""
 
 
 def _lattice(config: LossConfig) -> Lattice:
@@ -95,14 +131,19 @@ def _lattice(config: LossConfig) -> Lattice:
     if config.fastemit_lambda and (pruned or implementation != "ours"):
         raise UserError("loss.fastemit_lambda needs loss.implementation=ours and loss.prune_range=0")
     if pruned:
-        return partial(_pruned_lattice, config=config)
+        return _pruned_lattice
     if implementation == "torchaudio":
         return _torchaudio_lattice
     return partial(_full_lattice, fastemit_lambda=config.fastemit_lambda)
 
 
 def _full_lattice(
-    model: Transducer, encoder_out: torch.Tensor, encoder_lens: torch.Tensor, batch: Batch, fastemit_lambda: float
+    objective: TransducerObjective,
+    model: Transducer,
+    encoder_out: torch.Tensor,
+    encoder_lens: torch.Tensor,
+    batch: Batch,
+    fastemit_lambda: float,
 ) -> torch.Tensor:
     predictor_out = model.predictor(batch.tokens)
     logits = model.joiner.packed(encoder_out, predictor_out, encoder_lens, batch.token_lens)
@@ -112,23 +153,35 @@ def _full_lattice(
 
 
 def _torchaudio_lattice(
-    model: Transducer, encoder_out: torch.Tensor, encoder_lens: torch.Tensor, batch: Batch
+    objective: TransducerObjective,
+    model: Transducer,
+    encoder_out: torch.Tensor,
+    encoder_lens: torch.Tensor,
+    batch: Batch,
 ) -> torch.Tensor:
     from torchaudio.functional import rnnt_loss
 
     encoder_out = encoder_out[:, : int(encoder_lens.max())]  # it takes no batch that is padded further
     logits = model.joiner(encoder_out, model.predictor(batch.tokens)).float().contiguous()
-    return rnnt_loss(logits, batch.tokens.int(), encoder_lens.int(), batch.token_lens.int(), blank=0, reduction="sum")
+    loss: torch.Tensor = rnnt_loss(
+        logits, batch.tokens.int(), encoder_lens.int(), batch.token_lens.int(), blank=0, reduction="sum"
+    )
+    return loss
 
 
 def _pruned_lattice(
-    model: Transducer, encoder_out: torch.Tensor, encoder_lens: torch.Tensor, batch: Batch, config: LossConfig
+    objective: TransducerObjective,
+    model: Transducer,
+    encoder_out: torch.Tensor,
+    encoder_lens: torch.Tensor,
+    batch: Batch,
 ) -> torch.Tensor:
     """The pruned loss plus ``simple_weight`` times that of the trivial joiner, by this package or by k2."""
-    assert model.simple_joiner is not None
+    config = objective.config
+    assert objective.simple_joiner is not None
     predictor_out = model.predictor(batch.tokens)
     labels = batch.tokens, encoder_lens, batch.token_lens
-    parts: tuple[torch.Tensor, torch.Tensor] = model.simple_joiner(encoder_out, predictor_out)
+    parts: tuple[torch.Tensor, torch.Tensor] = objective.simple_joiner(encoder_out, predictor_out)
     am_scale, lm_scale, size = config.am_only_scale, config.lm_only_scale, config.prune_range
     loss = k2_pruned_transducer_loss if config.implementation == "k2" else pruned_transducer_loss
     too_many = (batch.token_lens > (size - 1) * encoder_lens).tolist()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from asrkit.config import ScheduleConfig
+from asrkit.config_training import ScheduleConfig
 
 
 def warmup_hold_anneal(
@@ -52,10 +52,16 @@ def learning_rate(schedule: ScheduleConfig, epoch: int, fraction: float, num_epo
     boost = schedule.boost if 0 < schedule.boost_from_epoch <= epoch else 1.0
     if schedule.type == "one_cycle":
         return boost * one_cycle(
-            epoch - 1 + fraction, initial_lr=schedule.initial_lr, peak_lr=schedule.peak_lr,
-            warmup_epochs=schedule.warmup_epochs, num_epochs=num_epochs,
-        )  # fmt: skip
+            epoch - 1 + fraction,
+            initial_lr=schedule.initial_lr,
+            peak_lr=schedule.peak_lr,
+            warmup_epochs=schedule.warmup_epochs,
+            num_epochs=num_epochs,
+        )
     return boost * warmup_hold_anneal(
-        epoch, initial_lr=schedule.initial_lr, peak_lr=schedule.peak_lr,
-        warmup_epochs=schedule.warmup_epochs, hold_epochs=schedule.hold_epochs,
-    )  # fmt: skip
+        epoch,
+        initial_lr=schedule.initial_lr,
+        peak_lr=schedule.peak_lr,
+        warmup_epochs=schedule.warmup_epochs,
+        hold_epochs=schedule.hold_epochs,
+    )

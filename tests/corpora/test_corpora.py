@@ -13,9 +13,10 @@ from asrkit.corpora.an4 import read_an4
 from asrkit.corpora.containers import truncation
 from asrkit.corpora.folder import read_folder
 from asrkit.corpora.librispeech_subset import read_librispeech_subset
-from asrkit.corpora.prepare import combine_corpora, cuts_path
+from asrkit.corpora.prepare import combine_corpora
 from asrkit.corpora.speechocean762 import read_speechocean762
 from asrkit.corpora.utterances import Utterance, check, to_cut_sets
+from asrkit.data.folder import DataFolder
 from asrkit.errors import UserError
 from asrkit.features.pipeline import load_audio
 from tests.conftest import AN4, run_cli
@@ -74,10 +75,15 @@ def test_check_reports_every_problem_at_once(folder_corpus: Path, tmp_path: Path
     problems, recordings = check(read_folder(folder_corpus, tmp_path), num_jobs=2)
     reasons = {p.id: p.reason for p in problems}
     expected = {
-        names[0]: "truncated", names[1]: "silent", names[3]: f"its audio is that of {names[2]}",
-        names[4]: "transcript but no audio", names[5]: "too many labels for the frames",
-        names[6]: "audio but no transcript", names[7]: "the transcript is empty", names[8]: "cannot be decoded",
-    }  # fmt: skip
+        names[0]: "truncated",
+        names[1]: "silent",
+        names[3]: f"its audio is that of {names[2]}",
+        names[4]: "transcript but no audio",
+        names[5]: "too many labels for the frames",
+        names[6]: "audio but no transcript",
+        names[7]: "the transcript is empty",
+        names[8]: "cannot be decoded",
+    }
     assert reasons.keys() == expected.keys()
     for id, words in expected.items():
         assert words in reasons[id], reasons[id]
@@ -179,8 +185,10 @@ def test_librispeech_subset_splits_by_speaker(tmp_path: Path) -> None:
         (chapter / f"{speaker}-7-0001.mp3").touch()
     by_id = {u.id: u for u in read_librispeech_subset(tmp_path, tmp_path)}
     assert {id: u.split for id, u in by_id.items() if id.endswith("0")} == {
-        "84-7-0000": "test", "652-7-0000": "dev", "1272-7-0000": "train",
-    }  # fmt: skip
+        "84-7-0000": "test",
+        "652-7-0000": "dev",
+        "1272-7-0000": "train",
+    }
     assert by_id["84-7-0001"].audio is not None and by_id["84-7-0001"].audio.suffix == ".mp3"
     assert by_id["84-7-0001"].text == "SAID SO" and by_id["84-7-0001"].speaker == "84"
     with pytest.raises(UserError, match="must be LibriSpeech's folder"):
@@ -192,12 +200,16 @@ def test_corpora_are_pooled_split_by_split(tmp_path: Path, an4_utterances: list[
     for name, part in (("a", slice(0, 2)), ("b", slice(2, 4))):
         some = [u for of_split in by_split.values() for u in of_split[part]]
         for split, cuts in to_cut_sets(some, check(some)[1]).items():
-            cuts_path(tmp_path / name, split).parent.mkdir(exist_ok=True)
-            cuts.to_file(cuts_path(tmp_path / name, split))
-    assert combine_corpora([tmp_path / "a", tmp_path / "b"], tmp_path / "both") == {"train": 4, "dev": 4, "test": 4}
-    pooled = {cut.id for cut in CutSet.from_file(cuts_path(tmp_path / "both", "dev"))}
+            DataFolder(tmp_path / name).cuts(split).parent.mkdir(exist_ok=True)
+            cuts.to_file(DataFolder(tmp_path / name).cuts(split))
+    assert combine_corpora([DataFolder(tmp_path / "a"), DataFolder(tmp_path / "b")], DataFolder(tmp_path / "both")) == {
+        "train": 4,
+        "dev": 4,
+        "test": 4,
+    }
+    pooled = {cut.id for cut in CutSet.from_file(DataFolder(tmp_path / "both").cuts("dev"))}
     assert pooled == {u.id for u in by_split["dev"]}
     with pytest.raises(UserError, match="two of the corpora have an utterance"):
-        combine_corpora([tmp_path / "a", tmp_path / "a"], tmp_path / "both")
+        combine_corpora([DataFolder(tmp_path / "a"), DataFolder(tmp_path / "a")], DataFolder(tmp_path / "both"))
     with pytest.raises(UserError, match="prepare that corpus first"):
-        combine_corpora([tmp_path / "c"], tmp_path / "both")
+        combine_corpora([DataFolder(tmp_path / "c")], DataFolder(tmp_path / "both"))

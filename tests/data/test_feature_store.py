@@ -11,7 +11,8 @@ from lhotse import CutSet, Recording
 from lhotse.audio.backend import LibsndfileBackend, audio_backend
 from lhotse.cut import Cut
 
-from asrkit.data.feature_store import compute_statistics, make_features, read_cuts
+from asrkit.data.feature_store import compute_statistics, make_features
+from asrkit.data.folder import DataFolder, read_cuts
 from asrkit.data.loaders import transcript
 from asrkit.errors import UserError
 from asrkit.features.pipeline import FeaturePipeline, load_audio, replica_of, side_of
@@ -22,9 +23,15 @@ def replicas(tmp_path: Path, an4_cuts: CutSet) -> CutSet:
     """Two utterances at their own speed, at speed 1.1 and at tempo 0.9."""
     two = an4_cuts.subset(first=2).to_eager()
     return make_features(
-        two, "train", tmp_path, sampling_rate_hz=16000, num_mel_bins=16, speed_factors=[1.0, 1.1],
-        tempo_factors=[0.9], store=False,
-    )  # fmt: skip
+        two,
+        "train",
+        DataFolder(tmp_path),
+        sampling_rate_hz=16000,
+        num_mel_bins=16,
+        speed_factors=[1.0, 1.1],
+        tempo_factors=[0.9],
+        store=False,
+    )
 
 
 def test_replicas_have_their_lengths_texts_and_audio(replicas: CutSet) -> None:
@@ -65,19 +72,26 @@ def test_storing_names_what_cannot_be_read(tmp_path: Path, an4_cuts: CutSet) -> 
     soundfile.write(lost, samples, 16000)
     store = partial(make_features, sampling_rate_hz=16000, num_mel_bins=16, speed_factors=[1.0], store=True)
     readable, missing = (CutSet.from_cuts([_cut_of(two[0], path)]) for path in (sphere, lost))
-    stored = store(readable, "dev", tmp_path / "one")
+    stored = store(readable, "dev", DataFolder(tmp_path / "one"))
     assert [cut.num_features for cut in stored] == [16]
     lost.unlink()
     with pytest.raises(UserError, match="cannot read the audio of b"):
-        store(missing, "dev", tmp_path / "two")
+        store(missing, "dev", DataFolder(tmp_path / "two"))
     assert not (tmp_path / "two" / "features" / "dev.jsonl.gz").exists()
 
 
 def test_features_made_again_take_the_place_of_the_earlier_ones(tmp_path: Path, an4_cuts: CutSet) -> None:
     two = an4_cuts.subset(first=2).to_eager()
     for factors, number in (([1.0, 1.1], 4), ([1.0], 2)):
-        made = make_features(two, "train", tmp_path, sampling_rate_hz=16000, num_mel_bins=16, speed_factors=factors,
-                             store=True)  # fmt: skip
+        made = make_features(
+            two,
+            "train",
+            DataFolder(tmp_path),
+            sampling_rate_hz=16000,
+            num_mel_bins=16,
+            speed_factors=factors,
+            store=True,
+        )
         assert len(list((tmp_path / "features").rglob("*.npy"))) == len(made) == number
     assert all(cut.load_features().shape == (cut.num_frames, 16) for cut in made)
 

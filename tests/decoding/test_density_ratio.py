@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from asrkit.decoding import histories
-from asrkit.decoding.beam_search import BeamOptions, beam_search, modified_beam_search
+from asrkit.decoding.beam import BeamOptions
+from asrkit.decoding.beam_search import beam_search, modified_beam_search
 from asrkit.decoding.density_ratio import Fusion, FusionWeights, internal_log_probs
 from asrkit.decoding.nbest import posteriors, rescore
 from asrkit.models.language_model import LstmLanguageModel, LstmSteps, State, TransformerLanguageModel, line_log_probs
@@ -71,8 +72,14 @@ def test_the_internal_language_model_is_the_joiner_without_encoder() -> None:
     found = internal_log_probs(model, model.joiner.predictor_proj(history))[0]
     assert torch.allclose(found[1:], torch.log_softmax(logits[1:], 0), atol=1e-12)
     fusion = Fusion(FusionWeights(source=0.3), internal=True)
-    with_internal = beam_search(model, encoded(1, 5, dtype=torch.float64), X_LENS, frame_shift_s=0.04,
-                                options=BeamOptions(beam=4), fusion=fusion)[0][0]  # fmt: skip
+    with_internal = beam_search(
+        model,
+        encoded(1, 5, dtype=torch.float64),
+        X_LENS,
+        frame_shift_s=0.04,
+        options=BeamOptions(beam=4),
+        fusion=fusion,
+    )[0][0]
     labels = with_internal.tokens
     total = 0.0
     for u, label in enumerate(labels):
@@ -103,8 +110,14 @@ def test_a_language_model_reads_each_history_once(monkeypatch: pytest.MonkeyPatc
         return extend(self, parents, labels)
 
     monkeypatch.setattr(histories.Histories, "extend", watched)
-    beam_search(model, x, torch.tensor([20, 20]), frame_shift_s=0.04, options=BeamOptions(beam=8),
-                fusion=Fusion(FusionWeights(target=0.3), target))  # fmt: skip
+    beam_search(
+        model,
+        x,
+        torch.tensor([20, 20]),
+        frame_shift_s=0.04,
+        options=BeamOptions(beam=8),
+        fusion=Fusion(FusionWeights(target=0.3), target),
+    )
     assert sum(read) == len(seen) + 1  # and the empty one
 
 
@@ -142,8 +155,13 @@ def test_clearing_histories_changes_nothing(
 
 def test_rescoring_and_posteriors() -> None:
     model = talkative(tiny_model(vocab_size=3, dtype=torch.float64))
-    nbest = beam_search(model, encoded(1, 8, dtype=torch.float64), torch.tensor([8]), frame_shift_s=0.04,
-                        options=BeamOptions(beam=8, nbest=8))[0]  # fmt: skip
+    nbest = beam_search(
+        model,
+        encoded(1, 8, dtype=torch.float64),
+        torch.tensor([8]),
+        frame_shift_s=0.04,
+        options=BeamOptions(beam=8, nbest=8),
+    )[0]
     assert sum(posteriors(nbest)) == pytest.approx(1.0)
     torch.manual_seed(0)
     lm = TransformerLanguageModel(3, 8, 1, 2, 20).double().eval()

@@ -8,7 +8,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from asrkit.decoding import beam_search as beam_module
 from asrkit.decoding import full_sum
-from asrkit.decoding.beam_search import BeamOptions, beam_search
+from asrkit.decoding.beam import BeamOptions
+from asrkit.decoding.beam_search import beam_search
 from asrkit.decoding.density_ratio import Fusion, FusionWeights
 from asrkit.decoding.greedy import greedy_search
 from asrkit.decoding.greedy_path import GreedyPath
@@ -72,7 +73,7 @@ def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_of_a_long_utterance_the_beams_own_scores_stand(monkeypatch: pytest.MonkeyPatch) -> None:
     exact, plain = search(), search(replace(NARROW, full_sum=False))
     assert exact[0] != plain[0] and exact[2] != plain[2]
-    monkeypatch.setattr(beam_module, "LONGEST_S", 0.36)  # 9 frames
+    monkeypatch.setattr(beam_module, "MAX_SUMMED_S", 0.36)  # 9 frames
     mixed = search()
     assert mixed[1:3] == plain[1:3] and mixed[3] == exact[3]
     assert [h.tokens for h in mixed[0]] == [h.tokens for h in exact[0]]
@@ -133,15 +134,20 @@ def test_hypotheses_share_the_histories_that_they_share() -> None:
     assert tree.length.tolist() == [0, 0, 1, 1, 2, 2, 2, 3, 3]
     assert tree.row.tolist() == [0, 0, 1, 1, 2, 3, 2, 4, 4]  # the predictor sees labels alone
     assert [tree.place[n, : token_lens[n] + 1].tolist() for n in range(5)] == [
-        [0, 2, 4, 7], [0, 2, 4], [0, 2, 5], [1], [1, 3, 6, 8]
-    ]  # fmt: skip
+        [0, 2, 4, 7],
+        [0, 2, 4],
+        [0, 2, 5],
+        [1],
+        [1, 3, 6, 8],
+    ]
 
 
 @pytest.mark.parametrize("max_symbols", [1, 3])
 def test_greedys_path_is_the_greedy_search(max_symbols: int) -> None:
     model, x = talkative(tiny_model()), encoded(6, 20)
     lens = torch.tensor([20, 3, 0, 14, 20, 9])
-    path = GreedyPath(lens, torch.tensor([100, 100, -1, 100, 3, 100]), max_symbols)
+    path = GreedyPath(6, max_symbols, lens.device)
+    path.bound(lens, torch.tensor([100, 100, -1, 100, 3, 100]))
     histories, proj = Histories(model), model.joiner.encoder_proj(x)
     utterance = torch.arange(6)
     while path.goes_on().any():

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from asrkit.decoding.beam_search import BeamOptions, beam_search
+from asrkit.decoding.beam import BeamOptions
+from asrkit.decoding.beam_search import beam_search
 from asrkit.decoding.histories import Histories
 from asrkit.decoding.long_audio import encode
 from asrkit.models.encoder import Encoder

@@ -6,14 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 
+from asrkit.bundle.build import build_transducer
 from asrkit.config_files import config_from_dict
 from asrkit.decoding import beam_search as beam_module
-from asrkit.decoding.beam_search import BeamOptions, beam_search, modified_beam_search
+from asrkit.decoding.beam import BeamOptions
+from asrkit.decoding.beam_search import AlignmentLengthSearch, beam_search, modified_beam_search
 from asrkit.decoding.greedy import greedy_search
 from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.decoding.search import make_search
 from asrkit.models.transducer import Transducer
-from asrkit.training.build import build_model
 from tests.conftest import TINY, tiny_model
 
 EXACT = BeamOptions(beam=400, nbest=400, max_symbols=0, full_sum=False)
@@ -138,12 +139,44 @@ def test_leaving_ended_utterances_out_changes_nothing(monkeypatch: pytest.Monkey
     lens = torch.tensor([30, 4, 0, 21, 12])
     found = []
     for kept in (0.0, 1.0):  # only once all have ended, and after each
-        monkeypatch.setattr(beam_module, "KEPT", kept)
+        monkeypatch.setattr(beam_module, "SHRINK_SHARE", kept)
         found.append(make_search(method, BeamOptions(beam=4, nbest=4))(model, x, lens, 0.04))
     assert len(found[0][0]) == 4
     for a, b in zip(*found, strict=True):
         assert [(h.tokens, h.token_times) for h in a] == [(h.tokens, h.token_times) for h in b]
         assert [h.score for h in a] == pytest.approx([h.score for h in b], abs=1e-10)
+
+
+@pytest.mark.parametrize("pieces", [[12, 18], [1] * 30, [0, 29, 1], [30, 0]])
+@pytest.mark.parametrize("method", ["greedy", "beam", "modified_beam"])
+def test_frames_may_come_in_pieces(method: str, pieces: list[int]) -> None:
+    """A search that is held open ends with what it finds when all frames are there at once."""
+    model, x = talkative(tiny_model(dtype=torch.float64)), encoded(3, 30, dtype=torch.float64)
+    lens = torch.tensor([30, 9, 21])
+    # The bound by the frames so far is never reached.
+    search = make_search(method, BeamOptions(beam=4, nbest=4, max_symbols=2, max_labels_per_frame=3.0))
+    whole = search(model, x, lens, 0.04)
+    started, first = search.start(model, 3, 0.04), 0
+    for n, size in enumerate(pieces):
+        piece_lens = (lens - first).clamp(0, size)
+        started.accept(x[:, first : first + size], piece_lens, last=n == len(pieces) - 1)
+        first += size
+    assert any(nbest[0].tokens for nbest in whole)
+    for mine, other in zip(started.results(), whole, strict=True):
+        assert [(h.tokens, h.token_times) for h in mine] == [(h.tokens, h.token_times) for h in other]
+        assert [h.score for h in mine] == pytest.approx([h.score for h in other], abs=1e-10)
+    with pytest.raises(ValueError, match="has had its last frames"):
+        started.accept(x, lens)
+
+
+def test_a_search_goes_as_far_as_the_frames_reach() -> None:
+    model, x = talkative(tiny_model()), encoded(1, 20)
+    started = make_search("greedy").start(model, 1, 0.04)
+    found = []
+    for t in range(20):
+        started.accept(x[:, t : t + 1], torch.tensor([1]), last=t == 19)
+        found.append(len(started.results()[0][0].tokens))
+    assert found == sorted(found) and len(set(found)) > 3  # labels appear while the frames come
 
 
 def test_the_best_of_an_infinite_beam_is_at_least_as_probable_as_greedy() -> None:
@@ -209,14 +242,14 @@ def test_the_modified_search_sums_alignments_with_one_label_a_frame() -> None:
 def test_all_hypotheses_of_a_step_have_the_same_alignment_length(monkeypatch: pytest.MonkeyPatch) -> None:
     model = talkative(tiny_model())
     steps: list[set[int]] = []
-    scores = beam_module._Search.scores
+    step = AlignmentLengthSearch._step
 
-    def watched(self: beam_module._Search, frame: torch.Tensor) -> torch.Tensor:
-        live = self.beam.score > -math.inf
-        steps.append(set((frame + self.beam.length)[live].tolist()))
-        return scores(self, frame)
+    def watched(self: AlignmentLengthSearch) -> None:
+        assert self.beam is not None
+        steps.append(set((self._frame() + self.beam.length)[self.beam.live].tolist()))
+        step(self)
 
-    monkeypatch.setattr(beam_module._Search, "scores", watched)
+    monkeypatch.setattr(AlignmentLengthSearch, "_step", watched)
     nbest = beam_search(model, encoded(3, 12), torch.tensor([12, 12, 7]), frame_shift_s=0.04)
     assert any(of_utterance[0].tokens for of_utterance in nbest)
     assert steps == [{i} for i in range(len(steps))] and len(steps) > 12
@@ -270,7 +303,7 @@ def stateless_model() -> Transducer:
     """A tiny transducer whose predictor sees two labels."""
     torch.manual_seed(0)
     settings = TINY["model"] | {"predictor": {"type": "stateless", "embedding_dim": 8}}
-    return build_model(config_from_dict(TINY | {"model": settings}, "tests"), 4).double().eval()
+    return build_transducer(config_from_dict(TINY | {"model": settings}, "tests"), 4).double().eval()
 
 
 @pytest.mark.parametrize("search", [beam_search, modified_beam_search])

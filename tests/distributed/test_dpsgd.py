@@ -101,9 +101,13 @@ def test_a_ring_is_less_stable_than_the_mean(step_curvature: float, radius: floa
     start = torch.randn(8, 1, dtype=torch.float64, generator=generator)
     spreads: list[float] = []
     after = simulate_dpsgd(
-        start, lambda weights, step: weights, lambda step: ring(8), step_curvature, 120,
+        start,
+        lambda weights, step: weights,
+        lambda step: ring(8),
+        step_curvature,
+        120,
         lambda step, weights: spreads.append(weight_spread(weights)),
-    )  # fmt: skip
+    )
     assert math.sqrt(spreads[-1] / spreads[-2]) == pytest.approx(radius, abs=1e-3)
     assert after.mean().abs() < start.mean().abs()
     if radius > 1:

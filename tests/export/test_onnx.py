@@ -8,13 +8,13 @@ import pytest
 import torch
 from lhotse import CutSet
 
+from asrkit.bundle.build import build_transducer
+from asrkit.bundle.model_file import ModelBundle, save_recognizer
 from asrkit.config_files import config_from_dict
 from asrkit.errors import UserError
-from asrkit.export.model_file import Recognizer
 from asrkit.export.onnx import DECODER, ENCODER, JOINER, TOKENS, export_onnx
+from asrkit.export.recognizer import Recognizer
 from asrkit.features.normalization import GLOBAL
-from asrkit.training.build import build_model
-from asrkit.training.checkpoint import ModelBundle, save_model
 from tests.conftest import TINY, tiny_bundle
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -28,7 +28,7 @@ def bundle() -> ModelBundle:
     config = config_from_dict(TINY | {"model": settings}, "tests")
     made = tiny_bundle()
     torch.manual_seed(2)
-    model = build_model(config, made.tokenizer.vocab_size).eval()
+    model = build_transducer(config, made.tokenizer.vocab_size).eval()
     with torch.no_grad():
         model.joiner.out.weight.mul_(6)
         model.joiner.out.bias[0] += 6.0
@@ -63,12 +63,15 @@ def test_the_three_files_compute_what_the_model_does(bundle: ModelBundle, folder
 
 
 def test_sherpa_onnx_decodes_an4_as_we_do(bundle: ModelBundle, folder: Path, an4_cuts: CutSet, tmp_path: Path) -> None:
-    save_model(tmp_path / "model.safetensors", bundle)
+    save_recognizer(tmp_path / "model.safetensors", bundle)
     recognizer = Recognizer(tmp_path / "model.safetensors", "modified_beam", beam=4)
     theirs = sherpa_onnx.OfflineRecognizer.from_transducer(
-        *(str(folder / name) for name in (ENCODER, DECODER, JOINER, TOKENS)), feature_dim=16, num_threads=1,
-        decoding_method="modified_beam_search", max_active_paths=4,
-    )  # fmt: skip
+        *(str(folder / name) for name in (ENCODER, DECODER, JOINER, TOKENS)),
+        feature_dim=16,
+        num_threads=1,
+        decoding_method="modified_beam_search",
+        max_active_paths=4,
+    )
     same = 0
     for cut in list(an4_cuts)[:20]:
         samples = torch.from_numpy(cut.load_audio()[0])

@@ -7,6 +7,7 @@ import torch
 from lhotse import CutSet
 
 from asrkit.data.feature_store import make_features
+from asrkit.data.folder import DataFolder
 from asrkit.features.fbank import fbank
 from asrkit.features.pipeline import FeaturePipeline, load_audio
 
@@ -37,11 +38,16 @@ def test_stored_features_are_those_of_the_loader(an4_cuts: CutSet, tmp_path: Pat
     cuts = an4_cuts.subset(first=3)
     made = {
         store: make_features(
-            cuts, "train", tmp_path / str(store), sampling_rate_hz=16000, num_mel_bins=16,
-            speed_factors=[0.9, 1.0, 1.1], store=store,
+            cuts,
+            "train",
+            DataFolder(tmp_path / str(store)),
+            sampling_rate_hz=16000,
+            num_mel_bins=16,
+            speed_factors=[0.9, 1.0, 1.1],
+            store=store,
         )
         for store in (True, False)
-    }  # fmt: skip
+    }
     assert len(made[True]) == len(made[False]) == 9
     for stored, computed in zip(made[True], made[False], strict=True):
         assert stored.id == computed.id and stored.has_features and not computed.has_features
@@ -51,8 +57,13 @@ def test_stored_features_are_those_of_the_loader(an4_cuts: CutSet, tmp_path: Pat
 def test_speed_replicas_change_the_duration(an4_cuts: CutSet, tmp_path: Path) -> None:
     cut = next(iter(an4_cuts))
     made = make_features(
-        CutSet.from_cuts([cut]), "train", tmp_path, sampling_rate_hz=16000, num_mel_bins=16,
-        speed_factors=[0.9, 1.0, 1.1], store=False,
-    )  # fmt: skip
+        CutSet.from_cuts([cut]),
+        "train",
+        DataFolder(tmp_path),
+        sampling_rate_hz=16000,
+        num_mel_bins=16,
+        speed_factors=[0.9, 1.0, 1.1],
+        store=False,
+    )
     ratios = [cut.duration / replica.duration for replica in made]
     assert all(abs(ratio - factor) < 1e-3 for ratio, factor in zip(ratios, [0.9, 1.0, 1.1], strict=True))

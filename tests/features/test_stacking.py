@@ -8,12 +8,12 @@ import torchaudio.functional
 from lhotse import CutSet
 from safetensors.torch import save_file
 
+from asrkit.bundle.front_end import build_pipeline
 from asrkit.config_files import config_from_dict
 from asrkit.errors import UserError
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.features.stacking import add_deltas, stack_frames
 from asrkit.features.tempo import change_tempo
-from asrkit.training.build import build_pipeline
 
 
 def test_deltas_are_kaldis() -> None:

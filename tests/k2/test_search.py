@@ -10,7 +10,8 @@ import torch
 
 k2 = pytest.importorskip("k2", reason="k2 is not installed here; tools/test_k2.sh makes an environment for it")
 
-from asrkit.decoding.beam_search import BeamOptions, modified_beam_search  # noqa: E402
+from asrkit.decoding.beam import BeamOptions
+from asrkit.decoding.beam_search import modified_beam_search  # noqa: E402
 from asrkit.decoding.k2_search import K2Options, k2_best_paths, k2_lattice, k2_nbest  # noqa: E402
 from asrkit.models.joiner import Joiner  # noqa: E402
 from asrkit.models.predictor import StatelessPredictor  # noqa: E402
@@ -46,9 +47,15 @@ def lattice(model: Transducer, encoder_out: torch.Tensor, graph: Any = None) -> 
 
     proj = model.joiner.encoder_proj(encoder_out)
     return k2_lattice(
-        decode, model.joiner.combine, proj, LENS, context_size=2, vocab_size=VOCAB, graph=graph,
+        decode,
+        model.joiner.combine,
+        proj,
+        LENS,
+        context_size=2,
+        vocab_size=VOCAB,
+        graph=graph,
         options=K2Options(beam=1e3, max_contexts=500, max_states=2000),
-    )  # fmt: skip
+    )
 
 
 def only(labels: list[int]) -> Any:

@@ -53,9 +53,15 @@ def test_simple_loss_bounds_and_pruned_loss_are_k2s(
         mine[0], mine[1], tokens, frame_lens, token_lens, am_only_scale=am_scale, lm_only_scale=lm_scale
     )
     expected, bounds = k2_pruned_losses(
-        theirs[0], theirs[1], tokens, frame_lens, token_lens, prune_range=5, am_only_scale=am_scale,
+        theirs[0],
+        theirs[1],
+        tokens,
+        frame_lens,
+        token_lens,
+        prune_range=5,
+        am_only_scale=am_scale,
         lm_only_scale=lm_scale,
-    )  # fmt: skip
+    )
     assert close(losses, expected)
     losses.sum().backward()
     expected.sum().backward()

@@ -8,19 +8,23 @@ from typing import Any
 import pytest
 import torch
 
+from asrkit.bundle.build import build_transducer
 from asrkit.config_files import load_config
+from asrkit.devices import autocast
 from asrkit.models.blstm import BlstmEncoder
 from asrkit.models.conformer import Conformer
 from asrkit.models.dssformer import dssformer
 from asrkit.models.encoder import Encoder
 from asrkit.models.transducer import num_parameters
-from asrkit.training.build import build_model
-from asrkit.training.steps import autocast
 from tests.conftest import ROOT
 
 CONFORMER: dict[str, Any] = {
-    "num_layers": 2, "d_model": 16, "num_heads": 2, "conv_kernel": 5, "max_relative_distance": 8
-}  # fmt: skip
+    "num_layers": 2,
+    "d_model": 16,
+    "num_heads": 2,
+    "conv_kernel": 5,
+    "max_relative_distance": 8,
+}
 SOFTMAX: dict[str, Any] = {"state_dim": 8, "form": "softmax", "kernel_length": 16}
 ENCODERS: dict[str, Callable[[], Encoder]] = {
     "conformer": lambda: Conformer(16, **CONFORMER),
@@ -82,7 +86,9 @@ def test_blstm_is_torchs() -> None:
     reference = torch.nn.LSTM(4, 3, 2, bidirectional=True, batch_first=True)
     for layer, module in enumerate(encoder.layers):
         for name, weight in module.named_parameters():
-            getattr(reference, name.replace("_l0", f"_l{layer}")).data.copy_(weight)
+            direction, name = name.split(".")
+            suffix = "_reverse" if direction == "back" else ""
+            getattr(reference, f"{name}_l{layer}{suffix}").data.copy_(weight)
     x, lens = torch.randn(2, 9, 4), torch.tensor([9, 5])
     packed = torch.nn.utils.rnn.pack_padded_sequence(x, lens, batch_first=True)
     expected, _ = torch.nn.utils.rnn.pad_packed_sequence(reference(packed)[0], batch_first=True)
@@ -102,5 +108,5 @@ def test_blstm_is_torchs() -> None:
 def test_papers_models_have_their_sizes(name: str, least: float, most: float) -> None:
     config = load_config(ROOT / "conf" / "model" / f"{name}.yaml", ["loss.ctc_weight=0"])
     with torch.device("meta"):
-        model = build_model(config, vocab_size=46)
+        model = build_transducer(config, vocab_size=46)
     assert least <= num_parameters(model) <= most

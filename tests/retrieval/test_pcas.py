@@ -35,9 +35,11 @@ class VectorWorld:
         value = unit(rng.normal(size=(kinds, values, dim)))
         of = np.arange(intents) % kinds
         gold = [(i, v) for i in range(intents) for v in range(values) for _ in range(2)]
-        self.passages = unit(np.stack([
-            intent[i] + 0.6 * value[of[i], v] + 0.2 * kind[of[i]] + 0.06 * rng.normal(size=dim) for i, v in gold
-        ]))  # fmt: skip
+        self.passages = unit(
+            np.stack(
+                [intent[i] + 0.6 * value[of[i], v] + 0.2 * kind[of[i]] + 0.06 * rng.normal(size=dim) for i, v in gold]
+            )
+        )
         self.num_passages = len(gold)
         self.vectors: dict[str, np.ndarray] = {}
         self.questions = []
@@ -161,9 +163,14 @@ def test_systems_in_order(world: VectorWorld) -> None:
     answers = {
         name: retrieve(world, questions, system)
         for name, system in {
-            "oracle": ORACLE, "pcas": JOINT, "late": LATE, "joined": JOINED, "query": QUERY_ONLY, "pipeline": PIPELINE,
+            "oracle": ORACLE,
+            "pcas": JOINT,
+            "late": LATE,
+            "joined": JOINED,
+            "query": QUERY_ONLY,
+            "pipeline": PIPELINE,
         }.items()
-    }  # fmt: skip
+    }
     at_5 = {name: recall(found, questions, 5) for name, found in answers.items()}
     assert at_5["oracle"] >= at_5["pcas"] > at_5["joined"] > at_5["query"]
     assert at_5["pcas"] > at_5["pipeline"]

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from asrkit.cli.main import cli
 from asrkit.errors import UserError
 from asrkit.retrieval.builder import build_data
-from asrkit.retrieval.encoders import SentenceEncoder, load_model
+from asrkit.retrieval.encoders import SentenceEncoder, load_encoder
 from asrkit.retrieval.fine_tuning import FineTuning, contrastive_loss, fine_tune
 from asrkit.retrieval.index import VectorIndex, brute_force
 from asrkit.retrieval.pcas import System, Weights, retrieve
@@ -39,7 +39,7 @@ def data() -> PassageData:
 
 @pytest.fixture(scope="module")
 def encoder() -> SentenceEncoder:
-    return SentenceEncoder(load_model("minilm"))
+    return SentenceEncoder(load_encoder("minilm"))
 
 
 def test_index_against_brute_force() -> None:
@@ -65,7 +65,7 @@ def test_encoder_knows_meanings(encoder: SentenceEncoder) -> None:
 
 def test_no_such_encoder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no sentence encoder"):
-        load_model(str(tmp_path / "absent"))
+        load_encoder(str(tmp_path / "absent"))
 
 
 def test_bm25_by_hand() -> None:
@@ -175,7 +175,7 @@ def test_contrastive_loss() -> None:
 
 
 def test_fine_tuning_learns(data: PassageData) -> None:
-    model = load_model("minilm")
+    model = load_encoder("minilm")
     questions = data.split("train")[:64]
     texts = [f"{q.query} {q.contexts[q.context or 0]}" for q in questions]
     gold = torch.tensor([q.passage for q in questions])
@@ -194,8 +194,16 @@ def test_commands(tmp_path: Path, data: PassageData) -> None:
     """The experiment and the interactive search, on a few of the recipe's questions."""
     few = PassageData(data.ids[:48], data.passages[:48], tuple(q for q in data.questions if q.passage < 48)[:60:2])
     write_data(few, tmp_path / "data")
-    arguments = ["pcas", "--data-dir", str(tmp_path / "data"), "--out-dir", str(tmp_path / "out"),
-                 "context_counts=[3]", "draws=2", "retrievers.MiniLM fine-tuned.fine_tune=false"]  # fmt: skip
+    arguments = [
+        "pcas",
+        "--data-dir",
+        str(tmp_path / "data"),
+        "--out-dir",
+        str(tmp_path / "out"),
+        "context_counts=[3]",
+        "draws=2",
+        "retrievers.MiniLM fine-tuned.fine_tune=false",
+    ]
     result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     page = (tmp_path / "out" / "RESULTS.md").read_text()
@@ -207,10 +215,18 @@ def test_commands(tmp_path: Path, data: PassageData) -> None:
     (tmp_path / "known.txt").write_text("I moved to Lyon last spring.\n\nI only eat plants.\n")
     result = CliRunner().invoke(
         cli,
-        ["retrieve", "--passages", str(tmp_path / "data" / PASSAGES), "--contexts", str(tmp_path / "known.txt"),
-         "--query", "How do I renew my passport?", "--json"],
+        [
+            "retrieve",
+            "--passages",
+            str(tmp_path / "data" / PASSAGES),
+            "--contexts",
+            str(tmp_path / "known.txt"),
+            "--query",
+            "How do I renew my passport?",
+            "--json",
+        ],
         catch_exceptions=False,
-    )  # fmt: skip
+    )
     answer = json.loads(result.output)
     assert answer["context"] == "I moved to Lyon last spring."
     assert "passport" in answer["passages"][0]["text"].lower()

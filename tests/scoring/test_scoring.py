@@ -89,8 +89,12 @@ def test_every_total_is_sclites(tmp_path: Path) -> None:
     for name, e in tables.items():
         sentences, words, correct, sub, deletions, insertions, errors, sentence_errors = rows[name]
         assert (words, sub, deletions, insertions, errors) == (
-            e.reference, e.substitutions, e.deletions, e.insertions, e.total,
-        )  # fmt: skip
+            e.reference,
+            e.substitutions,
+            e.deletions,
+            e.insertions,
+            e.total,
+        )
         assert correct == e.reference - e.substitutions - e.deletions
         assert sentence_errors == wrong[name] and sentences >= sentence_errors
 

@@ -45,8 +45,11 @@ def trained() -> Trained:
 
     parameters = train(
         initial_parameters(WORLD, 0.2, [1]),
-        lambda: training_prompts(WORLD, torch.tensor([0.4]), 128, 20, generator), 1000, 1.0, watch,
-    )  # fmt: skip
+        lambda: training_prompts(WORLD, torch.tensor([0.4]), 128, 20, generator),
+        1000,
+        1.0,
+        watch,
+    )
     return parameters, steps, groups
 
 

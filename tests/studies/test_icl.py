@@ -41,8 +41,10 @@ def trained() -> Tensors:
     patterns, tasks, shares = WORLD.relevant_patterns(), training_tasks(WORLD.relevant), torch.tensor([0.8])
     return train(
         initial_parameters(WORLD, 100, 0.2, [1]),
-        lambda: draw_prompts(WORLD, patterns, tasks, shares, 256, 20, generator), 300, 0.1,
-    )  # fmt: skip
+        lambda: draw_prompts(WORLD, patterns, tasks, shares, 256, 20, generator),
+        300,
+        0.1,
+    )
 
 
 def test_prompts_are_the_papers() -> None:

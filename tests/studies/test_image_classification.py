@@ -171,9 +171,15 @@ def test_claims_on_digits(tmp_path: Path) -> None:
     equal to RS2, near all of the data at r = 0.3."""
     train, test = digits()
     scale = Scale(
-        images=1257, watched_images=540, seeds=2, rates=(0.1, 0.3),
-        recipe=Recipe(epochs=40, batch_size=32, augment=False), scoring_models=2, scoring_epochs=2, model=perceptron,
-    )  # fmt: skip
+        images=1257,
+        watched_images=540,
+        seeds=2,
+        rates=(0.1, 0.3),
+        recipe=Recipe(epochs=40, batch_size=32, augment=False),
+        scoring_models=2,
+        scoring_epochs=2,
+        model=perceptron,
+    )
     suite = Suite(tmp_path, train, test, scale)
     runs = suite.run()["runs"]
 

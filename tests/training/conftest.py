@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 
 from asrkit.config import Config
 from asrkit.config_files import config_from_dict
-from asrkit.data.feature_store import compute_statistics, make_features, save_statistics
+from asrkit.data.feature_store import compute_statistics, make_features
+from asrkit.data.folder import DataFolder
 from asrkit.data.loaders import transcript
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.files import write_json
 from asrkit.text.tokenizer import train_tokenizer
-from asrkit.training.run import tokenizer_path
 from tests.conftest import TINY
 
 
@@ -41,8 +41,21 @@ class Workshop:
 
     def start(self, exp: str, *overrides: str, processes: int = 1) -> subprocess.Popen[str]:
         """Starts ``asrkit train`` in processes of its own."""
-        command = [sys.executable, "-m", "asrkit", "train", "--processes", processes, "--data-dir", self.data_dir,
-                   "--exp-dir", self.folder / exp, "--config", self.config_path, *overrides]  # fmt: skip
+        command = [
+            sys.executable,
+            "-m",
+            "asrkit",
+            "train",
+            "--processes",
+            processes,
+            "--data-dir",
+            self.data_dir,
+            "--exp-dir",
+            self.folder / exp,
+            "--config",
+            self.config_path,
+            *overrides,
+        ]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         return subprocess.Popen(
             [str(word) for word in command],
@@ -69,14 +82,13 @@ def workshop(tmp_path_factory: pytest.TempPathFactory, an4_cuts: CutSet) -> Work
     """Twenty-four utterances to train on and six to measure on."""
     folder = tmp_path_factory.mktemp("workshop")
     cuts = list(an4_cuts)
+    data = DataFolder(folder / "data")
     splits = {"train": CutSet.from_cuts(cuts[:24]), "dev": CutSet.from_cuts(cuts[24:30])}
     for split, part in splits.items():
-        make_features(
-            part, split, folder / "data", sampling_rate_hz=16000, num_mel_bins=16, speed_factors=[1.0], store=True
-        )
+        make_features(part, split, data, sampling_rate_hz=16000, num_mel_bins=16, speed_factors=[1.0], store=True)
     pipeline = FeaturePipeline(num_mel_bins=16, normalization="none")
-    save_statistics(folder / "data", compute_statistics(splits["train"], pipeline))
-    write_json(tokenizer_path(folder / "data"), train_tokenizer(map(transcript, cuts[:30]), "char", 0).to_dict())
+    data.save_statistics(compute_statistics(splits["train"], pipeline))
+    write_json(data.tokenizer, train_tokenizer(map(transcript, cuts[:30]), "char", 0).to_dict())
     values = TINY | {"train": TINY["train"] | {"num_epochs": 3, "checkpoint_every_steps": 1}}
     (folder / "tiny.yaml").write_text(yaml.safe_dump(values))
     return Workshop(folder / "data", folder, folder / "tiny.yaml")

@@ -2,16 +2,31 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
+from asrkit.bundle.model_file import ModelBundle, load_recognizer, save_recognizer
 from asrkit.errors import UserError
-from asrkit.training.checkpoint import CheckpointFolder, CheckpointName, average_weights, load_model, save_model
+from asrkit.models.transducer import Transducer
+from asrkit.training.checkpoint import CheckpointFolder, CheckpointName, average_tensors
+from asrkit.training.objective import Trainable
 from tests.conftest import tiny_bundle
+
+
+def writer(bundle: ModelBundle[Transducer]) -> Callable[[Path], None]:
+    """How a task writes a checkpoint's model file."""
+    return partial(save_recognizer, bundle=bundle)
+
+
+def trainable(bundle: ModelBundle[Transducer]) -> Trainable:
+    """A model with an objective without parameters."""
+    return Trainable(bundle.model, nn.Module())
 
 
 @pytest.fixture
@@ -30,8 +45,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_model_file_is_enough(tmp_path: Path) -> None:
     bundle = tiny_bundle()
-    save_model(tmp_path / "m.safetensors", bundle)
-    loaded = load_model(tmp_path / "m.safetensors")
+    save_recognizer(tmp_path / "m.safetensors", bundle)
+    loaded = load_recognizer(tmp_path / "m.safetensors")
     assert loaded.config == bundle.config and loaded.tokenizer == bundle.tokenizer
     assert torch.equal(loaded.statistics["global"].mean, bundle.statistics["global"].mean)
     for name, tensor in bundle.model.state_dict().items():
@@ -41,11 +56,11 @@ def test_a_model_file_is_enough(tmp_path: Path) -> None:
 def test_a_full_disk_is_one_line_and_leaves_the_earlier_file(small_disk: Path) -> None:
     bundle = tiny_bundle()
     path = small_disk / "m.safetensors"
-    save_model(path, bundle)
+    save_recognizer(path, bundle)
     before = path.read_bytes()
     (small_disk / "filler").write_bytes(bytes(200_000 - len(before) - 20_000))
     with pytest.raises(UserError, match=r"cannot write .*m\.safetensors") as caught:
-        save_model(path, tiny_bundle(seed=1))
+        save_recognizer(path, tiny_bundle(seed=1))
     assert "\n" not in str(caught.value)
     assert path.read_bytes() == before
     assert sorted(p.name for p in small_disk.iterdir()) == ["filler", "m.safetensors"]
@@ -54,68 +69,69 @@ def test_a_full_disk_is_one_line_and_leaves_the_earlier_file(small_disk: Path) -
 def test_training_state_on_a_full_disk_leaves_the_earlier_checkpoint(small_disk: Path) -> None:
     folder = CheckpointFolder(small_disk, keep_last=2, keep_every_epochs=0)
     state = {"optimizer": torch.zeros(100)}
-    folder.save(CheckpointName(1, True), tiny_bundle(), state, best_epoch=1)
+    folder.save(CheckpointName(1, True), writer(tiny_bundle()), state, best_epoch=1)
     with pytest.raises(UserError, match="cannot write"):
-        folder.save(CheckpointName(2, True), tiny_bundle(), {"optimizer": torch.zeros(50_000)}, best_epoch=1)
+        folder.save(CheckpointName(2, True), writer(tiny_bundle()), {"optimizer": torch.zeros(50_000)}, best_epoch=1)
     assert folder.resumable() == [CheckpointName(1, True)]
-    loaded = folder.load_latest(tiny_bundle(seed=1).model)
+    loaded = folder.load_latest(trainable(tiny_bundle(seed=1)))
     assert loaded is not None and torch.equal(loaded["optimizer"], state["optimizer"])
 
 
 def test_weights_of_another_architecture_are_named(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
-    save_model(path, tiny_bundle())
+    save_recognizer(path, tiny_bundle())
     bundle = tiny_bundle()
     bundle.config.model.encoder.conformer.d_model = 32
-    save_model(tmp_path / "lies.safetensors", bundle)
+    save_recognizer(tmp_path / "lies.safetensors", bundle)
     with pytest.raises(UserError, match=r"another architecture: '\S+' is \(.*\) there and \(.*\) here"):
-        load_model(tmp_path / "lies.safetensors")
+        load_recognizer(tmp_path / "lies.safetensors")
     with pytest.raises(UserError, match="no model file at"):
-        load_model(tmp_path / "none.safetensors")
+        load_recognizer(tmp_path / "none.safetensors")
 
 
 def test_files_that_are_no_models_are_named(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
-    save_model(path, tiny_bundle())
+    save_recognizer(path, tiny_bundle())
     (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UserError, match="may be truncated"):
-        load_model(tmp_path / "cut.safetensors")
+        load_recognizer(tmp_path / "cut.safetensors")
     save_file({"x": torch.zeros(1)}, tmp_path / "foreign.safetensors")
     with pytest.raises(UserError, match="not an asrkit model"):
-        load_model(tmp_path / "foreign.safetensors")
+        load_recognizer(tmp_path / "foreign.safetensors")
 
 
 def test_averaging_is_the_mean(tmp_path: Path) -> None:
     paths = []
     for seed in range(3):
         paths.append(tmp_path / f"{seed}.safetensors")
-        save_model(paths[-1], tiny_bundle(seed))
-    bundle = tiny_bundle(9)
-    average_weights(paths, bundle)
+        save_recognizer(paths[-1], tiny_bundle(seed))
+    averaged = average_tensors(paths)
     files = [load_file(path) for path in paths]
-    for name, tensor in bundle.model.state_dict().items():
-        expected = torch.stack([file[f"model.{name}"] for file in files]).mean(0)
+    assert averaged.keys() == files[0].keys()
+    for name, tensor in averaged.items():
+        expected = torch.stack([file[name] for file in files]).mean(0)
         assert torch.allclose(tensor, expected, atol=1e-7)
 
 
 def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, bundles = CheckpointFolder(tmp_path, 2, 0), [tiny_bundle(seed) for seed in range(2)]
     for epoch, bundle in enumerate(bundles, 1):
-        folder.save(CheckpointName(epoch, True), bundle, {"loop": epoch}, best_epoch=1)
+        folder.save(CheckpointName(epoch, True), writer(bundle), {"loop": epoch}, best_epoch=1)
     first, second = (folder.state(CheckpointName(epoch, True)) for epoch in (1, 2))
-    model = tiny_bundle(2).model
-    assert folder.load_latest(model) == {"loop": 2}
+    module = trainable(tiny_bundle(2))
+    model = module.model
+    assert folder.load_latest(module) == {"loop": 2}
     for damaged in (second.read_bytes()[:100], b"", b"text of another kind"):
         second.write_bytes(damaged)
-        assert folder.load_latest(model) == {"loop": 1}
-    assert folder.load_latest(model) == {"loop": 1}
+        assert folder.load_latest(module) == {"loop": 1}
+    assert folder.load_latest(module) == {"loop": 1}
     assert "epoch-0002 cannot be read" in capsys.readouterr().err
     expected = bundles[0].model.state_dict()
     assert all(torch.equal(value, expected[name]) for name, value in model.state_dict().items())
     weights = folder.weights(CheckpointName(1, True))
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(UserError, match=r"no checkpoint in .* can be read"):
-        folder.load_latest(model)
+        folder.load_latest(module)
     assert first.is_file() and second.is_file()
 
 
@@ -123,12 +139,12 @@ def test_what_is_kept(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path, keep_last=3, keep_every_epochs=4)
     bundle = tiny_bundle()
     for epoch in range(1, 11):
-        folder.save(CheckpointName(epoch, False, 5), bundle, {"epoch": epoch}, best_epoch=min(epoch - 1, 2))
-        folder.save(CheckpointName(epoch, True), bundle, {"epoch": epoch}, best_epoch=min(epoch, 2))
+        folder.save(CheckpointName(epoch, False, 5), writer(bundle), {"epoch": epoch}, best_epoch=min(epoch - 1, 2))
+        folder.save(CheckpointName(epoch, True), writer(bundle), {"epoch": epoch}, best_epoch=min(epoch, 2))
     assert folder.resumable() == [CheckpointName(10, False, 5), CheckpointName(10, True)]
     ends = [2, 4, 8, 9, 10]  # the best, every 4th, the last 3
     expected = {f"epoch-{e:04d}.safetensors" for e in ends} | {"epoch-0010-step-000005.safetensors"}
     assert {p.name for p in tmp_path.glob("*.safetensors")} == expected
-    state = folder.load_latest(bundle.model)
+    state = folder.load_latest(trainable(bundle))
     assert state is not None and state["epoch"] == 10
     assert [p.name for p in folder.last_epochs(2)] == ["epoch-0009.safetensors", "epoch-0010.safetensors"]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import math
 import os
 import signal
@@ -10,23 +9,40 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
+from asrkit.bundle.model_file import load_language_model, load_recognizer
+from asrkit.config import Config
 from asrkit.config_files import config_from_dict
 from asrkit.data.text_lines import encode_text, plan_text_epoch
+from asrkit.distributed.learners import AllReduce
 from asrkit.errors import UserError
+from asrkit.files import write_json
+from asrkit.scoring.experiment import read_metrics
 from asrkit.text.tokenizer import CharTokenizer
-from asrkit.training.checkpoint import load_model
-from asrkit.training.language_model import load_language_model, perplexity, train_language_model
-from asrkit.training.progress import read_metrics
+from asrkit.training.checkpoint import CheckpointName
+from asrkit.training.language_model import perplexity, text_inputs, train_language_model
+from asrkit.training.loop import Loop
 from asrkit.training.stopping import Stopped
+from tests.conftest import run_cli
 
 TOKENIZER = CharTokenizer(("<blank>", "▁", "A", "B", "C"))
 LINES = ["AB AB", "ABAB AB", "AB", "AB AB AB"] * 40
 SETTINGS: dict[str, Any] = {
     "lm": {"hidden_dim": 16, "bottleneck_dim": 8, "batch_symbols": 200, "dropout": 0.1},
-    "train": {"num_epochs": 4, "checkpoint_every_steps": 3, "device": "cpu",
-              "schedule": {"type": "one_cycle", "peak_lr": 2e-2, "warmup_epochs": 1}},
-}  # fmt: skip
+    "train": {
+        "num_epochs": 4,
+        "checkpoint_every_steps": 3,
+        "device": "cpu",
+        "schedule": {"type": "one_cycle", "peak_lr": 2e-2, "warmup_epochs": 1},
+    },
+}
+
+
+def train(config: Config, text: list[Path], exp_dir: Path, dev: list[Path] | None = None) -> None:
+    """Trains a language model on text, and measures it on the same or on ``dev``."""
+    inputs = text_inputs(exp_dir / "no_tokenizer.json", text, dev or text)
+    train_language_model(config, TOKENIZER, text, dev or text, exp_dir, inputs)
 
 
 @pytest.fixture
@@ -57,54 +73,50 @@ def test_training_learns_and_a_killed_one_repeats_it(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = config_from_dict(SETTINGS, "tests")
-    train_language_model(config, TOKENIZER, [text], [text], tmp_path / "whole")
+    train(config, [text], tmp_path / "whole")
     metrics = read_metrics(tmp_path / "whole" / "metrics.jsonl")
     assert len(metrics) == 4 and metrics[-1]["dev_perplexity"] < 2.0 < metrics[0]["train_perplexity"]
     bundle = load_language_model(tmp_path / "whole" / "best.safetensors")
     lines, _ = encode_text([text], TOKENIZER, tmp_path / "encoded", 400)
-    found = perplexity(bundle.model, lines, 200, torch.device("cpu"))
+    found = perplexity(bundle.model, lines, 200, AllReduce())
     assert math.isclose(found, min(line["dev_perplexity"] for line in metrics), rel_tol=1e-6)
 
     # The same, killed after a checkpoint in the middle of an epoch.
-    from asrkit.training import language_model as module
-
-    save = module._Loop._save
+    save = Loop._save
     saved: list[str] = []
 
-    def killed(loop: module._Loop, name: module.CheckpointName) -> None:
+    def killed(loop: Loop, name: CheckpointName) -> None:
         save(loop, name)
         saved.append(name.stem)
         if len(saved) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(module._Loop, "_save", killed)
+    monkeypatch.setattr(Loop, "_save", killed)
     with pytest.raises(KeyboardInterrupt):
-        train_language_model(config, TOKENIZER, [text], [text], tmp_path / "cut")
+        train(config, [text], tmp_path / "cut")
     assert "step" in saved[-1]
-    monkeypatch.setattr(module._Loop, "_save", save)
-    train_language_model(config, TOKENIZER, [text], [text], tmp_path / "cut")
+    monkeypatch.setattr(Loop, "_save", save)
+    train(config, [text], tmp_path / "cut")
     resumed = load_language_model(tmp_path / "cut" / "best.safetensors").model.state_dict()
     assert all(torch.equal(tensor, resumed[name]) for name, tensor in bundle.model.state_dict().items())
 
 
 def test_a_signal_saves_the_updates_that_are_done(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from asrkit.training import language_model as module
-
     config = config_from_dict(SETTINGS, "tests")
-    train_language_model(config, TOKENIZER, [text], [text], tmp_path / "whole")
-    update, done = module._Loop._update, []
+    train(config, [text], tmp_path / "whole")
+    update, done = Loop._update, []
 
-    def interrupted(loop: module._Loop, *args: Any) -> None:
+    def interrupted(loop: Loop, *args: Any) -> None:
         update(loop, *args)
         done.append(loop.state.step)
         if len(done) == 2:  # before the first checkpoint is due
             os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(module._Loop, "_update", interrupted)
+    monkeypatch.setattr(Loop, "_update", interrupted)
     with pytest.raises(Stopped, match="SIGINT"):
-        train_language_model(config, TOKENIZER, [text], [text], tmp_path / "cut")
+        train(config, [text], tmp_path / "cut")
     assert len(done) == 2
-    train_language_model(config, TOKENIZER, [text], [text], tmp_path / "cut")
+    train(config, [text], tmp_path / "cut")
     whole, resumed = (load_language_model(tmp_path / name / "best.safetensors") for name in ("whole", "cut"))
     expected = whole.model.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in resumed.model.state_dict().items())
@@ -112,11 +124,11 @@ def test_a_signal_saves_the_updates_that_are_done(text: Path, tmp_path: Path, mo
 
 def test_kinds_of_models_are_told_apart(text: Path, tmp_path: Path) -> None:
     config = config_from_dict({**SETTINGS, "train": {**SETTINGS["train"], "num_epochs": 1}}, "tests")
-    train_language_model(config, TOKENIZER, [text], [text], tmp_path / "lm")
+    train(config, [text], tmp_path / "lm")
     path = tmp_path / "lm" / "best.safetensors"
     with pytest.raises(UserError, match="is a language model, not a recognizer"):
-        load_model(path)
-    assert json.loads((tmp_path / "lm" / "text" / "train" / "text.json").read_text())["left_out"] == 2
+        load_recognizer(path)
+    assert (tmp_path / "lm" / "text" / "train" / "left_out.json").read_text() == "2\n"
 
 
 def test_text_that_fits_nothing_is_an_error(tmp_path: Path) -> None:
@@ -129,22 +141,65 @@ def test_text_that_fits_nothing_is_an_error(tmp_path: Path) -> None:
 
 def test_a_folder_is_of_one_text(text: Path, tmp_path: Path) -> None:
     config = config_from_dict(SETTINGS | {"train": SETTINGS["train"] | {"num_epochs": 1}}, "tests")
-    train_language_model(config, TOKENIZER, [text], [text], tmp_path / "lm")
+    train(config, [text], tmp_path / "lm")
     with gzip.open(text, "at", encoding="utf-8") as file:
         file.write("\nAB AB AB AB AB")
-    with pytest.raises(UserError, match="a training on other text; choose another --exp-dir"):
-        train_language_model(config, TOKENIZER, [text], [text], tmp_path / "lm")
+    with pytest.raises(UserError, match=r"outputs of .*text=.*; choose another --exp-dir"):
+        train(config, [text], tmp_path / "lm")
 
 
 def test_text_refused_before_any_update_can_be_changed(text: Path, tmp_path: Path) -> None:
     config = config_from_dict(SETTINGS | {"train": SETTINGS["train"] | {"num_epochs": 1}}, "tests")
     with pytest.raises(UserError, match="no text at"):
-        train_language_model(config, TOKENIZER, [tmp_path / "tpyo.txt"], [text], tmp_path / "lm")
-    train_language_model(config, TOKENIZER, [text], [text], tmp_path / "lm")
+        train(config, [tmp_path / "tpyo.txt"], tmp_path / "lm", dev=[text])
+    train(config, [text], tmp_path / "lm")
     assert (tmp_path / "lm" / "best.safetensors").exists()
 
 
-def test_half_precision_without_scaling_is_refused(text: Path, tmp_path: Path) -> None:
-    config = config_from_dict({"train": {"autocast": "fp16"}}, "tests")
-    with pytest.raises(UserError, match=r"set train\.autocast=auto, bf16 or none"):
-        train_language_model(config, TOKENIZER, [text], [text], tmp_path / "lm")
+@pytest.mark.parametrize("settings", [{"accumulation_steps": 3}, {"optimizer": {"type": "sgd", "nesterov": True}}])
+def test_language_models_train_with_all_that_the_loop_has(text: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+    config = config_from_dict(SETTINGS | {"train": SETTINGS["train"] | settings}, "tests")
+    if config.train.optimizer.type == "sgd":
+        config.train.schedule.peak_lr = 1.0
+    train(config, [text], tmp_path / "lm")
+    lines = read_metrics(tmp_path / "lm" / "metrics.jsonl")
+    assert lines[-1]["dev_perplexity"] < lines[0]["dev_perplexity"] < 6
+    assert lines[-1]["loss"]["cross_entropy"] == pytest.approx(math.log(lines[-1]["train_perplexity"]))
+
+
+def test_accumulation_and_processes_change_nothing(text: Path, tmp_path: Path) -> None:
+    values = SETTINGS | {"lm": SETTINGS["lm"] | {"dropout": 0.0}}
+    weights = []
+    for steps in (1, 3):
+        config = config_from_dict(values | {"train": SETTINGS["train"] | {"accumulation_steps": steps}}, "tests")
+        train(config, [text], tmp_path / str(steps))
+        weights.append(load_language_model(tmp_path / str(steps) / "best.safetensors").model.state_dict())
+    write_json(tmp_path / "tokenizer.json", TOKENIZER.to_dict())
+    (tmp_path / "lm.yaml").write_text(yaml.safe_dump(values))
+    done = run_cli(
+        "train-lm",
+        "--data-dir",
+        tmp_path,
+        "--text",
+        text,
+        "--dev-text",
+        text,
+        "--exp-dir",
+        tmp_path / "two",
+        "--config",
+        tmp_path / "lm.yaml",
+        "--processes",
+        "2",
+    )
+    assert done.returncode == 0, done.stderr
+    weights.append(load_language_model(tmp_path / "two" / "best.safetensors").model.state_dict())
+    for other in weights[1:]:
+        assert max((other[name] - tensor).abs().max().item() for name, tensor in weights[0].items()) < 1e-4
+
+
+def test_language_models_stop_early(text: Path, tmp_path: Path) -> None:
+    settings = {"early_stop_epochs": 2, "num_epochs": 9}
+    config = config_from_dict(SETTINGS | {"train": SETTINGS["train"] | settings}, "tests")
+    config.train.schedule.initial_lr = config.train.schedule.peak_lr = 0.0
+    train(config, [text], tmp_path / "lm")
+    assert len(read_metrics(tmp_path / "lm" / "metrics.jsonl")) == 3

@@ -7,24 +7,30 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from lhotse.cut import Cut
+from torch import nn
 
-from asrkit.config import LossConfig
+from asrkit.bundle.build import REWRITES
+from asrkit.bundle.model_file import load_recognizer
+from asrkit.config import Config, LossConfig
 from asrkit.data.batching import Batch
-from asrkit.data.feature_store import features_path, read_cuts
+from asrkit.data.folder import DataFolder
+from asrkit.distributed.learners import AllReduce
 from asrkit.errors import UserError
-from asrkit.models.dssformer import dssformer
 from asrkit.models.transducer import Transducer
-from asrkit.training.objective import Losses, transducer_objective
-from asrkit.training.progress import read_metrics
-from asrkit.training.run import run_training
-from asrkit.training.trainer import Hooks, Stopped, parameter_groups
+from asrkit.scoring.experiment import read_metrics
+from asrkit.training.objective import Losses, Trainable, TransducerObjective
+from asrkit.training.speech import run_training
+from asrkit.training.stopping import Stopped
+from tests.conftest import tiny_model
 from tests.training.conftest import Workshop
 
 
@@ -49,7 +55,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(workshop: Workshop, unbroken: 
     process.kill()
     process.wait()
     assert not (workshop.folder / "killed" / "averaged.safetensors").exists()
-    assert "going on at epoch" in workshop.finish("killed")
+    assert "resuming at epoch" in workshop.finish("killed")
     resumed = workshop.weights("killed")
     assert resumed.keys() == unbroken.keys()
     assert all(torch.equal(resumed[name], unbroken[name]) for name in unbroken)
@@ -89,12 +95,13 @@ def test_two_processes_equal_one_with_all_of_the_batch(workshop: Workshop) -> No
 
 
 def test_a_run_stopped_within_an_epoch_goes_on_with_more_processes(workshop: Workshop) -> None:
-    def stop(model: torch.nn.Module, updates: int) -> None:
+    def stop(learners: AllReduce, module: nn.Module) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(Stopped):
-        run_training(workshop.config(), workshop.data_dir, workshop.folder / "more", Hooks(after_step=stop))
-    assert "going on at epoch 1, update 1 of it" in workshop.finish("more", processes=2)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(AllReduce, "after_step", stop)
+        run_training(workshop.config(), workshop.data_dir, workshop.folder / "more")
+    assert "resuming at epoch 1, update 1 of it" in workshop.finish("more", processes=2)
     lines = read_metrics(workshop.folder / "more" / "metrics.jsonl")
     assert [line["utterances"] for line in lines] == [24, 24, 24]
 
@@ -133,83 +140,132 @@ def test_torchrun_starts_the_same_training(workshop: Workshop) -> None:
     assert all(torch.equal(launched[name], other[name]) for name in launched)
 
 
-def test_hooks_are_called_where_they_say(workshop: Workshop) -> None:
-    seen: dict[str, list[int]] = {"select": [], "objective": [], "after_step": [], "rewrite": []}
-    plain = transducer_objective(LossConfig())
+class Changed(nn.Module):
+    """An objective whose losses are changed."""
 
-    def select(cuts: Sequence[Cut], epoch: int) -> Sequence[Cut]:
-        seen["select"].append(epoch)
+    def __init__(self, plain: nn.Module, change: Callable[[Losses, Batch], Losses]) -> None:
+        super().__init__()
+        self.plain, self.change = plain, change
+
+    def forward(self, model: Transducer, batch: Batch, phase: str) -> Losses:
+        """The plain losses, changed."""
+        return self.change(self.plain(model, batch, phase), batch)
+
+
+def changing(change: Callable[[Losses, Batch], Losses]) -> Callable[[nn.Module], nn.Module]:
+    """What :func:`run_training` takes to change the losses."""
+    return partial(Changed, change=change)
+
+
+def test_sampler_objective_learners_and_rewrites_are_asked_where_they_say(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, list[Any]] = {"sampler": [], "objective": [], "steps": [], "rewrite": []}
+
+    def sampler(cuts: Sequence[Cut], epoch: int) -> Sequence[Cut]:
+        seen["sampler"].append(epoch)
         return cuts[:6]
 
-    def objective(model: Transducer, batch: Batch, epoch: int) -> Losses:
+    def change(losses: Losses, batch: Batch) -> Losses:
         seen["objective"].append(len(batch.cuts))
-        return plain(model, batch, epoch)
+        return losses
 
-    hooks = Hooks(
-        select=select,
-        objective=objective,
-        after_step=lambda model, update: seen["after_step"].append(update),
-        rewrite=lambda model: seen["rewrite"].append(sum(1 for _ in model.modules())),
-    )
-    run_training(workshop.config(num_epochs=2), workshop.data_dir, workshop.folder / "hooks", hooks)
-    assert seen["select"] == [1, 2]
+    def rewrite(model: nn.Module, config: Config) -> None:
+        seen["rewrite"].append(config.rewrites)
+
+    weight = "encoder.blocks.0.ff1.up.weight"
+
+    def before_step(learners: AllReduce, module: Trainable) -> None:
+        parameter = module.model.get_parameter(weight)
+        assert parameter.grad is not None
+        seen["steps"].append(("before", parameter.detach().clone()))
+
+    def after_step(learners: AllReduce, module: Trainable) -> None:
+        assert module.model.get_parameter(weight).grad is None
+        seen["steps"].append(("after", module.model.get_parameter(weight).detach().clone()))
+
+    monkeypatch.setattr(AllReduce, "before_step", before_step)
+    monkeypatch.setattr(AllReduce, "after_step", after_step)
+    monkeypatch.setitem(REWRITES, "counted", rewrite)
+    config, exp = workshop.config(num_epochs=2), workshop.folder / "asked"
+    config.rewrites = ["counted"]
+    run_training(config, workshop.data_dir, exp, objective=changing(change), sampler=sampler)
+    assert seen["sampler"] == [1, 2]
     assert sum(seen["objective"]) == 12
-    assert seen["after_step"] == list(range(1, len(seen["objective"]) + 1))
-    assert len(seen["rewrite"]) == 1
+    assert [name for name, _ in seen["steps"]] == ["before", "after"] * len(seen["objective"])
+    before, after = seen["steps"][0][1], seen["steps"][1][1]
+    assert not torch.equal(before, after)  # the step lies between them
+    assert seen["rewrite"] == [["counted"]]
+    load_recognizer(exp / "averaged.safetensors")
+    assert len(seen["rewrite"]) == 2  # a file with rewritten modules is read with the same rewrites
+    monkeypatch.delitem(REWRITES, "counted")
+    with pytest.raises(UserError, match="this version knows no 'counted'"):
+        load_recognizer(exp / "averaged.safetensors")
 
 
-def test_a_loss_that_is_not_finite_names_the_utterances(workshop: Workshop, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_loss_that_is_not_finite_names_the_utterances(workshop: Workshop) -> None:
     calls: list[bool] = []
-    plain = transducer_objective(LossConfig())
 
-    def objective(model: Transducer, batch: Batch, epoch: int) -> Losses:
+    def change(losses: Losses, batch: Batch) -> Losses:
         calls.append(torch.is_autocast_enabled("cpu"))
-        losses = plain(model, batch, epoch)
         return replace(losses, total=losses.total * float("nan"))
 
     with pytest.raises(UserError, match=r"the loss is not finite at epoch 1, update 0 \(utterances \S+"):
         run_training(
-            workshop.config(autocast="bf16"), workshop.data_dir, workshop.folder / "nan", Hooks(objective=objective)
+            workshop.config(autocast="bf16"),
+            workshop.data_dir,
+            workshop.folder / "nan",
+            objective=changing(change),
         )
     assert calls == [True, False]  # once more without autocast, then the end
 
 
 def test_a_loss_finite_without_autocast_goes_on(workshop: Workshop) -> None:
-    plain = transducer_objective(LossConfig())
-
-    def objective(model: Transducer, batch: Batch, epoch: int) -> Losses:
-        losses = plain(model, batch, epoch)
+    def change(losses: Losses, batch: Batch) -> Losses:
         return replace(losses, total=losses.total * float("inf")) if torch.is_autocast_enabled("cpu") else losses
 
     run_training(
         workshop.config(autocast="bf16", num_epochs=1),
         workshop.data_dir,
         workshop.folder / "retry",
-        Hooks(objective=objective),
+        objective=changing(change),
     )
     assert (workshop.folder / "retry" / "averaged.safetensors").exists()
 
 
-def test_the_trivial_joiner_is_not_rounded_by_autocast(workshop: Workshop) -> None:
-    seen: list[torch.dtype] = []
+class Twice(nn.Module):
+    """An objective that is computed with autocast and without."""
 
-    def objective(model: Transducer, batch: Batch, epoch: int) -> Losses:
-        assert model.simple_joiner is not None
-        model.simple_joiner.register_forward_hook(lambda module, inputs, out: seen.append(out[0].dtype))
+    def __init__(self, plain: nn.Module) -> None:
+        super().__init__()
+        assert isinstance(plain, TransducerObjective)
+        self.plain, self.seen = plain, set[torch.dtype]()
+
+    def forward(self, model: Transducer, batch: Batch, phase: str) -> Losses:
+        """The losses with autocast."""
+        assert self.plain.simple_joiner is not None
+        self.plain.simple_joiner.register_forward_hook(lambda module, inputs, out: self.seen.add(out[0].dtype))
         torch.manual_seed(0)  # the same dropout twice
-        losses = plain(model, batch, epoch)
+        losses: Losses = self.plain(model, batch, phase)
         torch.manual_seed(0)
         with torch.autocast("cpu", enabled=False):
-            exact = plain(model, batch, epoch)
+            exact = self.plain(model, batch, phase)
         assert losses.total.dtype == torch.float32
         assert losses.total.item() == pytest.approx(exact.total.item(), rel=5e-3)
         return losses
 
+
+def test_the_trivial_joiner_is_not_rounded_by_autocast(workshop: Workshop) -> None:
+    made: list[Twice] = []
+
+    def objective(plain: nn.Module) -> nn.Module:
+        made.append(Twice(plain))
+        return made[0]
+
     config = workshop.config(num_epochs=1, autocast="bf16")
     config.loss = LossConfig(prune_range=3)
-    plain = transducer_objective(config.loss)
-    run_training(config, workshop.data_dir, workshop.folder / "pruned_bf16", Hooks(objective=objective))
-    assert torch.bfloat16 in seen
+    run_training(config, workshop.data_dir, workshop.folder / "pruned_bf16", objective=objective)
+    assert torch.bfloat16 in made[0].seen
 
 
 def test_a_setting_that_no_model_can_have_is_one_line(workshop: Workshop) -> None:
@@ -241,15 +297,7 @@ def test_every_loss_trains(workshop: Workshop, settings: dict[str, object]) -> N
 )
 def test_losses_that_do_not_exist_are_refused(settings: LossConfig, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        transducer_objective(settings)
-
-
-def test_state_spaces_are_not_decayed() -> None:
-    encoder = dssformer(16, dss={"state_dim": 4}, num_layers=2, d_model=16, num_heads=2)
-    decayed, spared = parameter_groups(encoder, 0.1)
-    assert decayed["weight_decay"] == 0.1 and spared["weight_decay"] == 0.0
-    assert isinstance(spared["params"], list) and len(spared["params"]) == 2 * 4
-    assert isinstance(decayed["params"], list) and len(decayed["params"]) == len(list(encoder.parameters())) - 8
+        TransducerObjective(settings, tiny_model())
 
 
 def test_early_stop_and_metrics(workshop: Workshop) -> None:
@@ -275,7 +323,7 @@ def test_a_setting_refused_before_any_update_can_be_changed(workshop: Workshop) 
     exp = workshop.folder / "raised"
     with pytest.raises(UserError, match=r"more than train\.batch_seconds=0\.01; raise it") as raised:
         run_training(workshop.config(num_epochs=1, batch_seconds=0.01), workshop.data_dir, exp)
-    longest = max(read_cuts(features_path(workshop.data_dir, "train")), key=lambda cut: cut.duration)
+    longest = max(DataFolder(workshop.data_dir).read_features("train"), key=lambda cut: cut.duration)
     assert str(raised.value).startswith(f"{longest.id} lasts")
     run_training(workshop.config(num_epochs=1), workshop.data_dir, exp)
     assert (exp / "averaged.safetensors").exists()

@@ -29,18 +29,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from peer_searches import SherpaSearch, espnet_search, speechbrain_search, torchaudio_search, usable
 
+from asrkit.bundle.front_end import build_pipeline
+from asrkit.bundle.model_file import ModelBundle, load_language_model, load_recognizer
+from asrkit.cpu import restart_with_allocator
 from asrkit.data.feature_store import features_path, load_statistics, read_cuts
 from asrkit.data.loaders import transcript
-from asrkit.decoding.beam_search import BeamOptions, beam_search, modified_beam_search
+from asrkit.decoding.beam import BeamOptions
+from asrkit.decoding.beam_search import beam_search, modified_beam_search
 from asrkit.decoding.density_ratio import Fusion, FusionWeights
 from asrkit.decoding.greedy import greedy_search
 from asrkit.losses.transducer import transducer_loss
 from asrkit.models.language_model import LstmLanguageModel
 from asrkit.scoring.wer import word_error_rate
-from asrkit.training.build import build_pipeline
-from asrkit.training.checkpoint import ModelBundle, load_model
-from asrkit.training.cpu import restart_with_allocator
-from asrkit.training.language_model import load_language_model
 
 ROOT = Path(__file__).resolve().parents[2]
 BATCH = 128
@@ -70,7 +70,7 @@ class Task:
 
 def make_task(name: str, model_path: Path, data_dir: Path, utterances: int) -> Task:
     """Loads a model and encodes ``utterances`` of its recipe's test set, evenly picked by length."""
-    bundle = load_model(model_path)
+    bundle = load_recognizer(model_path)
     pipeline = build_pipeline(bundle.config, load_statistics(data_dir) | bundle.statistics)
     cuts = sorted(read_cuts(features_path(data_dir, "test")), key=lambda cut: -cut.duration)
     cuts = cuts[:: max(1, len(cuts) // utterances)][:utterances]
@@ -165,13 +165,19 @@ def measure(task: Task, fusion: Fusion | None, slow: bool, repeats: int) -> list
         taken = statistics.median(seconds[key])
         exact[key] = neg_log_probs(task, found)
         texts = [task.bundle.tokenizer.decode(t) for t in found]
-        rows.append({
-            "name": name, "corpus": task.name, "search": search, "beam": beam, "fusion": with_fusion,
-            "ms_per_utt": round(1000 * taken / len(found), 3),
-            "rtf": round((taken + task.encoder_s) / task.audio_s, 5),
-            "wer": round(word_error_rate(zip(task.references, texts, strict=True)), 3),
-            "neg_log_prob": round(statistics.mean(exact[key]), 5),
-        })  # fmt: skip
+        rows.append(
+            {
+                "name": name,
+                "corpus": task.name,
+                "search": search,
+                "beam": beam,
+                "fusion": with_fusion,
+                "ms_per_utt": round(1000 * taken / len(found), 3),
+                "rtf": round((taken + task.encoder_s) / task.audio_s, 5),
+                "wer": round(word_error_rate(zip(task.references, texts, strict=True)), 3),
+                "neg_log_prob": round(statistics.mean(exact[key]), 5),
+            }
+        )
         print(" ".join(f"{k} {v}" for k, v in rows[-1].items()), flush=True)
     greedy = exact["asrkit", "greedy", 1, False]
     for beam in (4, 16):

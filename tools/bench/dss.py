@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 from measure import alternate, peak_in_new_process
 from training import training_step
 
+from asrkit.cpu import restart_with_allocator
+from asrkit.devices import resolve_autocast
 from asrkit.models.dss import DssKernel, convolve
-from asrkit.training.cpu import restart_with_allocator
-from asrkit.training.steps import resolve_autocast
 
 CHANNELS, STATES = 768, 96
 LENGTHS = (250, 1000, 4000)
@@ -76,10 +76,14 @@ def main() -> None:
     for length in LENGTHS:
         seconds = alternate({kind: filter_step(kind, length) for kind in ("ours", "plain")}, arguments.repeats)
         peaks = {kind: peak_in_new_process(filter_step, kind, length) for kind in ("ours", "plain")}
-        cases.append({
-            "L": length, "ours_s": round(seconds["ours"], 4), "speedup": round(seconds["plain"] / seconds["ours"], 2),
-            "memory_ratio": round(peaks["ours"] / peaks["plain"], 4),
-        })  # fmt: skip
+        cases.append(
+            {
+                "L": length,
+                "ours_s": round(seconds["ours"], 4),
+                "speedup": round(seconds["plain"] / seconds["ours"], 2),
+                "memory_ratio": round(peaks["ours"] / peaks["plain"], 4),
+            }
+        )
         print(f"H {CHANNELS}, N {STATES}: {cases[-1]}")
     first = cases[0]
     for case in cases[1:]:

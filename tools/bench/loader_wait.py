@@ -10,15 +10,16 @@ import json
 import tempfile
 from pathlib import Path
 
+from asrkit.training.run import run_training, tokenizer_path
+
 from asrkit.config_files import load_config
 from asrkit.corpora.prepare import SPLITS, cuts_path, prepare_corpus
 from asrkit.data.feature_store import compute_statistics, make_features, read_cuts, save_statistics
 from asrkit.data.loaders import transcript
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.files import write_json
+from asrkit.scoring.experiment import read_metrics
 from asrkit.text.tokenizer import train_tokenizer
-from asrkit.training.progress import read_metrics
-from asrkit.training.run import run_training, tokenizer_path
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,9 +38,14 @@ def main() -> None:
         pipeline = FeaturePipeline(normalization="none")
         for split in SPLITS:
             make_features(
-                read_cuts(cuts_path(folder, split)), split, folder, sampling_rate_hz=16000, num_mel_bins=80,
-                speed_factors=config.features.speed_factors, store=False,
-            )  # fmt: skip
+                read_cuts(cuts_path(folder, split)),
+                split,
+                folder,
+                sampling_rate_hz=16000,
+                num_mel_bins=80,
+                speed_factors=config.features.speed_factors,
+                store=False,
+            )
         train = read_cuts(cuts_path(folder, "train"))
         save_statistics(folder, compute_statistics(train, pipeline))
         write_json(tokenizer_path(folder), train_tokenizer(map(transcript, train), "char", 0).to_dict())

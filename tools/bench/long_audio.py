@@ -25,7 +25,7 @@ SEARCHES = (("greedy", 1), ("beam", 4), ("modified_beam", 4))
 
 def transcribe(model: Path, audio: Path, minutes: int, method: str, beam: int) -> dict[str, Any]:
     """Transcribes so many minutes; in the process that it is to measure."""
-    from asrkit.export.model_file import Recognizer, read_audio
+    from asrkit.export.recognizer import Recognizer, read_audio
 
     recognizer = Recognizer(model, method, beam)
     rate = recognizer.pipeline.sampling_rate_hz
@@ -36,9 +36,14 @@ def transcribe(model: Path, audio: Path, minutes: int, method: str, beam: int) -
     found = recognizer.recognize(waveform)
     seconds = time.perf_counter() - start
     return {
-        "minutes": minutes, "search": method, "beam": beam, "seconds": seconds, "rtf": seconds / (60 * minutes),
-        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "symbols": len(found.tokens),
-    }  # fmt: skip
+        "minutes": minutes,
+        "search": method,
+        "beam": beam,
+        "seconds": seconds,
+        "rtf": seconds / (60 * minutes),
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "symbols": len(found.tokens),
+    }
 
 
 def main() -> None:
@@ -56,8 +61,11 @@ def main() -> None:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 row = pool.apply(transcribe, (arguments.model, arguments.audio, minutes, method, beam))
             rows.append(row)
-            print(f"{minutes:8d} {method:>14} {beam:5d} {row['seconds']:9.1f} {row['rtf']:8.4f} {row['peak_mib']:9.0f} "
-                  f"{row['symbols']:8d}", flush=True)  # fmt: skip
+            print(
+                f"{minutes:8d} {method:>14} {beam:5d} {row['seconds']:9.1f} {row['rtf']:8.4f} {row['peak_mib']:9.0f} "
+                f"{row['symbols']:8d}",
+                flush=True,
+            )
     if arguments.json:
         print(json.dumps({"rows": rows}))
 

@@ -16,10 +16,10 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from asrkit.bundle.model_file import ModelBundle
 from asrkit.export.onnx import DECODER, ENCODER, JOINER, TOKENS, export_onnx
 from asrkit.models.predictor import StatelessPredictor
 from asrkit.models.transducer import Transducer
-from asrkit.training.checkpoint import ModelBundle
 
 Search = Callable[[list[torch.Tensor]], list[list[int]]]
 """Encoder outputs, (T', D) each, to label sequences."""
@@ -122,9 +122,17 @@ def espnet_search(model: Transducer, kind: str, beam: int) -> Search:
     from espnet2.asr.transducer.beam_search_transducer import BeamSearchTransducer
 
     search = BeamSearchTransducer(
-        EspnetDecoder(model), model.joiner.combine, beam, search_type=kind, u_max=1000, nstep=2, expansion_beta=2,
-        expansion_gamma=2.3, score_norm=False, nbest=1,
-    )  # fmt: skip
+        EspnetDecoder(model),
+        model.joiner.combine,
+        beam,
+        search_type=kind,
+        u_max=1000,
+        nstep=2,
+        expansion_beta=2,
+        expansion_gamma=2.3,
+        score_norm=False,
+        nbest=1,
+    )
 
     def run(encoded: list[torch.Tensor]) -> list[list[int]]:
         return [list(search(model.joiner.encoder_proj(x))[0].yseq[1:]) for x in encoded]
@@ -148,14 +156,17 @@ class SherpaSearch:
         with torch.no_grad():
             rows = [self.bundle.model.joiner.encoder_proj(x) for x in encoded]
         proj = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        write_stored_encoder(
-            folder / "stored.onnx", proj, torch.tensor([len(x) for x in encoded]), folder / ENCODER
-        )  # fmt: skip
+        write_stored_encoder(folder / "stored.onnx", proj, torch.tensor([len(x) for x in encoded]), folder / ENCODER)
         recognizer = sherpa_onnx.OfflineRecognizer.from_transducer(
-            str(folder / "stored.onnx"), str(folder / DECODER), str(folder / JOINER), str(folder / TOKENS),
-            num_threads=self.threads, decoding_method="modified_beam_search", max_active_paths=self.beam,
+            str(folder / "stored.onnx"),
+            str(folder / DECODER),
+            str(folder / JOINER),
+            str(folder / TOKENS),
+            num_threads=self.threads,
+            decoding_method="modified_beam_search",
+            max_active_paths=self.beam,
             feature_dim=self.bundle.config.features.num_mel_bins,
-        )  # fmt: skip
+        )
         index = {self.bundle.tokenizer.symbol(n): n for n in range(self.bundle.tokenizer.vocab_size)}
         index |= {symbol.replace("▁", " "): n for symbol, n in index.items()}
 

@@ -18,14 +18,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from measure import alternate
 
+from asrkit.bundle.build import build_transducer
 from asrkit.config_files import load_config
+from asrkit.cpu import restart_with_allocator
 from asrkit.data.batching import Batch
+from asrkit.devices import autocast as autocast_context
+from asrkit.devices import resolve_autocast
 from asrkit.models.transducer import num_parameters
-from asrkit.training.build import build_model
-from asrkit.training.cpu import restart_with_allocator
 from asrkit.training.objective import transducer_objective
-from asrkit.training.steps import autocast as autocast_context
-from asrkit.training.steps import resolve_autocast
 
 MODELS = Path(__file__).resolve().parents[2] / "conf" / "model"
 MODEL, HALF_RATE = "conformer_4m", "fast_conformer_4m"
@@ -38,16 +38,20 @@ def training_step(
     """A function that makes one update on random features, and the number of parameters it trains."""
     config = load_config(MODELS / f"{name}.yaml", ["loss.ctc_weight=0.3", *overrides])
     torch.manual_seed(0)
-    model = build_model(config, SYMBOLS)
+    model = build_transducer(config, SYMBOLS)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     objective = transducer_objective(config.loss)
     size, frames = round(batch_seconds / DURATION_S), round(100 * DURATION_S)
     # Lengths spread as those of a bucket.
     feature_lens = torch.linspace(0.9 * frames, frames, size).long()
     batch = Batch(
-        torch.randn(size, frames, config.features.num_mel_bins), feature_lens,
-        torch.randint(1, SYMBOLS, (size, LABELS)), torch.full((size,), LABELS), CutSet(), {},
-    )  # fmt: skip
+        torch.randn(size, frames, config.features.num_mel_bins),
+        feature_lens,
+        torch.randint(1, SYMBOLS, (size, LABELS)),
+        torch.full((size,), LABELS),
+        CutSet(),
+        {},
+    )
 
     def step() -> float:
         with autocast_context(torch.device("cpu"), autocast):

@@ -4,18 +4,19 @@ from pathlib import Path
 
 import torch
 
-from asrkit.decoding.beam_search import BeamOptions, beam_search
+from asrkit.decoding.beam import BeamOptions
+from asrkit.decoding.beam_search import beam_search
 from asrkit.decoding.density_ratio import Fusion, FusionWeights
+from asrkit.decoding.fusion_grid import fusion_grid, grid_table, plot_grid, scored_list
 from asrkit.models.language_model import LstmLanguageModel
-from asrkit.scoring.fusion_grid import fusion_grid, grid_table, plot_grid, scored_list
 from tests.conftest import tiny_model
 from tests.decoding.test_search import encoded, talkative
 
 
 def test_the_grid_finds_the_weights_that_help(tmp_path: Path) -> None:
     lists = [
-        scored_list("A B", ["A C", "A B"], am=[-1.0, -2.0], source=[-1.0, -3.0], target=[-6.0, -2.0], length=[3, 3]),
-        scored_list("D", ["D", "D E"], am=[-1.0, -2.0], source=[-2.0, -4.0], target=[-2.0, -4.5], length=[1, 3]),
+        scored_list(2, [1, 0], am=[-1.0, -2.0], source=[-1.0, -3.0], target=[-6.0, -2.0], length=[3, 3]),
+        scored_list(1, [0, 1], am=[-1.0, -2.0], source=[-2.0, -4.0], target=[-2.0, -4.5], length=[1, 3]),
     ]
     points = fusion_grid(lists, [0.0, 0.5], [0.0, 0.5], [0.0, 2.0])
     by_weights = {(p.weights.source, p.weights.target, p.weights.length): p.wer for p in points}
@@ -26,7 +27,7 @@ def test_the_grid_finds_the_weights_that_help(tmp_path: Path) -> None:
     tied = fusion_grid(lists[1:], [0.0], [0.0], [-0.2, 0.0, 0.2])
     assert tied[0].weights == FusionWeights()  # of equals the smallest
     assert grid_table(points).splitlines()[1].split() == ["0.00", "33.33", "0.00"]
-    more = scored_list("D", ["E"], am=[0.0], source=[0.0], target=[0.0], length=[1])
+    more = scored_list(1, [1], am=[0.0], source=[0.0], target=[0.0], length=[1])
     longer = fusion_grid([lists[0], lists[1] + more], [0.0], [0.5], [0.0])
     assert longer[0].wer == 100 / 3  # the added one is the best of the second list now
     plot_grid(points, tmp_path / "grid.png")
@@ -41,8 +42,14 @@ def test_line_scores_are_what_the_search_added() -> None:
         Fusion(FusionWeights(0.3, 0.4, 0.1), target, source),
         Fusion(FusionWeights(0.3, 0.4, 0.1), target, None, internal=True),
     ):
-        nbest = beam_search(model, encoded(1, 8, dtype=torch.float64), torch.tensor([8]), frame_shift_s=0.04,
-                            options=BeamOptions(beam=6, nbest=6), fusion=fusion)[0]  # fmt: skip
+        nbest = beam_search(
+            model,
+            encoded(1, 8, dtype=torch.float64),
+            torch.tensor([8]),
+            frame_shift_s=0.04,
+            options=BeamOptions(beam=6, nbest=6),
+            fusion=fusion,
+        )[0]
         lens = torch.tensor([len(h.tokens) for h in nbest])
         tokens = torch.nn.utils.rnn.pad_sequence([torch.tensor(h.tokens) for h in nbest], batch_first=True).long()
         by_source, by_target = fusion.line_scores(model, tokens, lens)

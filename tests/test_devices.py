@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from asrkit.training.steps import autocast, resolve_autocast
+from asrkit.devices import autocast, resolve_autocast
 
 CPU = torch.device("cpu")
 

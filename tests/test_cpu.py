@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from asrkit.training import cpu
+from asrkit import cpu
 
 
 def test_restart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,7 +38,7 @@ def test_the_name_is_one_that_the_loader_knows() -> None:
 
 COUNT_KERNELS = """
 import torch
-from asrkit.training.cpu import keep_kernels
+from asrkit.cpu import keep_kernels
 keep_kernels()
 for _ in range(2):
     for size in range(2, 42):
@@ -50,9 +50,12 @@ for _ in range(2):
 def test_kernels_of_earlier_shapes_are_found_again() -> None:
     def compiled(**environment: str) -> int:
         run = subprocess.run(
-            [sys.executable, "-c", COUNT_KERNELS], env=os.environ | {"ONEDNN_VERBOSE": "all"} | environment,
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
+            [sys.executable, "-c", COUNT_KERNELS],
+            env=os.environ | {"ONEDNN_VERBOSE": "all"} | environment,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
         return sum("create:cache_miss" in line and "matmul" in line for line in run.stdout.splitlines())
 
     kept = compiled()

@@ -1,4 +1,4 @@
-"""What every optimizer step begins with, whatever is trained."""
+"""Devices, and the precision that a device multiplies in."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from contextlib import contextmanager, nullcontext
 
 import torch
 
-from asrkit.features.pipeline import seeded_generator
+from asrkit.errors import UserError
 
 DTYPES = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def begin_step(optimizer: torch.optim.Optimizer, lr: float, *where: int) -> None:
-    """Sets the learning rate, and makes dropout a function of where training is: a resumed run repeats it.
+def choose_device(device: str) -> torch.device:
+    """``auto`` is CUDA where there is one.
 
-    Args:
-        optimizer: all its groups get the rate.
-        lr: for this step.
-        where: seed, epoch, step and, of several processes, the rank.
+    Raises:
+        UserError: CUDA is asked for and there is none.
     """
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-    torch.manual_seed(seeded_generator("dropout", *where).initial_seed())
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("train.device=cuda, but torch finds no CUDA device here; asrkit doctor tells what it sees")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
 
 
 def resolve_autocast(device: torch.device, name: str) -> str:

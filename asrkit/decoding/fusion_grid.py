@@ -11,7 +11,6 @@ import numpy as np
 
 from asrkit.decoding.density_ratio import FusionWeights
 from asrkit.figures import figure
-from asrkit.scoring.wer import word_errors
 
 
 @dataclass(frozen=True)
@@ -44,17 +43,16 @@ class GridPoint:
 
 
 def scored_list(
-    reference: str,
-    texts: Sequence[str],
+    reference_words: int,
+    errors: Sequence[int],
     am: Sequence[float],
     source: Sequence[float],
     target: Sequence[float],
     length: Sequence[int],
 ) -> ScoredList:
-    """An n-best list with its errors counted."""
-    errors = [word_errors(reference, text).total for text in texts]
+    """An n-best list from its columns."""
     columns = (np.asarray(column, dtype=np.float64) for column in (errors, am, source, target, length))
-    return ScoredList(len(reference.split()), *columns)
+    return ScoredList(reference_words, *columns)
 
 
 def fusion_grid(

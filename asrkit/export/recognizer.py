@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,21 +11,26 @@ import soundfile
 import torch
 import torchaudio.functional
 
-from asrkit.decoding.beam_search import BeamOptions
-from asrkit.decoding.decode import Search
+from asrkit.bundle.front_end import build_pipeline
+from asrkit.bundle.model_file import ModelBundle, load_recognizer, save_recognizer
+from asrkit.decoding.beam import BeamOptions
 from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.decoding.long_audio import encode_any_length
 from asrkit.decoding.nbest import nbest_to_dicts
-from asrkit.decoding.search import make_search
+from asrkit.decoding.search import Search, make_search
 from asrkit.errors import UserError
 from asrkit.features.fbank import FRAME_LENGTH_S, fbank
 from asrkit.features.pipeline import FeaturePipeline
-from asrkit.training.build import build_pipeline
-from asrkit.training.checkpoint import ModelBundle, load_model, save_model
+from asrkit.models.transducer import Transducer
 
 
-def export_model(source: Path, target: Path) -> int:
-    """Reads a model file, checks that it loads, and writes it for shipping.
+def export_model(source: Path, target: Path, begin: Callable[[], None] = lambda: None) -> int:
+    """Reads a model file, checks that it loads, and writes it for shipping, without what only training needs.
+
+    Args:
+        source: a checkpoint or a model.
+        target: the file to write.
+        begin: called once the source has been read.
 
     Returns:
         Bytes written.
@@ -32,7 +38,9 @@ def export_model(source: Path, target: Path) -> int:
     Raises:
         UserError: the source is not an asrkit model, or the target cannot be written.
     """
-    save_model(target, load_model(source))
+    bundle = load_recognizer(source)
+    begin()
+    save_recognizer(target, bundle)
     return target.stat().st_size
 
 
@@ -57,7 +65,7 @@ class Recognizer:
     """
 
     def __init__(self, path: str | Path, method: str = "greedy", beam: int = 8) -> None:
-        self.bundle: ModelBundle = load_model(Path(path))
+        self.bundle: ModelBundle[Transducer] = load_recognizer(Path(path))
         if self.bundle.config.features.speaker_vector_dim:
             raise UserError(f"{path} needs a vector of each speaker; use asrkit decode on prepared data instead")
         self.pipeline: FeaturePipeline = build_pipeline(self.bundle.config, self.bundle.statistics)

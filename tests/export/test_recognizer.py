@@ -9,10 +9,10 @@ import soundfile
 import torch
 import torchaudio.functional
 
+from asrkit.bundle.model_file import save_recognizer
 from asrkit.corpora.utterances import Utterance
 from asrkit.errors import UserError
-from asrkit.export.model_file import Recognizer, export_model, read_audio
-from asrkit.training.checkpoint import save_model
+from asrkit.export.recognizer import Recognizer, export_model, read_audio
 from tests.conftest import run_cli, tiny_bundle
 
 
@@ -21,7 +21,7 @@ def model_path(tmp_path: Path) -> Path:
     bundle = tiny_bundle()
     with torch.no_grad():
         bundle.model.joiner.out.weight.mul_(20)  # a model with something to say
-    save_model(tmp_path / "checkpoint.safetensors", bundle)
+    save_recognizer(tmp_path / "checkpoint.safetensors", bundle)
     export_model(tmp_path / "checkpoint.safetensors", tmp_path / "model.safetensors")
     return tmp_path / "model.safetensors"
 

@@ -1,0 +1,95 @@
+"""From an experiment's configuration to modules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+from torch import nn
+
+from asrkit.config import Config
+from asrkit.errors import UserError
+from asrkit.models.blstm import BlstmEncoder
+from asrkit.models.conformer import Conformer
+from asrkit.models.dssformer import dssformer
+from asrkit.models.encoder import Encoder
+from asrkit.models.joiner import Joiner
+from asrkit.models.language_model import LanguageModel, LstmLanguageModel, TransformerLanguageModel
+from asrkit.models.predictor import LstmPredictor, Predictor, StatelessPredictor
+from asrkit.models.transducer import Transducer
+
+Rewrite = Callable[[nn.Module, Config], None]
+"""Replaces modules of a model in place, as the configuration says."""
+REWRITES: dict[str, Rewrite] = {}
+"""By the name that stands in ``rewrites``. A rewrite runs on modules without data too (the ``meta`` device)."""
+
+
+def build_encoder(config: Config) -> Encoder:
+    """The encoder of an experiment."""
+    features, settings = config.features, config.model.encoder
+    input_dim = features.num_mel_bins * (3 if features.deltas else 1) * features.stacking + features.speaker_vector_dim
+    if settings.type == "blstm":
+        return BlstmEncoder(input_dim, **asdict(settings.blstm))
+    conformer = {"subsampling": settings.subsampling, **asdict(settings.conformer)}
+    if settings.type == "conformer":
+        return Conformer(input_dim, **conformer)
+    return dssformer(input_dim, dss=asdict(settings.dss), **conformer)
+
+
+def build_predictor(config: Config, vocab_size: int) -> Predictor:
+    """The prediction network of an experiment."""
+    settings = config.model.predictor
+    common = {"dropout": settings.dropout, "embedding_dropout": settings.embedding_dropout}
+    if settings.type == "stateless":
+        return StatelessPredictor(vocab_size, settings.embedding_dim, settings.context_size, **common)
+    return LstmPredictor(vocab_size, settings.embedding_dim, settings.hidden_dim, settings.num_layers, **common)
+
+
+def build_transducer(config: Config, vocab_size: int) -> Transducer:
+    """The transducer of an experiment, with random weights from torch's global generator.
+
+    Raises:
+        UserError: settings that contradict each other, or an unknown rewrite.
+    """
+    try:
+        encoder = build_encoder(config)
+        predictor = build_predictor(config, vocab_size)
+        joiner = Joiner(encoder.output_dim, predictor.output_dim, vocab_size=vocab_size, **asdict(config.model.joiner))
+    except ValueError as error:
+        raise UserError(f"the model's settings do not fit: {error}") from error
+    model = Transducer(encoder, predictor, joiner)
+    rewrite(model, config)
+    return model
+
+
+def build_language_model(config: Config, vocab_size: int) -> LanguageModel:
+    """The language model of an experiment, with random weights from torch's global generator.
+
+    Raises:
+        UserError: a width that the heads do not divide, or an unknown rewrite.
+    """
+    lm = config.lm
+    if lm.type == "transformer" and lm.hidden_dim % lm.num_heads:
+        raise UserError(f"lm.hidden_dim={lm.hidden_dim} is not a multiple of lm.num_heads={lm.num_heads}")
+    model: LanguageModel
+    if lm.type == "lstm":
+        model = LstmLanguageModel(vocab_size, lm.hidden_dim, lm.num_layers, lm.bottleneck_dim, lm.dropout)
+    else:
+        model = TransformerLanguageModel(
+            vocab_size, lm.hidden_dim, lm.num_layers, lm.num_heads, lm.max_symbols + 1, lm.dropout
+        )
+    rewrite(model, config)
+    return model
+
+
+def rewrite(model: nn.Module, config: Config) -> None:
+    """Applies the rewrites of an experiment in their order.
+
+    Raises:
+        UserError: a name that this version does not know.
+    """
+    for name in config.rewrites:
+        if name not in REWRITES:
+            known = ", ".join(REWRITES) or "none"
+            raise UserError(f"rewrites: this version knows no '{name}' (known: {known}); is the model of a later one?")
+        REWRITES[name](model, config)

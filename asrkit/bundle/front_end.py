@@ -1,0 +1,59 @@
+"""From an experiment's configuration to the features that its model reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from asrkit.config import Config
+from asrkit.errors import UserError
+from asrkit.features.normalization import MeanStd
+from asrkit.features.pipeline import FeaturePipeline
+
+
+def build_pipeline(config: Config, statistics: dict[str, MeanStd]) -> FeaturePipeline:
+    """The feature pipeline of an experiment, without augmentation.
+
+    Raises:
+        UserError: the speaker vectors cannot be read, or are of another size.
+    """
+    features, encoder = config.features, config.model.encoder
+    vectors = read_speaker_vectors(Path(features.speaker_vectors)) if features.speaker_vectors else {}
+    if vectors and len(next(iter(vectors.values()))) != features.speaker_vector_dim:
+        raise UserError(
+            f"features.speaker_vector_dim is {features.speaker_vector_dim} but the vectors of "
+            f"{features.speaker_vectors} have {len(next(iter(vectors.values())))} numbers"
+        )
+    if features.speaker_vector_dim and not vectors:
+        raise UserError("features.speaker_vector_dim is set: give the vectors' file as features.speaker_vectors")
+    return FeaturePipeline(
+        sampling_rate_hz=features.sampling_rate_hz,
+        num_mel_bins=features.num_mel_bins,
+        normalization=features.normalization,
+        statistics=statistics,
+        deltas=features.deltas,
+        stacking=features.stacking,
+        speaker_vectors=vectors,
+        frames_per_label=features.stacking * (1 if encoder.type == "blstm" else encoder.subsampling),
+    )
+
+
+def read_speaker_vectors(path: Path) -> dict[str, torch.Tensor]:
+    """Vectors by speaker, such as i-vectors: a safetensors file with one (E,) tensor per speaker.
+
+    Raises:
+        UserError: no such file, or not a safetensors file of vectors of one length.
+    """
+    if not path.is_file():
+        raise UserError(f"features.speaker_vectors: there is no file {path}")
+    try:
+        vectors = load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"features.speaker_vectors: {path} is not a safetensors file ({error})") from error
+    shapes = {tuple(vector.shape) for vector in vectors.values()}
+    if len(shapes) != 1 or len(next(iter(shapes))) != 1:
+        raise UserError(f"features.speaker_vectors: {path} must hold vectors of one length, it holds {sorted(shapes)}")
+    return {speaker: vector.float() for speaker, vector in vectors.items()}

@@ -1,0 +1,225 @@
+"""Model files: recognizers and language models on disk.
+
+A model file is one ``.safetensors``: weights, feature statistics, and (as JSON in its header) the merged configuration
+and the tokenizer, so that it is enough to decode. Its header holds the version of this format, what kind of model it
+is, and a digest of all tensors that is checked when the file is read. No function here runs code from a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Generic, TypeVar, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from asrkit.bundle.build import build_language_model, build_transducer
+from asrkit.bundle.migrations import FORMAT, upgrade
+from asrkit.config import Config
+from asrkit.config_files import config_from_dict, config_to_dict
+from asrkit.errors import UserError
+from asrkit.features.normalization import GLOBAL, MeanStd
+from asrkit.files import atomic_path
+from asrkit.models.language_model import LanguageModel
+from asrkit.models.transducer import Transducer
+from asrkit.text.tokenizer import Tokenizer, tokenizer_from_dict
+
+RECOGNIZER, LANGUAGE_MODEL = "recognizer", "language_model"
+Model = TypeVar("Model", bound=nn.Module)
+Tensors = Mapping[str, torch.Tensor]
+
+
+@dataclass
+class ModelBundle(Generic[Model]):
+    """A model with all that is needed to use it."""
+
+    model: Model
+    config: Config
+    tokenizer: Tokenizer
+    statistics: dict[str, MeanStd] = field(default_factory=dict)
+    """Of features, for recognizers."""
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """The content of a model file, as the present version of the format has it."""
+
+    path: Path
+    kind: str
+    config: Config
+    tokenizer: Tokenizer
+    tensors: dict[str, torch.Tensor]
+    """``model.*`` the weights, ``objective.*`` those that only training needs, ``statistics.*``."""
+
+
+def save_recognizer(path: Path, bundle: ModelBundle[Transducer], objective: nn.Module | None = None) -> None:
+    """Writes a recognizer in one piece.
+
+    Args:
+        path: the file.
+        bundle: the recognizer; statistics of the training set go with it, those of speakers stay with the data.
+        objective: what only training needs, to be kept too.
+
+    Raises:
+        UserError: it cannot be written; an earlier file of that name stays as it was.
+    """
+    tensors = {}
+    if GLOBAL in bundle.statistics:
+        overall = bundle.statistics[GLOBAL]
+        tensors = {"statistics.mean": overall.mean, "statistics.std": overall.std}
+    if objective is not None:
+        tensors |= {f"objective.{name}": tensor for name, tensor in objective.state_dict().items()}
+    _save(path, RECOGNIZER, bundle, tensors)
+
+
+def save_language_model(path: Path, bundle: ModelBundle[LanguageModel]) -> None:
+    """Writes a language model in one piece.
+
+    Raises:
+        UserError: it cannot be written; an earlier file of that name stays as it was.
+    """
+    _save(path, LANGUAGE_MODEL, bundle, {})
+
+
+def load_recognizer(path: Path) -> ModelBundle[Transducer]:
+    """Reads a recognizer; the model is in evaluation mode.
+
+    Raises:
+        UserError: no such file, no recognizer of asrkit, or weights of another architecture than its configuration's.
+    """
+    file = read_model_file(path)
+    if file.kind != RECOGNIZER:
+        raise UserError(f"{path} is a {file.kind.replace('_', ' ')}, not a recognizer")
+    statistics = {}
+    if "statistics.mean" in file.tensors:
+        statistics[GLOBAL] = MeanStd(file.tensors["statistics.mean"], file.tensors["statistics.std"])
+    return ModelBundle(_load(file, build_transducer), file.config, file.tokenizer, statistics)
+
+
+def load_language_model(path: Path) -> ModelBundle[LanguageModel]:
+    """Reads a language model; it is in evaluation mode.
+
+    Raises:
+        UserError: no such file, or not a language model of asrkit.
+    """
+    file = read_model_file(path)
+    if file.kind != LANGUAGE_MODEL:
+        raise UserError(f"{path} is not a language model; give the file that asrkit train-lm wrote")
+    return ModelBundle(_load(file, build_language_model), file.config, file.tokenizer)
+
+
+def read_model_file(path: Path) -> ModelFile:
+    """Reads a model file of this or an earlier version.
+
+    Raises:
+        UserError: no such file, or not a model file of asrkit, or a damaged one.
+    """
+    header, tensors = _read(Path(path))
+    config = config_from_dict(json.loads(header["config"]), str(path))
+    tokenizer = tokenizer_from_dict(json.loads(header["tokenizer"]))
+    return ModelFile(Path(path), header["kind"], config, tokenizer, tensors)
+
+
+def write_model_file(file: ModelFile) -> None:
+    """Writes a model file in one piece.
+
+    Raises:
+        UserError: it cannot be written; an earlier file of that name stays as it was.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in file.tensors.items()}
+    header = {
+        "asrkit_format": FORMAT,
+        "kind": file.kind,
+        "config": json.dumps(config_to_dict(file.config)),
+        "tokenizer": json.dumps(file.tokenizer.to_dict()),
+        "sha256": tensors_digest(tensors),
+    }
+    with atomic_path(file.path) as temporary:
+        try:
+            save_file(tensors, temporary, header)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
+
+
+def part_of(tensors: Tensors, prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors whose names begin with ``prefix`` and a point, without both."""
+    return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
+
+
+def require_same_weights(module: nn.Module, weights: Tensors, path: Path) -> None:
+    """Refuses weights of another architecture.
+
+    Raises:
+        UserError: the first difference is named.
+    """
+    for name, parameter in module.state_dict().items():
+        if name not in weights:
+            raise UserError(f"{path} is a checkpoint of another architecture: it has no '{name}'")
+        if weights[name].shape != parameter.shape:
+            raise UserError(
+                f"{path} is a checkpoint of another architecture: '{name}' is {tuple(weights[name].shape)} there "
+                f"and {tuple(parameter.shape)} here"
+            )
+    if extra := weights.keys() - module.state_dict().keys():
+        raise UserError(f"{path} is a checkpoint of another architecture: '{min(extra)}' has no place here")
+
+
+def tensors_digest(tensors: Tensors) -> str:
+    """SHA-256 of the names, types, shapes and bytes of all tensors."""
+    content = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        content.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return content.hexdigest()
+
+
+def _save(path: Path, kind: str, bundle: ModelBundle[Model], tensors: dict[str, torch.Tensor]) -> None:
+    # Copies, since the format refuses tensors that share memory; a shared weight is written under each of its names.
+    weights = {f"model.{name}": value.detach().cpu().clone() for name, value in bundle.model.state_dict().items()}
+    write_model_file(ModelFile(path, kind, bundle.config, bundle.tokenizer, weights | tensors))
+
+
+def _load(file: ModelFile, build: Callable[[Config, int], Model]) -> Model:
+    """Builds a model without data, rewrites included, and gives it the file's own tensors: there is no second copy."""
+    weights = part_of(file.tensors, "model")
+    with torch.device("meta"):
+        model = build(file.config, file.tokenizer.vocab_size)
+    require_same_weights(model, weights, file.path)
+    shared = _shared_parameters(model)
+    model.load_state_dict(weights, assign=True)
+    for first, *others in shared:
+        for name in others:
+            owner, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(owner), leaf, model.get_parameter(first))
+    return model.eval()
+
+
+def _shared_parameters(model: nn.Module) -> list[list[str]]:
+    """Groups of names of one parameter."""
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    return [group for group in names.values() if len(group) > 1]
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    if not path.is_file():
+        raise UserError(f"no model file at {path}; give the path of a .safetensors file that asrkit wrote")
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = cast(dict[str, str], file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is not a readable .safetensors file ({error}); it may be truncated") from error
+    if "sha256" in header and header["sha256"] != tensors_digest(tensors):
+        raise UserError(f"{path} is damaged: its tensors are not those that were written; copy or export it again")
+    header, tensors = upgrade(header, tensors)
+    if header.get("asrkit_format") != FORMAT:
+        raise UserError(f"{path} is not an asrkit model of format {FORMAT} or earlier; export it with this version")
+    return header, tensors

@@ -1,0 +1,115 @@
+"""The settings of the training loop, of speech and of text alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from asrkit.settings import section, setting
+
+SPEECH = "command=train"
+"""Condition of the settings of ``train`` that language models do not read."""
+
+
+@dataclass
+class ScheduleConfig:
+    """Learning rate by epoch."""
+
+    type: str = setting(
+        "warmup_hold_anneal",
+        "Linear warm-up, hold and 1/sqrt(2) an epoch, or a linear rise and fall.",
+        choices=("warmup_hold_anneal", "one_cycle"),
+    )
+    initial_lr: float = setting(1e-4, "Learning rate at the start.", least=0)
+    peak_lr: float = setting(1e-3, "Highest learning rate.", least=0)
+    warmup_epochs: float = setting(9, "Epochs from the initial rate to the peak.", least=0)
+    hold_epochs: float = setting(
+        7,
+        "Epochs at the peak, the first one included.",
+        least=0,
+        only_with="train.schedule.type=warmup_hold_anneal",
+    )
+    boost_from_epoch: int = setting(0, "From this epoch on the rate is multiplied by `boost`; 0 never.", least=0)
+    boost: float = setting(2.0, "Factor of the last epochs.", least=0)
+
+
+@dataclass
+class ParameterGroupConfig:
+    """Parameters that are updated in their own way."""
+
+    pattern: str = setting("", "Of their names, with `*` for any part: `*.kernel.*`.")
+    lr_scale: float = setting(1.0, "Factor on the learning rate.", least=0)
+    weight_decay: float = setting(0.0, "In place of `train.weight_decay`.", least=0)
+
+
+STATE_SPACES = "state_spaces"
+"""Name of the group that holds W, Lambda and step of every state space."""
+
+
+@dataclass
+class OptimizerConfig:
+    """How parameters are updated."""
+
+    type: str = setting("adamw", "Update rule.", choices=("adamw", "sgd"))
+    momentum: float = setting(
+        0.9, "Share of the last step that goes on.", least=0, most=1, only_with="train.optimizer.type=sgd"
+    )
+    nesterov: bool = setting(
+        False, "Nesterov's form of momentum.", only_with="train.optimizer.type=sgd and train.optimizer.momentum>0"
+    )
+    groups: dict[str, ParameterGroupConfig] = setting(
+        {STATE_SPACES: ParameterGroupConfig(pattern="*.temporal.kernel.*")},
+        "Parameter groups by name. A parameter belongs to the first group whose pattern it matches.",
+    )
+
+
+@dataclass
+class TrainConfig:
+    """The training loop."""
+
+    seed: int = setting(1, "Of every random decision.", least=0)
+    num_epochs: int = setting(30, "Epochs.", least=1)
+    init_from: str = setting("", "Start from the weights of this model file or checkpoint.")
+    init_mismatch: str = setting(
+        "error",
+        "What to do where its weights and the model's differ in name or shape: `error` names them and stops, "
+        "`report` names them and keeps the random start of those.",
+        choices=("error", "report"),
+    )
+    batch_seconds: float = setting(
+        300.0,
+        "Padded seconds of speech in one update, over all processes and accumulation steps together.",
+        least=0.01,
+        only_with=SPEECH,
+    )
+    accumulation_steps: int = setting(1, "Forward passes of a process in one update.", least=1)
+    lattice_budget: int = setting(
+        100_000_000,
+        "Most entries B·T'·U·V of the joiner's output in one forward pass of one process.",
+        least=1,
+        only_with=SPEECH,
+    )
+    num_buckets: int = setting(10, "Groups of similar duration that batches are made from.", least=1, only_with=SPEECH)
+    num_workers: int = setting(
+        2, "Processes that load data; 0 loads in the training process.", least=0, only_with=SPEECH
+    )
+    weight_decay: float = setting(1e-2, "Of parameters in no group of their own.", least=0)
+    max_grad_norm: float = setting(5.0, "Gradients are clipped to this norm.", least=1e-9)
+    autocast: str = setting(
+        "none",
+        "Precision of products; `auto` is bf16 where every process' processor multiplies in it.",
+        choices=("auto", "none", "bf16", "fp16"),
+    )
+    device: str = setting("auto", "`auto` is CUDA where there is one.", choices=("auto", "cpu", "cuda"))
+    checkpoint_every_steps: int = setting(500, "Checkpoints inside an epoch, next to the one at its end.", least=1)
+    keep_every_epochs: int = setting(
+        0, "Keep the weights of every Nth epoch for good; 0 keeps the last ones and the best.", least=0
+    )
+    average_epochs: int = setting(
+        5, "The final model is the mean of the weights of this many last epochs.", least=1, only_with=SPEECH
+    )
+    dev_wer_every_epochs: int = setting(1, "Epochs between two measurements of dev WER.", least=1, only_with=SPEECH)
+    early_stop_epochs: int = setting(
+        0, "Stop after this many measurements on dev without a better one; 0 never stops early.", least=0
+    )
+    optimizer: OptimizerConfig = section(OptimizerConfig)
+    schedule: ScheduleConfig = section(ScheduleConfig)

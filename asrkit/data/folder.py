@@ -1,0 +1,120 @@
+"""The one object that knows where prepared data lies."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from lhotse import CutSet
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from asrkit.errors import UserError
+from asrkit.features.normalization import MeanStd
+from asrkit.files import atomic_path
+from asrkit.text.tokenizer import Tokenizer, tokenizer_from_dict
+
+SPLITS = ("train", "dev", "test")
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """The files of a prepared corpus."""
+
+    path: Path
+
+    def cuts(self, split: str) -> Path:
+        """The CutSet of a split, as ``asrkit prepare`` wrote it."""
+        return self.path / f"{split}.jsonl.gz"
+
+    @property
+    def bad(self) -> Path:
+        """Utterances that were left out, with reasons."""
+        return self.path / "bad.jsonl"
+
+    @property
+    def tokenizer(self) -> Path:
+        """The symbols."""
+        return self.path / "tokenizer.json"
+
+    def features(self, split: str) -> Path:
+        """The CutSet of a split with replicas (train) and, where asked for, stored features."""
+        return self.path / "features" / f"{split}.jsonl.gz"
+
+    def arrays(self, split: str) -> Path:
+        """The folder of a split's stored features."""
+        return self.path.resolve() / "features" / f"{split}_numpy"
+
+    def tempo_audio(self, factor: float, id: str) -> Path:
+        """The audio of a tempo replica."""
+        return self.path.resolve() / "features" / "tempo" / f"{factor}" / f"{id}.flac"
+
+    @property
+    def statistics(self) -> Path:
+        """Mean and deviation of the features."""
+        return self.path / "features" / "statistics.safetensors"
+
+    def read_cuts(self, split: str) -> CutSet:
+        """A split before the feature stage; see :func:`read_cuts`."""
+        return read_cuts(self.cuts(split))
+
+    def read_features(self, split: str) -> CutSet:
+        """A split after the feature stage; see :func:`read_cuts`."""
+        return read_cuts(self.features(split))
+
+    def load_tokenizer(self) -> Tokenizer:
+        """The symbols.
+
+        Raises:
+            UserError: they have not been made yet, or cannot be read.
+        """
+        path = self.tokenizer
+        if not path.is_file():
+            raise UserError(f"{path} is missing; run asrkit tokenizer first")
+        try:
+            return tokenizer_from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, KeyError) as error:
+            raise UserError(f"{path} cannot be read ({error}); remove it and run asrkit tokenizer again") from error
+
+    def save_statistics(self, statistics: dict[str, MeanStd]) -> None:
+        """Writes the statistics of the features, by group."""
+        tensors = {
+            f"{name}/{part}": getattr(item, part) for name, item in statistics.items() for part in ("mean", "std")
+        }
+        with atomic_path(self.statistics) as temporary:
+            save_file(tensors, temporary)
+
+    def load_statistics(self) -> dict[str, MeanStd]:
+        """Reads what :meth:`save_statistics` wrote.
+
+        Raises:
+            UserError: the file is not there, or cannot be read.
+        """
+        path = self.statistics
+        if not path.is_file():
+            raise UserError(f"{path} is missing; run asrkit features first")
+        try:
+            tensors = load_file(path)
+        except SafetensorError as error:
+            raise UserError(f"{path} cannot be read ({error}); remove it and run asrkit features again") from error
+        names = {name.rsplit("/", 1)[0] for name in tensors}
+        return {name: MeanStd(tensors[f"{name}/mean"], tensors[f"{name}/std"]) for name in sorted(names)}
+
+
+def read_cuts(path: Path) -> CutSet:
+    """A CutSet, in memory.
+
+    Raises:
+        UserError: the file is not there, cannot be read or has no cuts.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing; run the stage that makes it first (asrkit prepare, asrkit features)")
+    try:
+        cuts = list(CutSet.from_file(path) or [])  # None of an empty file
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); remove it and make it again") from error
+    if not cuts:
+        raise UserError(f"{path} holds no cuts; remove it and make it again")
+    return CutSet.from_cuts(cuts)

@@ -1,0 +1,61 @@
+"""One LSTM layer (Hochreiter and Schmidhuber 1997), for the bi-LSTM encoder, the predictor and language models.
+
+Weights and states are explicit, so that whatever replaces a layer has one form to fill in: :meth:`LstmLayer.run` over a
+sequence, :meth:`LstmLayer.step` for one symbol. Gates stand in the order input, forget, cell, output.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+LstmState = tuple[torch.Tensor, torch.Tensor]
+"""h and c, (B, H) each."""
+
+
+class LstmLayer(nn.Module):
+    """A layer in one direction.
+
+    Args:
+        input_dim: I.
+        hidden_dim: H.
+    """
+
+    def __init__(self, input_dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.input_dim, self.hidden_dim = input_dim, hidden_dim
+        bound = 1 / math.sqrt(hidden_dim)
+        shapes = ((4 * hidden_dim, input_dim), (4 * hidden_dim, hidden_dim), (4 * hidden_dim,), (4 * hidden_dim,))
+        self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh = (
+            nn.Parameter(torch.empty(shape).uniform_(-bound, bound)) for shape in shapes
+        )
+
+    def initial_state(self, number: int) -> LstmState:
+        """Before any input: (number, H) zeros each."""
+        return self.bias_ih.new_zeros(number, self.hidden_dim), self.bias_ih.new_zeros(number, self.hidden_dim)
+
+    def run(
+        self, x: torch.Tensor, state: LstmState | None = None, weight_hh: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, LstmState]:
+        """The layer over a sequence.
+
+        Args:
+            x: (T, B, I).
+            state: before the first frame; zero if None.
+            weight_hh: in place of the layer's own, such as one with dropped connections.
+
+        Returns:
+            (T, B, H) and the state after the last frame.
+        """
+        before = self.initial_state(x.shape[1]) if state is None else state
+        h, c = (part[None].to(x.dtype) for part in before)
+        weights = [self.weight_ih, self.weight_hh if weight_hh is None else weight_hh, self.bias_ih, self.bias_hh]
+        out, h, c = torch.lstm(x, (h, c), weights, True, 1, 0.0, self.training, False, False)
+        return out, (h[0], c[0])
+
+    def step(self, x: torch.Tensor, state: LstmState) -> tuple[torch.Tensor, LstmState]:
+        """One symbol of each of B sequences: (B, I) and the state to (B, H) and the state after it."""
+        out, after = self.run(x[None], state)
+        return out[0], after

@@ -1,0 +1,97 @@
+"""What a training and its decodings left in an experiment folder, as rows of a results table."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from asrkit.bundle.model_file import ModelBundle, load_recognizer
+from asrkit.errors import UserError
+from asrkit.models.transducer import Transducer, num_parameters
+
+COLUMNS = (
+    "experiment",
+    "split",
+    "search",
+    "WER %",
+    "95 % interval",
+    "S / D / I",
+    "CER %",
+    "parameters",
+    "epochs",
+    "train min",
+    "seed",
+)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """An experiment that was trained, decoded and scored."""
+
+    path: Path
+    bundle: ModelBundle[Transducer]
+    metrics: list[dict[str, Any]]
+    """One line per epoch."""
+    scores: dict[tuple[str, str], dict[str, Any]]
+    """By split and search."""
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """A row of :data:`COLUMNS` for each decoding."""
+        minutes = sum(line["seconds"] for line in self.metrics) / 60
+        rows: list[tuple[str, ...]] = []
+        for (split, search), values in sorted(self.scores.items()):
+            wer, (low, high) = values["wer"], values["wer"]["interval_95"]
+            rows.append(
+                (
+                    self.path.name,
+                    split,
+                    search,
+                    f"{wer['rate']:.2f}",
+                    f"{low:.2f} – {high:.2f}",
+                    f"{wer['substitutions']} / {wer['deletions']} / {wer['insertions']}",
+                    f"{values['cer']['rate']:.2f}",
+                    f"{num_parameters(self.bundle.model):,}",
+                    str(len(self.metrics)),
+                    f"{minutes:.1f}",
+                    str(self.bundle.config.train.seed),
+                )
+            )
+        return rows
+
+
+def read_experiment(path: Path) -> Experiment:
+    """Reads an experiment folder.
+
+    Raises:
+        UserError: it holds no score or no model.
+    """
+    scores = {}
+    for score in sorted(path.glob("decode_*_*/score.json")):
+        split, search = score.parent.name.split("_")[1:3]
+        scores[split, search] = json.loads(score.read_text(encoding="utf-8"))
+    if not scores:
+        raise UserError(f"{path} holds no decode_SPLIT_SEARCH/score.json; decode and score it first")
+    return Experiment(
+        path, load_recognizer(path / "averaged.safetensors"), read_metrics(path / "metrics.jsonl"), scores
+    )
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Rows as a Markdown table."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (COLUMNS, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(COLUMNS), *lines[1:]])
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines of a ``metrics.jsonl``; a last line cut off by a kill is left out."""
+    lines = []
+    if path.exists():
+        for text in path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(text))
+            except json.JSONDecodeError:
+                print(f"{path}: a line that was cut off is left out", file=sys.stderr)
+    return lines

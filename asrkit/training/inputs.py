@@ -1,0 +1,109 @@
+"""What an experiment folder's training depends on, so that it is resumed with the same and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from safetensors import SafetensorError, safe_open
+
+from asrkit.config import Config
+from asrkit.config_files import config_to_dict, config_to_yaml
+from asrkit.files import write_json, write_text
+from asrkit.records import INPUTS, Record, digest, flat
+from asrkit.training.checkpoint import holds_training
+
+CHANGEABLE = (
+    "train.num_epochs",
+    "train.num_workers",
+    "train.average_epochs",
+    "train.early_stop_epochs",
+    "train.device",
+    "train.checkpoint_every_steps",
+    "train.keep_every_epochs",
+    "train.dev_wer_every_epochs",
+    "train.accumulation_steps",
+    "train.init_from",  # its content counts
+)
+"""Settings that may change between the runs of one experiment, besides ``decode``."""
+END = ("train.num_epochs", "train.early_stop_epochs", "train.average_epochs")
+"""Of these, those that say when a training is done and what it leaves."""
+RESUME = "a larger train.num_epochs resumes from the last checkpoint, another --exp-dir trains from the start"
+"""What can be done about a training that is done."""
+
+
+def start_training(
+    config: Config, exp_dir: Path, model: str, inputs: Mapping[str, Any] | None = None, command: str = "train"
+) -> None:
+    """Writes configuration and record of a training, after comparing them with those of one that is there.
+
+    One that has saved nothing is none: what an error refused can be changed.
+
+    Args:
+        config: the experiment.
+        exp_dir: its folder.
+        model: name of the file that the training leaves.
+        inputs: what it depends on beside its settings.
+        command: the subcommand that trains.
+
+    Raises:
+        UserError: the folder's training has other inputs; the first is named.
+    """
+    record = _record(config, exp_dir, inputs or {})
+    _require_same(record, exp_dir, model)
+    record.keep()
+    write_text(exp_dir / "config.yaml", config_to_yaml(config, command))
+
+
+def is_finished(config: Config, exp_dir: Path, model: str, inputs: Mapping[str, Any] | None = None) -> bool:
+    """Whether a folder's training has left its model, with the same end as now, or nothing to resume from.
+
+    Raises:
+        UserError: it has, with other inputs; the first is named.
+    """
+    if not (exp_dir / model).is_file():
+        return False
+    _require_same(_record(config, exp_dir, inputs or {}), exp_dir, model)
+    can_resume = any((exp_dir / "checkpoints").glob("epoch-*.state.pt"))
+    before, now = _settings_in(exp_dir / model), flat(config_to_dict(config))
+    return not can_resume or all(before.get(key) == now[key] for key in END)
+
+
+def _record(config: Config, exp_dir: Path, inputs: Mapping[str, Any]) -> Record:
+    initial = {"digest of train.init_from": digest(Path(config.train.init_from)) if config.train.init_from else ""}
+    defaults = _fixed(config_to_dict(Config())) | {"digest of train.init_from": ""}
+    return Record(exp_dir / INPUTS, _fixed(config_to_dict(config)) | initial | dict(inputs), defaults)
+
+
+def _require_same(record: Record, exp_dir: Path, model: str) -> None:
+    if not holds_training(exp_dir):
+        return
+    if not record.path.is_file():  # a training of version 0.1
+        before = _settings_in(exp_dir / model)
+        if not before and (exp_dir / "config.yaml").is_file():
+            before = flat(yaml.safe_load((exp_dir / "config.yaml").read_text(encoding="utf-8")))
+        write_json(record.path, {key: value for key, value in before.items() if _is_fixed(key)})
+    record.require_same("choose another --exp-dir or remove that folder")
+
+
+def _settings_in(model: Path) -> dict[str, Any]:
+    """The settings in a model file's header, by full name; none where there is no such file."""
+    if not model.is_file():
+        return {}
+    try:
+        with safe_open(model, framework="pt") as file:
+            header = cast(dict[str, str], file.metadata() or {})
+    except (SafetensorError, OSError):
+        return {}
+    return flat(json.loads(header.get("config", "{}")))
+
+
+def _fixed(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in flat(values).items() if _is_fixed(key)}
+
+
+def _is_fixed(key: str) -> bool:
+    return not key.startswith("decode.") and key not in CHANGEABLE

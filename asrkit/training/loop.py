@@ -1,0 +1,268 @@
+"""The training loop, written out once. What is trained is a :class:`~asrkit.training.task.Task`."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import signal
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from asrkit.console import log, progress_bar
+from asrkit.data.loaders import LoaderError
+from asrkit.devices import autocast, resolve_autocast
+from asrkit.distributed.learners import Learners
+from asrkit.errors import UserError
+from asrkit.randomness import seeded_generator
+from asrkit.training.checkpoint import CheckpointFolder, CheckpointName
+from asrkit.training.metrics import MetricsFile
+from asrkit.training.objective import Losses, LossPart
+from asrkit.training.optimizers import build_optimizer, parameter_groups, set_learning_rate
+from asrkit.training.schedules import learning_rate
+from asrkit.training.stopping import Stopped, StopSignals
+from asrkit.training.task import Phase, Step, Task
+
+
+@dataclass
+class LoopState:
+    """Where training is; what a checkpoint holds beside weights and optimizer."""
+
+    epoch: int = 1
+    """The epoch to continue in."""
+    step: int = 0
+    """Updates done in it."""
+    updates: int = 0
+    best: float = float("inf")
+    """Lowest measurement on dev."""
+    best_epoch: int = 0
+    measurements_since_best: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    """This epoch's sums so far, by name; in a checkpoint of all learners."""
+
+
+class Loop:
+    """Trains a task in an experiment folder; resumes where an earlier run stopped."""
+
+    def __init__(self, task: Task, exp_dir: Path, learners: Learners) -> None:
+        self.task, self.exp_dir, self.learners = task, Path(exp_dir), learners
+        settings = self.settings = task.settings
+        self.module = task.module.to(learners.device)
+        self.groups = parameter_groups(self.module, settings.optimizer.groups, settings.weight_decay)
+        self.optimizer = build_optimizer(settings.optimizer, self.groups)
+        self.autocast = resolve_autocast(learners.device, settings.autocast)
+        if learners.agree(self.autocast == "none"):  # machines of different kinds train together
+            self.autocast = "none"
+        self.scaler = torch.amp.GradScaler(learners.device.type, enabled=self.autocast == "fp16")
+        keep = max(2, settings.average_epochs)
+        self.checkpoints = CheckpointFolder(self.exp_dir / "checkpoints", keep, settings.keep_every_epochs)
+        self.state = LoopState()
+        self.signals = StopSignals()
+        self.phase: Phase | None = None
+        self.wrapped: nn.Module = self.module
+
+    def run(self) -> None:
+        """Trains to the last epoch, or to the early stop, and writes the final model.
+
+        Raises:
+            UserError: data that cannot be used, or a loss that is not finite.
+            Stopped: on Ctrl-C or SIGTERM, with a checkpoint saved.
+        """
+        self._resume()
+        self.metrics = MetricsFile(self.exp_dir) if self.learners.is_main else None
+        if self.metrics:
+            self.metrics.rewind(self.state.epoch)
+        try:
+            with self.signals:
+                while self.state.epoch <= self.settings.num_epochs and not self._early_stop():
+                    self._run_epoch()
+        finally:
+            if self.metrics:
+                self.metrics.close()
+        if self.learners.is_main:
+            self.task.finish(self.checkpoints, self.state.best_epoch)
+
+    def _resume(self) -> None:
+        saved = self.checkpoints.load_latest(self.module)
+        places = self.learners.gather((saved["loop"]["epoch"], saved["loop"]["step"]) if saved else None)
+        if len(set(places)) > 1:
+            raise UserError(f"the processes do not read the same checkpoint in {self.checkpoints.folder}: see above")
+        if saved is None:
+            return
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.scaler.load_state_dict(saved["scaler"])
+        self.state = LoopState(**saved["loop"])
+        if self.learners.is_main:
+            log(f"resuming at epoch {self.state.epoch}, update {self.state.step} of it")
+        else:
+            self.state.sums = {}  # the first process has those of all
+
+    def _run_epoch(self) -> None:
+        state, settings, learners = self.state, self.settings, self.learners
+        plan = self.task.plan(state.epoch)
+        claimed = [learners.claim(step.parts) for step in plan]
+        # A learner without a part of its own reads one utterance all the same, for all must take part in a step.
+        parts = [
+            [part if len(part) else step.parts[0][:1] for part in own] for own, step in zip(claimed, plan, strict=True)
+        ]
+        loaded = self.task.batches(parts, state.epoch, state.step)
+        started, before = time.monotonic(), dict(state.sums)
+        clock = started
+        title = f"epoch {state.epoch}/{settings.num_epochs}"
+        with progress_bar(title, len(plan), state.step, learners.is_main) as bar:
+            for number in range(state.step, len(plan)):
+                waited = time.monotonic()
+                batches = self._checked(next(loaded, LoaderError("the loader ended early")))
+                self._add("wait_s", (time.monotonic() - waited) / learners.world_size)
+                lr = learning_rate(settings.schedule, state.epoch, number / len(plan), settings.num_epochs)
+                self._update(batches, [len(part) > 0 for part in claimed[number]], plan[number], lr)
+                state.step, state.updates = number + 1, state.updates + 1
+                now = time.monotonic()
+                self._add("train_s", (now - clock) / learners.world_size)
+                clock = now
+                done = {name: value - before.get(name, 0.0) for name, value in state.sums.items()}
+                bar.advance(f"{self.task.status(done, now - started)}, lr {lr:.1e}")
+                self._stop_if_asked()
+                if state.step % settings.checkpoint_every_steps == 0 and state.step < len(plan):
+                    self._save(CheckpointName(state.epoch, False, state.step))
+        self._finish_epoch(len(plan))
+
+    def _update(self, batches: Sequence[Any], real: Sequence[bool], step: Step, lr: float) -> None:
+        """One optimizer step over this learner's parts of an update."""
+        state, learners = self.state, self.learners
+        set_learning_rate(self.optimizer, self.groups, lr)
+        # Dropout is a function of where training is: a resumed run repeats it.
+        where = "dropout", self.settings.seed, state.epoch, state.step, learners.rank
+        torch.manual_seed(seeded_generator(*where).initial_seed())
+        self._enter(step.phase)
+        self.module.train()
+        for i, (batch, is_real) in enumerate(zip(batches, real, strict=True)):
+            last = i == len(batches) - 1
+            with contextlib.nullcontext() if last else learners.without_sync(self.wrapped):
+                losses = self._losses(batch.to(learners.device))
+                # The learners' gradients are averaged; the update is the mean over all that its parts hold.
+                scale = learners.world_size / step.number if is_real else 0.0
+                self.scaler.scale(losses.total * scale).backward()
+            if is_real:
+                self._count(batch, losses)
+        self.scaler.unscale_(self.optimizer)
+        norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.max_grad_norm)
+        if not self.scaler.is_enabled() and not torch.isfinite(norm):
+            raise UserError(
+                f"the gradient is not finite at {self._where(batches)}; lower the learning rate or check the data"
+            )
+        learners.before_step(self.module)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        learners.after_step(self.module)
+        if self.metrics and state.updates % 10 == 0:
+            self.metrics.step({"loss": self._means(state.sums), "lr": lr, "grad_norm": norm.item()}, state.updates)
+
+    def _enter(self, phase: Phase) -> None:
+        if phase == self.phase:
+            return
+        self.wrapped = self.module  # lets go of the former phase's wrapper, whose hooks must not stay
+        gc.collect()
+        self.phase, self.wrapped = phase, self.learners.wrap(self.module, phase.all_used)
+
+    def _losses(self, batch: Any) -> Losses:
+        """The losses of a batch, once more without autocast where they are not finite.
+
+        Raises:
+            UserError: not finite without autocast either, in any process.
+        """
+        assert self.phase is not None
+        with autocast(self.learners.device, self.autocast):
+            losses: Losses = self.wrapped(batch, self.phase.name)
+        if not self.learners.agree(not bool(torch.isfinite(losses.total))):
+            return losses
+        if self.autocast != "none":
+            log(f"the loss is not finite under {self.autocast}; trying {self._where([batch])} without")
+            losses = self.wrapped(batch, self.phase.name)
+        if self.learners.agree(not bool(torch.isfinite(losses.total))):
+            raise UserError(
+                f"the loss is not finite at {self._where([batch])}; check these utterances or lower the learning rate"
+            )
+        return losses
+
+    def _finish_epoch(self, num_updates: int) -> None:
+        state = self.state
+        with self.learners.consensus(self.module):
+            measured = self.task.measure(state.epoch)
+        if measured is not None:
+            state.measurements_since_best += 1
+            if measured < state.best:
+                state.best, state.best_epoch, state.measurements_since_best = measured, state.epoch, 0
+        sums = self.learners.total(state.sums)
+        if self.metrics:
+            values = {
+                "epoch": state.epoch,
+                "updates": num_updates,
+                "lr": learning_rate(self.settings.schedule, state.epoch, 0.0, self.settings.num_epochs),
+                "loss": self._means(sums),
+                self.task.dev_measure: measured,
+                "seconds": round(sums["train_s"], 3),
+                "wait_share": round(sums["wait_s"] / sums["train_s"], 4),
+            } | self.task.epoch_values(sums)
+            self.metrics.epoch(values)
+            log(f"epoch {state.epoch}: {self.task.summary(values)}")
+        finished = CheckpointName(state.epoch, True)
+        state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
+        self._save(finished)
+        self._stop_if_asked(saved=True)
+
+    def _checked(self, loaded: list[Any] | LoaderError) -> list[Any]:
+        """The batches, or the loader's error of any learner, raised in every one."""
+        message = loaded.message if isinstance(loaded, LoaderError) else ""
+        if self.learners.agree(bool(message)):
+            raise UserError(next(m for m in self.learners.gather(message) if m))
+        assert not isinstance(loaded, LoaderError)
+        return loaded
+
+    def _save(self, name: CheckpointName) -> None:
+        sums = self.learners.total(self.state.sums)
+        if self.learners.is_main:
+            state = {
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": self.scaler.state_dict(),
+                "loop": vars(self.state) | {"sums": sums},
+            }
+            with self.learners.consensus(self.module):
+                self.checkpoints.save(name, self.task.save, state, self.state.best_epoch)
+
+    def _early_stop(self) -> bool:
+        patience = self.settings.early_stop_epochs
+        return bool(patience) and self.state.measurements_since_best >= patience
+
+    def _stop_if_asked(self, saved: bool = False) -> None:
+        if not self.learners.agree(bool(self.signals.number)):
+            return
+        if not saved:
+            self._save(CheckpointName(self.state.epoch, False, self.state.step))
+        raise Stopped(self.signals.number or signal.SIGTERM)
+
+    def _count(self, batch: Any, losses: Losses) -> None:
+        for name, part in {"loss": LossPart(losses.total, losses.number), **losses.parts}.items():
+            self._add(f"loss/{name}", part.total.item())
+            self._add(f"number/{name}", part.number)
+        for name, value in self.task.counts(batch).items():
+            self._add(name, value)
+
+    def _add(self, name: str, value: float) -> None:
+        self.state.sums[name] = self.state.sums.get(name, 0.0) + value
+
+    @staticmethod
+    def _means(sums: dict[str, float]) -> dict[str, float]:
+        """Each part of the loss, per utterance, frame or symbol."""
+        names = [name.removeprefix("loss/") for name in sums if name.startswith("loss/")]
+        return {name: sums[f"loss/{name}"] / sums[f"number/{name}"] for name in names}
+
+    def _where(self, batches: Sequence[Any]) -> str:
+        described = " ".join(self.task.describe(batch) for batch in batches)
+        return f"epoch {self.state.epoch}, update {self.state.step} ({described})"

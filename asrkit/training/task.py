@@ -1,0 +1,72 @@
+"""What a training trains: the form that :class:`asrkit.training.loop.Loop` asks every task for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from asrkit.config_training import TrainConfig
+from asrkit.data.loaders import LoaderError
+from asrkit.training.checkpoint import CheckpointFolder
+from asrkit.training.objective import Trainable
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of a training in which the same is minimised."""
+
+    name: str
+    all_used: bool = True
+    """Whether every parameter gets a gradient."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One update."""
+
+    parts: Sequence[Sequence[Any]]
+    """What each forward pass reads, those of all learners and accumulation steps; some may be empty."""
+    number: int
+    """Utterances or symbols of all parts: the update is the mean over them."""
+    phase: Phase
+
+
+class Task(Protocol):
+    """Knows its data, its losses and its measure; knows nothing of optimizers, learners or checkpoints."""
+
+    module: Trainable
+    settings: TrainConfig
+    dev_measure: str
+    """Name in metrics.jsonl of what :meth:`measure` returns, such as ``dev_wer``."""
+
+    def plan(self, epoch: int) -> Sequence[Step]:
+        """All updates of an epoch: a function of the seed and the epoch."""
+
+    def batches(self, parts: Sequence[Sequence[Any]], epoch: int, first: int) -> Iterator[list[Any] | LoaderError]:
+        """Batches of this learner's parts of each step, from step ``first`` on."""
+
+    def counts(self, batch: Any) -> dict[str, float]:
+        """What a batch adds to the epoch's sums, beside its losses."""
+
+    def describe(self, batch: Any) -> str:
+        """Which utterances or lines a batch holds, for an error."""
+
+    def measure(self, epoch: int) -> float | None:
+        """How good the model is on dev, less is better; None where no measurement is due. All learners ask together."""
+
+    def status(self, sums: Mapping[str, float], seconds: float) -> str:
+        """A word for the progress bar on an epoch's sums so far, of which this run took ``seconds``."""
+
+    def epoch_values(self, sums: Mapping[str, float]) -> dict[str, Any]:
+        """What metrics.jsonl holds of an epoch beside what the loop adds."""
+
+    def summary(self, values: Mapping[str, Any]) -> str:
+        """An epoch's line of metrics.jsonl as a line for people."""
+
+    def save(self, path: Path) -> None:
+        """Writes the model file of a checkpoint."""
+
+    def finish(self, checkpoints: CheckpointFolder, best_epoch: int) -> None:
+        """Writes the final model; called by one learner."""
