@@ -176,7 +176,7 @@ class EncoderConfig:
     type: str = setting("conformer", "Kind of encoder.", choices=("conformer", "dssformer", "blstm"))
     subsampling: int = setting(
         4,
-        "Frames that become one: 4 or 8 by convolutions, 1 for stacked frames. (The bi-LSTM keeps its input's rate.)",
+        "Frames that become one: 4 or 8 by convolutions, 1 for stacked frames; the bi-LSTM keeps its input's rate.",
         choices=(1, 4, 8),
         only_with=CONFORMER,
     )

@@ -141,7 +141,8 @@ def config_to_yaml(config: Config, command: str = "train") -> str:
             for section in sections:
                 part = part[section]
             del part[name]
-    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    result: str = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+    return result
 
 
 def _read_with_includes(path: Path, seen: tuple[Path, ...] = ()) -> list[dict[str, Any]]:

@@ -153,5 +153,5 @@ def _what_is_done_is_not_taken_for_something_else(corpus: Path, folder: Path, se
         assert isinstance(refused, UserError) and f"{key}=" in str(refused) and "now it is" in str(refused)
     assert asrkit(*decode).exit_code == 0
     longer = asrkit("train", *data, *exp, *settings, "train.num_epochs=2")
-    assert longer.exit_code == 0 and "going on at epoch 2" in longer.output, longer.output
+    assert longer.exit_code == 0 and "resuming at epoch 2" in longer.output, longer.output
     assert "digest of model" in str(asrkit(*decode).exception)

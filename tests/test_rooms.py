@@ -92,7 +92,9 @@ def test_a_command_imports_what_it_needs(command: str, absent: list[str]) -> Non
 
 
 def test_the_package_imports_nothing_until_it_is_used() -> None:
-    code = "import sys, asrkit; print('torch' in sys.modules); from asrkit import Recognizer; print(Recognizer.__name__)"
+    code = (
+        "import sys, asrkit; print('torch' in sys.modules); from asrkit import Recognizer; print(Recognizer.__name__)"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "False\nRecognizer\n"
 

@@ -33,7 +33,7 @@ Each stage skips what is done.
   --config FILE     the experiment's YAML ($config)
   --processes N     training processes on this machine ($processes)
   --nbest-model F   decode the training set with this model first, for a configuration with n-best label smoothing
-  --skip-bad        set bad utterances aside instead of stopping
+  --skip-bad        exclude bad utterances instead of stopping
   key=value         overrides of the configuration, such as train.num_epochs=10
 EOF
 }
@@ -97,7 +97,7 @@ for split in dev test; do
     out=$exp_dir/decode_${split}_$method
     if runs 4; then
       "$asrkit" decode --model "$exp_dir/averaged.safetensors" --data-dir "$data_dir" --split "$split" \
-        --out-dir "$out" ${again[@]+"${again[@]}"} "${settings[@]}" decode.method=$method
+        --out-dir "$out" ${again[@]+"${again[@]}"} "${settings[@]}" --method $method
     fi
     if runs 5; then
       "$asrkit" score --ref "$out/ref.trn" --hyp "$out/hyp.trn" ${again[@]+"${again[@]}"}

@@ -8,12 +8,12 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 
 import click
-import soundfile
 import torch
 from rich.console import Console
 from rich.table import Table
 
 from asrkit.cpu import find_allocator
+from asrkit.features.audio_files import LIBSNDFILE_VERSION
 
 REQUIRED = (
     "asrkit",
@@ -46,7 +46,7 @@ def doctor() -> None:
     table.add_row("system", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}")
     for name in REQUIRED:
         table.add_row(name, _version(name) or "missing: run tools/setup.sh")
-    table.add_row("libsndfile", soundfile.__libsndfile_version__)
+    table.add_row("libsndfile", LIBSNDFILE_VERSION)
     table.add_row("cores", f"{os.cpu_count()}, torch uses {torch.get_num_threads()}")
     table.add_row("instruction sets", ", ".join(_instruction_sets()) or "unknown")
     allocator = find_allocator()

@@ -10,10 +10,10 @@ import re
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from asrkit.corpora.utterances import AUDIO_SUFFIXES, Utterance, last_speakers
 from asrkit.errors import UserError
+from asrkit.features.audio_files import write_samples
 from asrkit.files import atomic_path
 from asrkit.text.normalize import normalize_an4
 
@@ -83,5 +83,5 @@ def _raw_to_wav(path: Path, data_dir: Path) -> Path:
         ]
         smoothest = min(readings, key=lambda x: float(np.abs(np.diff(x)).sum() / (np.abs(x).sum() + 1)))
         with atomic_path(target) as temporary:
-            soundfile.write(temporary, smoothest.astype(np.int16), SAMPLING_RATE_HZ)
+            write_samples(temporary, smoothest.astype(np.int16), SAMPLING_RATE_HZ)
     return target

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
 from lhotse.audio import AudioSource
 
 from asrkit.corpora.containers import truncation
+from asrkit.features.audio_files import UNREADABLE, read_samples
 
 SILENCE_PEAK = 1e-3
 """Audio that never exceeds this (-60 dB of full scale) holds no speech."""
@@ -118,8 +118,8 @@ def _listen(path: Path | None) -> _Heard:
         return _Heard(problem="the audio file is missing")
     try:
         cut_off = truncation(path)
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError, ValueError, IndexError) as error:  # the last two of a broken header
+        samples, rate = read_samples(path)
+    except UNREADABLE as error:
         return _Heard(problem=f"the audio cannot be decoded ({str(error).splitlines()[0]})")
     if cut_off:
         return _Heard(problem=f"the audio file is truncated ({cut_off})")

@@ -105,7 +105,7 @@ class BatchBudget:
             )
 
 
-class UpdateConstraint(SamplingConstraint):
+class UpdateConstraint(SamplingConstraint):  # type: ignore[misc]  # Lhotse has no types
     """Tells Lhotse's sampler when an update is full."""
 
     def __init__(self, budget: BatchBudget, num_tokens: Mapping[str, int]) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import soundfile
 import torch
 from lhotse import CutSet, NumpyFilesWriter, Recording, SupervisionSegment
 from lhotse.audio.backend import LibsndfileBackend, audio_backend
@@ -13,6 +12,7 @@ from lhotse.cut import Cut
 
 from asrkit.data.folder import DataFolder
 from asrkit.errors import UserError
+from asrkit.features.audio_files import UNWRITABLE, write_samples
 from asrkit.features.fbank import KaldiFbank, KaldiFbankConfig
 from asrkit.features.normalization import MeanStd, accumulate_statistics
 from asrkit.features.pipeline import TEMPO, FeaturePipeline, load_audio, side_of, speaker_of
@@ -107,8 +107,8 @@ def tempo_replica(cut: Cut, factor: float, sampling_rate_hz: int, folder: DataFo
     waveform = change_tempo(load_audio(cut, sampling_rate_hz), factor, sampling_rate_hz)
     try:
         with atomic_path(path) as temporary:
-            soundfile.write(temporary, waveform.clamp(-1, 1).numpy(), sampling_rate_hz)
-    except soundfile.SoundFileError as error:
+            write_samples(temporary, waveform.clamp(-1, 1).numpy(), sampling_rate_hz)
+    except UNWRITABLE as error:
         raise UserError(f"cannot write {path}: {error}; free some space, then run again") from error
     recording = Recording.from_file(path, recording_id=f"{cut.id}_tp{factor}")
     replica = recording.to_cut()

@@ -72,7 +72,7 @@ class LoaderError:
 
 
 @dataclass(frozen=True)
-class BatchDataset(Dataset):
+class BatchDataset(Dataset[list[Batch] | LoaderError]):
     """Batches by step: ``dataset[step]`` holds one batch for each of the step's parts."""
 
     steps: Sequence[Sequence[Part]]
@@ -114,7 +114,7 @@ class BatchDataset(Dataset):
 
 def iterate(dataset: BatchDataset, num_workers: int, start_step: int = 0) -> Iterator[list[Batch] | LoaderError]:
     """Batches of the steps from ``start_step`` on, prefetched by ``num_workers`` processes (0: in this one)."""
-    loader: DataLoader = DataLoader(
+    loader: DataLoader[list[Batch] | LoaderError] = DataLoader(
         dataset,
         batch_size=None,
         sampler=range(start_step, len(dataset)),

@@ -160,11 +160,12 @@ def merge_equal_labels(beam: Beam, expansion: Expansion) -> Expansion:
 
 def merge_equal_hypotheses(beam: Beam) -> Beam:
     """Adds up hypotheses that have the same labels, into the better one of two."""
-    live, score = beam.live, beam.score.clone()
+    live = beam.live
     same = (beam.row[:, :, None] == beam.row[:, None, :]) & live[:, :, None] & live[:, None, :]
     b, k, m = same.triu(1).nonzero(as_tuple=True)
     if not len(b):
         return beam
+    score = beam.score.clone()
     score[b, k] = torch.logaddexp(score[b, k], score[b, m])
     score[b, m] = -math.inf
     return replace(beam, score=score)

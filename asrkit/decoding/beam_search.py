@@ -85,8 +85,8 @@ class OpenSearch:
         self.steps = self.most_steps = 0
         self.utterance = torch.arange(batch, device=model.device)
         """(N,) numbers of the utterances whose search goes on, as in all that follows."""
-        self.most = torch.zeros(batch, 1, dtype=torch.int64, device=model.device)
-        """(N, 1) most labels of each."""
+        self.most, self.last_frame = (torch.zeros(batch, 1, dtype=torch.int64, device=model.device) for _ in range(2))
+        """(N, 1) most labels of each, and its last frame."""
         self.beam: Beam | None = None
         self.finals: list[list[Final]] = [[] for _ in range(batch)]
         self.negligible = torch.full((batch,), -math.inf, device=model.device)
@@ -113,6 +113,7 @@ class OpenSearch:
             self.beam = self.beam.without((received == 0)[self.utterance, None])
             for b in (received == 0).nonzero().flatten().tolist():
                 self.finals[b] = [Final()]
+        self.last_frame = self.frames.ends[self.utterance, None] - 1
         self._bound()
         while self.steps < self.most_steps:
             self._shrink()
@@ -137,11 +138,6 @@ class OpenSearch:
         """One step of all utterances."""
         raise NotImplementedError
 
-    @property
-    def last_frame(self) -> torch.Tensor:
-        """(N, 1) the last frame of each utterance."""
-        return self.frames.ends[self.utterance, None] - 1
-
     def _all_have_frames(self) -> bool:
         """Whether every lane that goes on stands at a frame that has come and is known not to be the last."""
         assert self.beam is not None
@@ -161,6 +157,7 @@ class OpenSearch:
         if int(going_on.sum()) <= SHRINK_SHARE * len(going_on):
             self.beam, self.utterance = self.beam.of(going_on), self.utterance[going_on]
             self.negligible, self.most = self.negligible[going_on], self.most[going_on]
+            self.last_frame = self.last_frame[going_on]
         if self.histories.crowded and len(self.utterance):
             self._clear_histories()
 

@@ -37,7 +37,8 @@ class Decoded:
     @property
     def audio_s(self) -> float:
         """Seconds of speech."""
-        return sum(cut.duration for cut, _ in self.lists)
+        result: float = sum(cut.duration for cut, _ in self.lists)
+        return result
 
 
 def decode_split(bundle: ModelBundle[Transducer], folder: DataFolder, split: str, settings: DecodeConfig) -> Decoded:

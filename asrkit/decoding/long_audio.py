@@ -31,7 +31,8 @@ def encode(
         encoder_out (B, T', D), zero in the padding, and encoder_lens (B,).
     """
     if x.shape[1] <= window:
-        return encoder(x, x_lens)
+        result: tuple[torch.Tensor, torch.Tensor] = encoder(x, x_lens)
+        return result
     overlap = -(-overlap // encoder.subsampling) * encoder.subsampling
     if window < 3 * overlap + encoder.subsampling:
         raise ValueError(f"a window of {window} frames leaves too little between two overlaps of {overlap}")
@@ -57,7 +58,8 @@ def _encode_short(encoder: Encoder, x: torch.Tensor) -> torch.Tensor:
     if not len(x):
         return x.new_zeros(0, encoder.output_dim)
     out, lens = encoder(x[None], torch.tensor([len(x)], device=x.device))
-    return out[0, : int(lens[0])]
+    result: torch.Tensor = out[0, : int(lens[0])]
+    return result
 
 
 def _encode_long(encoder: Encoder, x: torch.Tensor, window: int, overlap: int) -> torch.Tensor:

@@ -50,7 +50,8 @@ class OnnxDecoder(nn.Module):
         """Runtimes fill the initial context with -1: here, as everywhere, it is blank."""
         y = y.clamp(min=0)
         out, _ = self.predictor.step(y[:, -1], (y[:, :-1],))
-        return self.proj(out)
+        result: torch.Tensor = self.proj(out)
+        return result
 
 
 class OnnxJoiner(nn.Module):

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import soundfile
 import torch
-import torchaudio.functional
 
 from asrkit.bundle.front_end import build_pipeline
 from asrkit.bundle.model_file import ModelBundle, load_recognizer, save_recognizer
@@ -19,6 +17,7 @@ from asrkit.decoding.long_audio import encode_any_length
 from asrkit.decoding.nbest import nbest_to_dicts
 from asrkit.decoding.search import Search, make_search
 from asrkit.errors import UserError
+from asrkit.features.audio_files import UNREADABLE, read_samples, resample
 from asrkit.features.fbank import FRAME_LENGTH_S, fbank
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.models.transducer import Transducer
@@ -108,12 +107,12 @@ def read_audio(path: Path, sampling_rate_hz: int) -> torch.Tensor:
     if not path.is_file():
         raise UserError(f"no audio file at {path}")
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError) as error:
+        samples, rate = read_samples(path)
+    except UNREADABLE as error:
         raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}; convert it to WAV or FLAC") from error
     waveform = torch.from_numpy(samples).mean(dim=1)
     if rate != sampling_rate_hz:
-        waveform = torchaudio.functional.resample(waveform, rate, sampling_rate_hz)
+        waveform = resample(waveform, rate, sampling_rate_hz)
     if waveform.numel() < FRAME_LENGTH_S * sampling_rate_hz:
         raise UserError(f"{path} holds {waveform.numel()} samples, less than one frame; there is nothing to transcribe")
     return waveform

@@ -28,7 +28,7 @@ def fbank(waveform: torch.Tensor, sampling_rate_hz: int, num_mel_bins: int = 80)
     Returns:
         (T, F) float32, T = round(N / (0.01 · sampling_rate_hz)).
     """
-    return kaldi.fbank(
+    result: torch.Tensor = kaldi.fbank(
         waveform.to(torch.float32).unsqueeze(0),
         sample_frequency=float(sampling_rate_hz),
         num_mel_bins=num_mel_bins,
@@ -38,6 +38,7 @@ def fbank(waveform: torch.Tensor, sampling_rate_hz: int, num_mel_bins: int = 80)
         snip_edges=False,
         high_freq=-400.0,
     )
+    return result
 
 
 @dataclass
@@ -58,7 +59,7 @@ class KaldiFbankConfig:
 
 
 @register_extractor
-class KaldiFbank(FeatureExtractor):
+class KaldiFbank(FeatureExtractor):  # type: ignore[misc]  # Lhotse has no types
     """:func:`fbank` as a Lhotse extractor, so that Lhotse can store what the loader would compute."""
 
     name = "asrkit-fbank"

@@ -69,7 +69,7 @@ def k2_pruned_transducer_loss(
     """
     import k2
 
-    return k2.rnnt_loss_pruned(
+    result: torch.Tensor = k2.rnnt_loss_pruned(
         logits=logits.float(),
         symbols=tokens,
         ranges=bounds,
@@ -77,6 +77,7 @@ def k2_pruned_transducer_loss(
         boundary=_boundary(tokens, encoder_lens, token_lens),
         reduction="none",
     )
+    return result
 
 
 def _boundary(tokens: torch.Tensor, encoder_lens: torch.Tensor, token_lens: torch.Tensor) -> torch.Tensor:

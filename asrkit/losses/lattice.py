@@ -136,7 +136,8 @@ def lattice_loss(
     The gradient is closed form: minus the posterior of each arc. The posteriors are returned as well. With ``first``
     the arcs are those of a band, see :func:`banded_posteriors`, else of the whole lattice.
     """
-    losses, likelihoods, *posteriors = _LatticeLoss.apply(blank, label, frame_lens, token_lens, first)
+    arcs = blank, label, frame_lens, token_lens, first
+    losses, likelihoods, *posteriors = _LatticeLoss.apply(*arcs)  # type: ignore[no-untyped-call]
     return losses, ArcPosteriors(likelihoods, *posteriors)
 
 

@@ -64,7 +64,7 @@ def transducer_loss(
     """
     _check(logits, tokens, encoder_lens, token_lens, blank_id)
     settings = _Settings(blank_id, fastemit_lambda, clamp)
-    losses = _TransducerLoss.apply(logits, tokens, encoder_lens, token_lens, settings)
+    losses: torch.Tensor = _TransducerLoss.apply(logits, tokens, encoder_lens, token_lens, settings)  # type: ignore[no-untyped-call]
     if reduction == "none":
         return losses
     if reduction not in ("sum", "mean"):

@@ -42,7 +42,8 @@ class RelativeSelfAttention(nn.Module):
         scores = q @ k.transpose(-1, -2) + self._relative_scores(q)  # (B, H, T, T)
         weights = torch.softmax(scores + bias.to(scores.dtype), dim=-1)
         attended = (weights @ v).transpose(1, 2).reshape(batch, time, -1)
-        return self.out(attended)
+        result: torch.Tensor = self.out(attended)
+        return result
 
     def _relative_scores(self, q: torch.Tensor) -> torch.Tensor:
         """(B, H, T, d) queries to (B, H, T, T) scores: entry (i, j) is q_i · r(j - i)."""

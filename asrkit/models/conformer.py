@@ -26,7 +26,8 @@ class FeedForward(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, T, D) to (B, T, D)."""
-        return self.down(nn.functional.silu(self.up(x)))
+        result: torch.Tensor = self.down(nn.functional.silu(self.up(x)))
+        return result
 
 
 class ConformerBlock(nn.Module):
@@ -57,7 +58,8 @@ class ConformerBlock(nn.Module):
         x = x + self.dropout(self.attention(self.norm_attention(x), bias))
         x = x + self.dropout(self.conv(self.norm_conv(x), valid))
         x = x + 0.5 * self.dropout(self.ff2(self.norm_ff2(x)))
-        return self.norm_out(x)
+        result: torch.Tensor = self.norm_out(x)
+        return result
 
 
 class Conformer(Encoder):

@@ -49,4 +49,5 @@ class ConvolutionModule(nn.Module):
         """(B, T, D) and (B, T, 1) mask of real frames (of x's type) to (B, T, D)."""
         x = F.glu(self.pointwise_in(x), dim=-1)
         x = self.temporal(x * valid)
-        return self.pointwise_out(F.silu(self.norm(x)))
+        result: torch.Tensor = self.pointwise_out(F.silu(self.norm(x)))
+        return result

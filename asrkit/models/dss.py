@@ -152,7 +152,9 @@ def vandermonde(coefficient: torch.Tensor, exponent: torch.Tensor, length: int) 
     Returns:
         (S, H, L).
     """
-    return _Vandermonde.apply(coefficient.real, coefficient.imag, exponent.real, exponent.imag, length)
+    parts = coefficient.real, coefficient.imag, exponent.real, exponent.imag
+    kernels: torch.Tensor = _Vandermonde.apply(*parts, length)  # type: ignore[no-untyped-call]
+    return kernels
 
 
 class _Vandermonde(torch.autograd.Function):
@@ -233,7 +235,8 @@ def convolve(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
     both = F.pad(kernel[0], (0, size - length))
     if kernel.shape[0] == 2:  # place -1 - j on the circle
         both = both + F.pad(kernel[1].flip(-1), (size - length, 0))
-    return _CircularConvolution.apply(x, both)
+    filtered: torch.Tensor = _CircularConvolution.apply(x, both)  # type: ignore[no-untyped-call]
+    return filtered
 
 
 class _CircularConvolution(torch.autograd.Function):
@@ -246,7 +249,8 @@ class _CircularConvolution(torch.autograd.Function):
         ctx.save_for_backward(of_x, of_kernel)
         ctx.size = size
         # In the order of x: what follows is slow across strides.
-        return torch.fft.irfft(of_x * of_kernel, n=size)[..., : x.shape[1]].transpose(1, 2).contiguous()
+        result: torch.Tensor = torch.fft.irfft(of_x * of_kernel, n=size)[..., : x.shape[1]].transpose(1, 2).contiguous()
+        return result
 
     @staticmethod
     @torch.autograd.function.once_differentiable

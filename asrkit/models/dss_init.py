@@ -45,4 +45,5 @@ def skew_hippo_frequencies(number: int) -> torch.Tensor:
     root = torch.sqrt(2 * torch.arange(2 * number, dtype=torch.float64) + 1)
     upper = torch.triu(root[:, None] * root[None, :] / 2, diagonal=1)
     frequencies = torch.linalg.eigvals(upper - upper.t()).imag
-    return frequencies.sort(descending=True).values[:number]
+    result: torch.Tensor = frequencies.sort(descending=True).values[:number]
+    return result

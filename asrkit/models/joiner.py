@@ -34,7 +34,8 @@ class Joiner(nn.Module):
 
     def combine(self, encoder_proj: torch.Tensor, predictor_proj: torch.Tensor) -> torch.Tensor:
         """Projected encoder and predictor outputs of shapes that broadcast, (..., J), to logits (..., V)."""
-        return self.out(torch.tanh(self._joined(encoder_proj, predictor_proj)))
+        result: torch.Tensor = self.out(torch.tanh(self._joined(encoder_proj, predictor_proj)))
+        return result
 
     @torch.no_grad()
     def log_probs(
@@ -77,14 +78,15 @@ class Joiner(nn.Module):
         Returns:
             (N, V): T'_b · (U_b + 1) rows an utterance, frame after frame, and padding as :func:`padded_rows` has it.
         """
-        joint = _PackedJoint.apply(
+        joint = _PackedJoint.apply(  # type: ignore[no-untyped-call]
             self.encoder_proj(encoder_out),
             self.predictor_proj(predictor_out),
             encoder_lens.tolist(),
             [labels + 1 for labels in token_lens.tolist()],
             self.combination == "multiply",
         )
-        return self.out(joint)
+        result: torch.Tensor = self.out(joint)
+        return result
 
     def pruned(self, encoder_out: torch.Tensor, predictor_out: torch.Tensor, bounds: torch.Tensor) -> torch.Tensor:
         """(B, T', D), (B, U + 1, P) and the label positions kept at each frame (B, T', S) to logits (B, T', S, V)."""

@@ -181,4 +181,5 @@ def line_log_probs(
     u = torch.arange(log_probs.shape[1], device=tokens.device)
     targets = F.pad(tokens, (0, 1)).masked_fill(u >= token_lens[:, None], BOUNDARY_ID)
     picked = log_probs.gather(2, targets[:, :, None])[:, :, 0]
-    return picked.masked_fill(u >= (token_lens + int(with_end))[:, None], 0.0).sum(1)
+    result: torch.Tensor = picked.masked_fill(u >= (token_lens + int(with_end))[:, None], 0.0).sum(1)
+    return result

@@ -57,7 +57,8 @@ class LstmPredictor(nn.Module):
         x = self.embedding_dropout(self.embedding(history)).transpose(0, 1)  # (U + 1, B, embedding)
         for layer in self._lstms():
             x, _ = layer.run(x)
-        return self.dropout(x.transpose(0, 1))
+        result: torch.Tensor = self.dropout(x.transpose(0, 1))
+        return result
 
     def initial_state(self, number: int) -> State:
         """The state of ``number`` histories before any input: h and c of each layer, (N, hidden)."""
@@ -106,7 +107,8 @@ class StatelessPredictor(nn.Module):
         """(B, U) to (B, U + 1, embedding); entry u has seen the last labels before it."""
         history = F.pad(tokens, (self.context_size, 0), value=BLANK_ID)
         x = self.embedding_dropout(self.embedding(history))
-        return self.dropout(F.relu(self.conv(x.transpose(1, 2)).transpose(1, 2)))
+        result: torch.Tensor = self.dropout(F.relu(self.conv(x.transpose(1, 2)).transpose(1, 2)))
+        return result
 
     def initial_state(self, number: int) -> State:
         """The last labels before the first input, all blank: (N, context - 1)."""

@@ -110,11 +110,12 @@ def joint_scores(parts: Parts, system: System) -> tuple[np.ndarray, dict[str, np
 def aggregate(scores: np.ndarray, system: System) -> np.ndarray:
     """(M, K) S(p, c) to (K,) scores of passages."""
     if system.aggregate == "mean":
-        return scores.mean(axis=0)
+        return np.asarray(scores.mean(axis=0))
     if system.aggregate == "logsumexp":
         highest = scores.max(axis=0)
-        return highest + system.temperature * np.log(np.exp((scores - highest) / system.temperature).sum(axis=0))
-    return scores.max(axis=0)
+        shifted = np.exp((scores - highest) / system.temperature).sum(axis=0)
+        return np.asarray(highest + system.temperature * np.log(shifted))
+    return np.asarray(scores.max(axis=0))
 
 
 def retrieve(

@@ -58,11 +58,13 @@ class DenseRetriever:
 
     def score(self, texts: Sequence[str], passages: np.ndarray) -> np.ndarray:
         """As :class:`Retriever`."""
-        return (self.encoder.encode(texts) @ self.vectors[passages].T).astype(np.float64)
+        result: np.ndarray = (self.encoder.encode(texts) @ self.vectors[passages].T).astype(np.float64)
+        return result
 
     def similarity(self, query: str, contexts: Sequence[str]) -> np.ndarray:
         """As :class:`Retriever`."""
-        return (self.encoder.encode(contexts) @ self.encoder.encode([query])[0]).astype(np.float64)
+        result: np.ndarray = (self.encoder.encode(contexts) @ self.encoder.encode([query])[0]).astype(np.float64)
+        return result
 
 
 class Bm25Retriever:

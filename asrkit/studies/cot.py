@@ -43,7 +43,8 @@ class World:
     def testing_patterns(self, generator: torch.Generator) -> torch.Tensor:
         """(M', d): random rotations of the training patterns."""
         basis, _ = torch.linalg.qr(torch.randn(self.patterns, self.patterns, generator=generator))
-        return basis[:, : self.test_patterns].T @ self.training_patterns()
+        result: torch.Tensor = basis[:, : self.test_patterns].T @ self.training_patterns()
+        return result
 
     def positions(self) -> torch.Tensor:
         """(K, 2d): unit vectors in the upper half, orthogonal to every pattern.
@@ -268,7 +269,8 @@ def with_tokens(
 
     def noisy(which: torch.Tensor) -> torch.Tensor:
         random = torch.randn((*which.shape, patterns.shape[1]), generator=generator)
-        return patterns[which] + noise.input_noise * random / random.norm(dim=-1, keepdim=True)
+        result: torch.Tensor = patterns[which] + noise.input_noise * random / random.norm(dim=-1, keepdim=True)
+        return result
 
     return TestSet(patterns, states, noisy(states), truth, noisy(truth[..., 0]))
 

@@ -28,7 +28,8 @@ class DeepTransformer(nn.Module):
         """Columns (B, l, D) and queries (B, D) to outputs (B,)."""
         x = self.read(torch.cat([context, query[:, None]], dim=1))
         x = x + self.positions[-x.shape[1] :]  # the query stands at the same place whatever l is
-        return self.out(self.blocks(x)[:, -1])[:, 0]
+        result: torch.Tensor = self.out(self.blocks(x)[:, -1])[:, 0]
+        return result
 
 
 def train_deep(model: DeepTransformer, draw: Callable[[], Prompts], steps: int, lr: float) -> None:
@@ -86,6 +87,6 @@ def classical_errors(prompts: Prompts) -> dict[str, float]:
             else:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # a fit that has not converged is the fit it is
-                    answer = make().fit(x, y).predict(query[None])[0]
+                    answer = make().fit(x, y).predict(query[None])[0]  # type: ignore[no-untyped-call]
             wrong[name] += float(answer != label)
     return {name: number / len(labels) for name, number in wrong.items()}

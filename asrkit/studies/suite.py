@@ -35,9 +35,12 @@ def run_once(out_dir: Path, settings: DataclassInstance, data: str, run: Callabl
     done = out_dir / RESULTS
     inputs = {"data": data, "settings": json.loads(json.dumps(asdict(settings), default=lambda f: f.__name__))}
     record = Record(out_dir / INPUTS, inputs)
+    if done.is_file() and not record.path.is_file():  # of version 0.1, which kept no record
+        found = json.loads(done.read_text(encoding="utf-8"))
+        write_json(record.path, {name: found[name] for name in inputs})
     if is_done([done], record, force=False, remedy="give another --out-dir, or remove that file to run it again"):
-        found: Results = json.loads(done.read_text(encoding="utf-8"))
-        return found
+        results: Results = json.loads(done.read_text(encoding="utf-8"))
+        return results
     record.begin()
     results = inputs | run()
     write_json(done, results)

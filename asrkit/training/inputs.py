@@ -31,6 +31,7 @@ CHANGEABLE = (
 """Settings that may change between the runs of one experiment, besides ``decode``."""
 END = ("train.num_epochs", "train.early_stop_epochs", "train.average_epochs")
 """Of these, those that say when a training is done and what it leaves."""
+GROUPS = "train.optimizer.groups."
 RESUME = "a larger train.num_epochs resumes from the last checkpoint, another --exp-dir trains from the start"
 """What can be done about a training that is done."""
 
@@ -102,7 +103,10 @@ def _settings_in(model: Path) -> dict[str, Any]:
 
 
 def _fixed(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in flat(values).items() if _is_fixed(key)}
+    named = {key: value for key, value in flat(values).items() if _is_fixed(key)}
+    # As one value: a group that is new or gone is a difference too.
+    groups = {key.removeprefix(GROUPS): named.pop(key) for key in sorted(named) if key.startswith(GROUPS)}
+    return named | ({GROUPS.rstrip("."): json.dumps(groups)} if groups else {})
 
 
 def _is_fixed(key: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 
 from asrkit.console import log, progress_bar
 from asrkit.data.loaders import LoaderError
@@ -58,7 +59,7 @@ class Loop:
         self.autocast = resolve_autocast(learners.device, settings.autocast)
         if learners.agree(self.autocast == "none"):  # machines of different kinds train together
             self.autocast = "none"
-        self.scaler = torch.amp.GradScaler(learners.device.type, enabled=self.autocast == "fp16")
+        self.scaler = GradScaler(learners.device.type, enabled=self.autocast == "fp16")
         keep = max(2, settings.average_epochs)
         self.checkpoints = CheckpointFolder(self.exp_dir / "checkpoints", keep, settings.keep_every_epochs)
         self.state = LoopState()

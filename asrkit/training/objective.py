@@ -17,6 +17,7 @@ from asrkit.errors import UserError
 from asrkit.losses.ctc import ctc_loss
 from asrkit.losses.k2_transducer import k2_pruned_losses, k2_pruned_transducer_loss
 from asrkit.losses.pruned_transducer import pruned_transducer_loss, pruning_bounds, simple_transducer_loss
+from asrkit.losses.torchaudio_transducer import torchaudio_transducer_loss
 from asrkit.losses.transducer import transducer_loss
 from asrkit.models.transducer import SimpleJoiner, Transducer
 
@@ -159,14 +160,9 @@ def _torchaudio_lattice(
     encoder_lens: torch.Tensor,
     batch: Batch,
 ) -> torch.Tensor:
-    from torchaudio.functional import rnnt_loss
-
-    encoder_out = encoder_out[:, : int(encoder_lens.max())]  # it takes no batch that is padded further
-    logits = model.joiner(encoder_out, model.predictor(batch.tokens)).float().contiguous()
-    loss: torch.Tensor = rnnt_loss(
-        logits, batch.tokens.int(), encoder_lens.int(), batch.token_lens.int(), blank=0, reduction="sum"
-    )
-    return loss
+    encoder_out = encoder_out[:, : int(encoder_lens.max())]
+    logits = model.joiner(encoder_out, model.predictor(batch.tokens))
+    return torchaudio_transducer_loss(logits, batch.tokens, encoder_lens, batch.token_lens)
 
 
 def _pruned_lattice(

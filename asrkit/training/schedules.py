@@ -24,7 +24,8 @@ def warmup_hold_anneal(
     if epoch - 1 < warmup_epochs:
         return initial_lr + (peak_lr - initial_lr) * (epoch - 1) / warmup_epochs
     annealed = max(0.0, epoch - (warmup_epochs + hold_epochs))
-    return peak_lr * math.sqrt(0.5) ** annealed
+    result: float = peak_lr * math.sqrt(0.5) ** annealed
+    return result
 
 
 def one_cycle(

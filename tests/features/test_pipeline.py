@@ -8,8 +8,9 @@ from lhotse import CutSet
 
 from asrkit.errors import UserError
 from asrkit.features.normalization import GLOBAL, accumulate_statistics
-from asrkit.features.pipeline import FeaturePipeline, load_audio, seeded_generator, speaker_of
+from asrkit.features.pipeline import FeaturePipeline, load_audio, speaker_of
 from asrkit.features.spec_augment import SpecAugment
+from asrkit.randomness import seeded_generator
 from tests.features.presentation import presentation
 
 MASKS = SpecAugment(1.0, 2, 5, 2, 10, 0.5)

@@ -10,7 +10,7 @@ import torch
 
 k2 = pytest.importorskip("k2", reason="k2 is not installed here; tools/test_k2.sh makes an environment for it")
 
-from asrkit.decoding.beam import BeamOptions
+from asrkit.decoding.beam import BeamOptions  # noqa: E402
 from asrkit.decoding.beam_search import modified_beam_search  # noqa: E402
 from asrkit.decoding.k2_search import K2Options, k2_best_paths, k2_lattice, k2_nbest  # noqa: E402
 from asrkit.models.joiner import Joiner  # noqa: E402

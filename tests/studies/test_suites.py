@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from asrkit.errors import UserError
+from asrkit.records import INPUTS
 from asrkit.studies import cot_experiments, icl_experiments
 from asrkit.studies.claims import Claim, results_page, verdict
 from asrkit.studies.suite import run_once
@@ -62,6 +63,9 @@ def test_a_study_runs_once_for_its_settings(tmp_path: Path) -> None:
     first = run_once(tmp_path, Settings(), "here", run)
     assert run_once(tmp_path, Settings(), "here", run) == first and first["error"] == 0.5 and len(runs) == 1
     for settings, data in ((Settings(4), "here"), (Settings(), "there")):
-        with pytest.raises(UserError, match="of other settings or data; give another --out-dir"):
+        with pytest.raises(UserError, match=r"outputs of (settings|data).*; give another --out-dir"):
             run_once(tmp_path, settings, data, run)
     assert len(runs) == 1
+    (tmp_path / INPUTS).unlink()  # as version 0.1 left it
+    with pytest.raises(UserError, match=r"outputs of data=here, now it is there"):
+        run_once(tmp_path, Settings(), "there", run)

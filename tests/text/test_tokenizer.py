@@ -5,8 +5,9 @@ import json
 import pytest
 
 from asrkit.errors import UserError
+from asrkit.symbols import BLANK_ID
 from asrkit.text.normalize import normalize_an4
-from asrkit.text.tokenizer import BLANK_ID, Tokenizer, tokenizer_from_dict, train_tokenizer, words_with_times
+from asrkit.text.tokenizer import Tokenizer, tokenizer_from_dict, train_tokenizer, words_with_times
 
 TEXTS = ["ONE TWO THREE", "THREE TWO ONE", "TWENTY ONE", "THIRTY TWO HUNDRED", "ERASE O N E"] * 20
 

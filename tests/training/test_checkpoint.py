@@ -14,7 +14,8 @@ from torch import nn
 from asrkit.bundle.model_file import ModelBundle, load_recognizer, save_recognizer
 from asrkit.errors import UserError
 from asrkit.models.transducer import Transducer
-from asrkit.training.checkpoint import CheckpointFolder, CheckpointName, average_tensors
+from asrkit.training.checkpoint import CheckpointFolder, CheckpointName, average_tensors, upgrade_state
+from asrkit.training.loop import LoopState
 from asrkit.training.objective import Trainable
 from tests.conftest import tiny_bundle
 
@@ -148,3 +149,57 @@ def test_what_is_kept(tmp_path: Path) -> None:
     state = folder.load_latest(trainable(bundle))
     assert state is not None and state["epoch"] == 10
     assert [p.name for p in folder.last_epochs(2)] == ["epoch-0009.safetensors", "epoch-0010.safetensors"]
+
+
+def test_the_state_of_version_1_is_read() -> None:
+    recognizer = {
+        "optimizer": {"a": 1},
+        "scaler": {},
+        "loop": {
+            "epoch": 3,
+            "step": 2,
+            "updates": 9,
+            "best_wer": 7.5,
+            "best_epoch": 2,
+            "measurements_since_best": 1,
+            "sums": {"loss": 8.0, "ctc": 6.0, "utterances": 4.0, "speech_s": 9.5, "train_s": 2.0, "wait_s": 0.5},
+            "augmented": {"speed": 3},
+        },
+    }
+    state = upgrade_state(recognizer)
+    assert LoopState(**state["loop"]) == LoopState(
+        epoch=3,
+        step=2,
+        updates=9,
+        best=7.5,
+        best_epoch=2,
+        measurements_since_best=1,
+        sums={
+            "utterances": 4.0,
+            "speech_s": 9.5,
+            "train_s": 2.0,
+            "wait_s": 0.5,
+            "loss/loss": 8.0,
+            "number/loss": 4.0,
+            "loss/ctc": 6.0,
+            "number/ctc": 4.0,
+            "augmented/speed": 3,
+        },
+    )
+    assert state["optimizer"] == {"a": 1} and state["scaler"] == {}
+    text = {
+        "optimizer": {},
+        "loop": {
+            "epoch": 1,
+            "step": 5,
+            "updates": 5,
+            "best_perplexity": 4.5,
+            "best_epoch": 0,
+            "sums": {"loss": 8.0, "symbols": 4.0, "seconds": 1.5},
+        },
+    }
+    state = upgrade_state(text)
+    found = LoopState(**state["loop"])
+    assert found.best == 4.5 and found.sums["loss/loss"] / found.sums["number/loss"] == 2.0
+    assert found.sums["train_s"] == 1.5 and state["scaler"] == {}
+    assert upgrade_state({"format": 2, "loop": {"epoch": 1}}) == {"loop": {"epoch": 1}}

@@ -32,7 +32,7 @@ from peer_searches import SherpaSearch, espnet_search, speechbrain_search, torch
 from asrkit.bundle.front_end import build_pipeline
 from asrkit.bundle.model_file import ModelBundle, load_language_model, load_recognizer
 from asrkit.cpu import restart_with_allocator
-from asrkit.data.feature_store import features_path, load_statistics, read_cuts
+from asrkit.data.folder import DataFolder
 from asrkit.data.loaders import transcript
 from asrkit.decoding.beam import BeamOptions
 from asrkit.decoding.beam_search import beam_search, modified_beam_search
@@ -40,6 +40,7 @@ from asrkit.decoding.density_ratio import Fusion, FusionWeights
 from asrkit.decoding.greedy import greedy_search
 from asrkit.losses.transducer import transducer_loss
 from asrkit.models.language_model import LstmLanguageModel
+from asrkit.models.transducer import Transducer
 from asrkit.scoring.wer import word_error_rate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -54,7 +55,7 @@ class Task:
     """A test set, encoded."""
 
     name: str
-    bundle: ModelBundle
+    bundle: ModelBundle[Transducer]
     encoded: list[torch.Tensor]
     """(T', D) of each utterance, longest first."""
     references: list[str]
@@ -70,9 +71,9 @@ class Task:
 
 def make_task(name: str, model_path: Path, data_dir: Path, utterances: int) -> Task:
     """Loads a model and encodes ``utterances`` of its recipe's test set, evenly picked by length."""
-    bundle = load_recognizer(model_path)
-    pipeline = build_pipeline(bundle.config, load_statistics(data_dir) | bundle.statistics)
-    cuts = sorted(read_cuts(features_path(data_dir, "test")), key=lambda cut: -cut.duration)
+    bundle, folder = load_recognizer(model_path), DataFolder(data_dir)
+    pipeline = build_pipeline(bundle.config, folder.load_statistics() | bundle.statistics)
+    cuts = sorted(folder.read_features("test"), key=lambda cut: -cut.duration)
     cuts = cuts[:: max(1, len(cuts) // utterances)][:utterances]
     features = [pipeline(cut)[0] for cut in cuts]
     encoded, started = [], time.perf_counter()

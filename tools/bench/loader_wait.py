@@ -10,16 +10,16 @@ import json
 import tempfile
 from pathlib import Path
 
-from asrkit.training.run import run_training, tokenizer_path
-
 from asrkit.config_files import load_config
-from asrkit.corpora.prepare import SPLITS, cuts_path, prepare_corpus
-from asrkit.data.feature_store import compute_statistics, make_features, read_cuts, save_statistics
+from asrkit.corpora.prepare import prepare_corpus
+from asrkit.data.feature_store import compute_statistics, make_features
+from asrkit.data.folder import SPLITS, DataFolder
 from asrkit.data.loaders import transcript
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.files import write_json
 from asrkit.scoring.experiment import read_metrics
 from asrkit.text.tokenizer import train_tokenizer
+from asrkit.training.speech import run_training
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,12 +33,12 @@ def main() -> None:
     overrides += ["train.schedule.warmup_epochs=0.5"]
     config = load_config(ROOT / "egs/an4/conf/conformer.yaml", overrides)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder = DataFolder(Path(name))
         prepare_corpus("an4", ROOT / "egs/an4/corpus", folder, skip_bad=False, num_jobs=2)
         pipeline = FeaturePipeline(normalization="none")
         for split in SPLITS:
             make_features(
-                read_cuts(cuts_path(folder, split)),
+                folder.read_cuts(split),
                 split,
                 folder,
                 sampling_rate_hz=16000,
@@ -46,11 +46,11 @@ def main() -> None:
                 speed_factors=config.features.speed_factors,
                 store=False,
             )
-        train = read_cuts(cuts_path(folder, "train"))
-        save_statistics(folder, compute_statistics(train, pipeline))
-        write_json(tokenizer_path(folder), train_tokenizer(map(transcript, train), "char", 0).to_dict())
-        run_training(config, folder, folder / "exp")
-        (line,) = read_metrics(folder / "exp" / "metrics.jsonl")
+        train = folder.read_cuts("train")
+        folder.save_statistics(compute_statistics(train, pipeline))
+        write_json(folder.tokenizer, train_tokenizer(map(transcript, train), "char", 0).to_dict())
+        run_training(config, folder.path, folder.path / "exp")
+        (line,) = read_metrics(folder.path / "exp" / "metrics.jsonl")
     speed = line["speech_s"] / line["seconds"]
     print(f"waited {100 * line['wait_share']:.2f} % of {line['seconds']:.1f} s; {speed:.0f} s of speech a second")
     if arguments.json:

@@ -85,7 +85,7 @@ class EspnetDecoder:
 
     def __init__(self, model: Transducer) -> None:
         self.model = model
-        self.odim, self.dunits, self.blank_id = model.vocab_size, model.joiner.out.in_features, 0
+        self.odim, self.dunits, self.blank_id = model.vocab_size, model.joiner.joiner_dim, 0
         self.device = torch.device("cpu")
 
     def set_device(self, device: torch.device) -> None:
@@ -143,7 +143,7 @@ def espnet_search(model: Transducer, kind: str, beam: int) -> Search:
 class SherpaSearch:
     """sherpa-onnx' modified beam search alone: its encoder is an ONNX graph that returns a stored batch."""
 
-    def __init__(self, bundle: ModelBundle, beam: int, threads: int) -> None:
+    def __init__(self, bundle: ModelBundle[Transducer], beam: int, threads: int) -> None:
         self.bundle, self.beam, self.threads = bundle, beam, threads
         self.folder = tempfile.TemporaryDirectory()
         export_onnx(bundle, Path(self.folder.name))

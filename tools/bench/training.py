@@ -25,7 +25,7 @@ from asrkit.data.batching import Batch
 from asrkit.devices import autocast as autocast_context
 from asrkit.devices import resolve_autocast
 from asrkit.models.transducer import num_parameters
-from asrkit.training.objective import transducer_objective
+from asrkit.training.objective import TRANSDUCER, Trainable, TransducerObjective
 
 MODELS = Path(__file__).resolve().parents[2] / "conf" / "model"
 MODEL, HALF_RATE = "conformer_4m", "fast_conformer_4m"
@@ -39,8 +39,8 @@ def training_step(
     config = load_config(MODELS / f"{name}.yaml", ["loss.ctc_weight=0.3", *overrides])
     torch.manual_seed(0)
     model = build_transducer(config, SYMBOLS)
-    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    objective = transducer_objective(config.loss)
+    module = Trainable(model, TransducerObjective(config.loss, model))
+    optimizer = torch.optim.AdamW(module.parameters(), fused=True)
     size, frames = round(batch_seconds / DURATION_S), round(100 * DURATION_S)
     # Lengths spread as those of a bucket.
     feature_lens = torch.linspace(0.9 * frames, frames, size).long()
@@ -55,14 +55,14 @@ def training_step(
 
     def step() -> float:
         with autocast_context(torch.device("cpu"), autocast):
-            losses = objective(model, batch, 1)
+            losses = module(batch, TRANSDUCER)
         (losses.total / size).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        torch.nn.utils.clip_grad_norm_(module.parameters(), 5.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return float(feature_lens.sum()) / 100
 
-    return step, num_parameters(model)
+    return step, num_parameters(module)
 
 
 def main() -> None:
