@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from lhotse import CutSet
 
 from asrkit.bundle.build import build_transducer
@@ -25,25 +26,7 @@ from asrkit.text.tokenizer import train_tokenizer
 ROOT = Path(__file__).resolve().parent.parent
 AN4 = ROOT / "egs" / "an4" / "corpus"
 
-TINY: dict[str, Any] = {
-    "features": {"num_mel_bins": 16},
-    "model": {
-        "encoder": {
-            "conformer": {
-                "num_layers": 2,
-                "d_model": 16,
-                "num_heads": 2,
-                "conv_kernel": 5,
-                "subsampling_channels": 4,
-                "max_relative_distance": 8,
-                "dropout": 0.1,
-            },
-        },
-        "predictor": {"embedding_dim": 8, "hidden_dim": 8, "dropout": 0.1, "embedding_dropout": 0.1},
-        "joiner": {"joiner_dim": 16},
-    },
-    "train": {"num_workers": 0, "batch_seconds": 20.0, "num_buckets": 2, "average_epochs": 2},
-}
+TINY: dict[str, Any] = yaml.safe_load((ROOT / "tests" / "tiny.yaml").read_text())
 
 
 def tiny_config() -> Config:

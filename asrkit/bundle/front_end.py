@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from asrkit.config import Config
 from asrkit.errors import UserError
 from asrkit.features.normalization import MeanStd
 from asrkit.features.pipeline import FeaturePipeline
+from asrkit.tensor_files import read_tensors
 
 
 def build_pipeline(config: Config, statistics: dict[str, MeanStd]) -> FeaturePipeline:
@@ -49,10 +48,7 @@ def read_speaker_vectors(path: Path) -> dict[str, torch.Tensor]:
     """
     if not path.is_file():
         raise UserError(f"features.speaker_vectors: there is no file {path}")
-    try:
-        vectors = load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"features.speaker_vectors: {path} is not a safetensors file ({error})") from error
+    vectors = read_tensors(path, "set features.speaker_vectors to another one")
     shapes = {tuple(vector.shape) for vector in vectors.values()}
     if len(shapes) != 1 or len(next(iter(shapes))) != 1:
         raise UserError(f"features.speaker_vectors: {path} must hold vectors of one length, it holds {sorted(shapes)}")

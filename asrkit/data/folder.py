@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lhotse import CutSet
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from asrkit.errors import UserError
 from asrkit.features.normalization import MeanStd
 from asrkit.files import atomic_path
+from asrkit.tensor_files import read_tensors
 from asrkit.text.tokenizer import Tokenizer, tokenizer_from_dict
 
 SPLITS = ("train", "dev", "test")
@@ -95,10 +95,7 @@ class DataFolder:
         path = self.statistics
         if not path.is_file():
             raise UserError(f"{path} is missing; run asrkit features first")
-        try:
-            tensors = load_file(path)
-        except SafetensorError as error:
-            raise UserError(f"{path} cannot be read ({error}); remove it and run asrkit features again") from error
+        tensors = read_tensors(path, "remove it and run asrkit features again")
         names = {name.rsplit("/", 1)[0] for name in tensors}
         return {name: MeanStd(tensors[f"{name}/mean"], tensors[f"{name}/std"]) for name in sorted(names)}
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
-from asrkit.bundle.model_file import ModelBundle, load_recognizer, save_recognizer
+from asrkit.bundle.model_file import ModelBundle, save_recognizer
 from asrkit.errors import UserError
 from asrkit.models.transducer import Transducer
 from asrkit.training.checkpoint import CheckpointFolder, CheckpointName, average_tensors, upgrade_state
@@ -44,16 +44,6 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_a_model_file_is_enough(tmp_path: Path) -> None:
-    bundle = tiny_bundle()
-    save_recognizer(tmp_path / "m.safetensors", bundle)
-    loaded = load_recognizer(tmp_path / "m.safetensors")
-    assert loaded.config == bundle.config and loaded.tokenizer == bundle.tokenizer
-    assert torch.equal(loaded.statistics["global"].mean, bundle.statistics["global"].mean)
-    for name, tensor in bundle.model.state_dict().items():
-        assert torch.equal(loaded.model.state_dict()[name], tensor)
-
-
 def test_a_full_disk_is_one_line_and_leaves_the_earlier_file(small_disk: Path) -> None:
     bundle = tiny_bundle()
     path = small_disk / "m.safetensors"
@@ -76,29 +66,6 @@ def test_training_state_on_a_full_disk_leaves_the_earlier_checkpoint(small_disk:
     assert folder.resumable() == [CheckpointName(1, True)]
     loaded = folder.load_latest(trainable(tiny_bundle(seed=1)))
     assert loaded is not None and torch.equal(loaded["optimizer"], state["optimizer"])
-
-
-def test_weights_of_another_architecture_are_named(tmp_path: Path) -> None:
-    path = tmp_path / "m.safetensors"
-    save_recognizer(path, tiny_bundle())
-    bundle = tiny_bundle()
-    bundle.config.model.encoder.conformer.d_model = 32
-    save_recognizer(tmp_path / "lies.safetensors", bundle)
-    with pytest.raises(UserError, match=r"another architecture: '\S+' is \(.*\) there and \(.*\) here"):
-        load_recognizer(tmp_path / "lies.safetensors")
-    with pytest.raises(UserError, match="no model file at"):
-        load_recognizer(tmp_path / "none.safetensors")
-
-
-def test_files_that_are_no_models_are_named(tmp_path: Path) -> None:
-    path = tmp_path / "m.safetensors"
-    save_recognizer(path, tiny_bundle())
-    (tmp_path / "cut.safetensors").write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(UserError, match="may be truncated"):
-        load_recognizer(tmp_path / "cut.safetensors")
-    save_file({"x": torch.zeros(1)}, tmp_path / "foreign.safetensors")
-    with pytest.raises(UserError, match="not an asrkit model"):
-        load_recognizer(tmp_path / "foreign.safetensors")
 
 
 def test_averaging_is_the_mean(tmp_path: Path) -> None:
