@@ -149,6 +149,17 @@ class DssConfig:
     )
     form: str = setting("exp", "Of the kernel.", choices=("exp", "softmax"))
     bidirectional: bool = setting(True, "A second set of weights for the frames to come.")
+    min_step_per_s: float = setting(
+        0.25,
+        "Smallest step Δ of a channel at the start, in units of the system's time per second of speech. "
+        "A step of 0.02 to 0.3 per encoder frame makes local filters; the paper has 0.05 per second.",
+        least=1e-6,
+    )
+    max_step_per_s: float = setting(25.0, "Largest step; the paper has 5 per second.", least=1e-6)
+    weight_scale: float = setting(0.2, "Deviation of the output weights W at the start; the paper has 1.", least=0)
+    local_kernel: int = setting(
+        0, "Taps of a local convolution in place of the shortcut, an odd number; 0 keeps the shortcut.", least=0
+    )
     kernel_length: int = setting(
         0,
         "Frames of the kernel, on which its normalizer depends.",

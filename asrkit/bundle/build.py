@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from typing import Any
 
 from torch import nn
 
-from asrkit.config import Config
+from asrkit.config import Config, DssConfig
 from asrkit.errors import UserError
+from asrkit.features.fbank import FRAME_SHIFT_S
 from asrkit.models.blstm import BlstmEncoder
 from asrkit.models.conformer import Conformer
 from asrkit.models.dssformer import dssformer
@@ -33,7 +35,21 @@ def build_encoder(config: Config) -> Encoder:
     conformer = {"subsampling": settings.subsampling, **asdict(settings.conformer)}
     if settings.type == "conformer":
         return Conformer(input_dim, **conformer)
-    return dssformer(input_dim, dss=asdict(settings.dss), **conformer)
+    frame_shift_s = FRAME_SHIFT_S * features.stacking * settings.subsampling
+    return dssformer(input_dim, dss=_state_spaces(settings.dss, frame_shift_s), **conformer)
+
+
+def _state_spaces(settings: DssConfig, frame_shift_s: float) -> dict[str, Any]:
+    """Arguments of a DSS layer at a frame rate.
+
+    Raises:
+        ValueError: a smallest step above the largest one.
+    """
+    values = asdict(settings)
+    least, most = (frame_shift_s * values.pop(f"{name}_step_per_s") for name in ("min", "max"))
+    if least > most:
+        raise ValueError("model.encoder.dss.min_step_per_s is above max_step_per_s")
+    return values | {"steps": (least, most)}
 
 
 def build_predictor(config: Config, vocab_size: int) -> Predictor:

@@ -20,6 +20,7 @@ MODULES = {
     "prepare": "data",
     "check": "data",
     "combine": "data",
+    "compare": "compare",
     "features": "data",
     "tokenizer": "data",
     "train": "train",

@@ -12,17 +12,19 @@ Shape letters: B batch, T frames, H channels, N states, L kernel length, S direc
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from asrkit.models.convolution import DepthwiseConv
 from asrkit.models.dss_init import initial_lambda
 
+PAPER_STEPS = (1e-3, 1e-1)
+"""Least and greatest Δ per frame at the start, in the paper."""
 EPSILON = 1e-7
 """Keeps reciprocals finite, as in the authors' code."""
-MIN_STEP, MAX_STEP = 1e-3, 1e-1
 Pair = tuple[torch.Tensor, torch.Tensor]
 """Real and imaginary part."""
 
@@ -38,10 +40,21 @@ class DssKernel(nn.Module):
         bidirectional: a second set of weights for the frames to come.
         kernel_length: L of the softmax form, whose normalizer depends on it; the same for every utterance, so
             that padding changes nothing. The exp form needs none: its kernel is as long as the batch.
+        steps: smallest and largest Δ per frame at the start, log-uniform between them. The paper's are for frames of
+            20 ms and half a million updates; a channel with Δ below 0.02 or above 0.3 cannot make a local filter.
+        weight_scale: deviation of w at the start.
     """
 
     def __init__(
-        self, channels: int, state_dim: int, init: str, form: str, bidirectional: bool, kernel_length: int = 0
+        self,
+        channels: int,
+        state_dim: int,
+        init: str,
+        form: str,
+        bidirectional: bool,
+        kernel_length: int = 0,
+        steps: tuple[float, float] = PAPER_STEPS,
+        weight_scale: float = 1.0,
     ) -> None:
         super().__init__()
         if form not in ("exp", "softmax"):
@@ -53,10 +66,8 @@ class DssKernel(nn.Module):
         # Complex parameters are pairs of reals, so that Adam's moments are real too.
         self.lambda_re = nn.Parameter(torch.log(-start.real) if form == "exp" else start.real.clone())
         self.lambda_im = nn.Parameter(start.imag.clone())
-        self.log_step = nn.Parameter(torch.empty(channels).uniform_(math.log(MIN_STEP), math.log(MAX_STEP)))
-        self.weight = nn.Parameter(torch.randn(2, 2 if bidirectional else 1, channels, state_dim))
-        for parameter in self.parameters():
-            parameter.no_weight_decay = True  # type: ignore[attr-defined]
+        self.log_step = nn.Parameter(torch.empty(channels).uniform_(*map(math.log, steps)))
+        self.weight = nn.Parameter(weight_scale * torch.randn(2, 2 if bidirectional else 1, channels, state_dim))
 
     def eigenvalues(self) -> Pair:
         """λ, two (N,) tensors."""
@@ -102,6 +113,18 @@ class DssLayer(nn.Module):
 
     The map doubles the width, as in the authors' code, which the GLU halves again: with it the paper's model
     has the 73 M parameters that the paper states.
+
+    Args:
+        channels: H.
+        state_dim: N.
+        init: of λ.
+        form: ``exp`` or ``softmax``.
+        bidirectional: see :class:`DssKernel`, as for those above and below.
+        kernel_length: of the softmax form.
+        steps: of the channels at the start.
+        weight_scale: of the output weights at the start.
+        local_kernel: taps of a depthwise convolution that takes the place of the shortcut, which is one of a single
+            tap; 0 keeps it. State spaces with a local convolution are what Shan et al. 2023 (arXiv 2309.08551) stack.
     """
 
     def __init__(
@@ -112,26 +135,44 @@ class DssLayer(nn.Module):
         form: str = "exp",
         bidirectional: bool = True,
         kernel_length: int = 0,
+        steps: tuple[float, float] = PAPER_STEPS,
+        weight_scale: float = 1.0,
+        local_kernel: int = 0,
     ) -> None:
         super().__init__()
-        self.kernel = DssKernel(channels, state_dim, init, form, bidirectional, kernel_length)
-        self.shortcut = nn.Parameter(torch.randn(channels))
+        self.channels = channels
+        self.kernel = DssKernel(
+            channels, state_dim, init, form, bidirectional, kernel_length, steps=steps, weight_scale=weight_scale
+        )
+        self.local: DepthwiseConv | None = None
+        self.shortcut: nn.Parameter | None = None
+        if local_kernel:
+            self.local = DepthwiseConv(channels, local_kernel)
+        else:
+            self.shortcut = nn.Parameter(torch.randn(channels))
         self.out = nn.Linear(channels, 2 * channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, T, H), zero in the padding, to (B, T, H); the filter runs in float32 under autocast too."""
         with torch.autocast(x.device.type, enabled=False):
             u = x.to(torch.promote_types(x.dtype, torch.float32))
-            y = F.gelu(convolve(u, self.kernel(x.shape[1])) + self.shortcut * u)
+            local = u * self.shortcut if self.shortcut is not None else cast(DepthwiseConv, self.local)(u)
+            y = F.gelu(convolve(u, self.kernel(x.shape[1])) + local)
         return F.glu(self.out(y.to(x.dtype)), dim=-1)
 
     def initial_state(self, batch: int) -> torch.Tensor:
         """The state before the first frame, complex (B, H, N)."""
         shape = (batch, *self.kernel.weight.shape[2:])
-        return torch.zeros(shape, dtype=torch.complex64, device=self.shortcut.device)
+        return torch.zeros(shape, dtype=torch.complex64, device=self.kernel.weight.device)
 
     def step(self, x: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """One frame (B, H) and the state to one frame (B, H) and the next state: the causal layer, streaming."""
+        """One frame (B, H) and the state to one frame (B, H) and the next state: the causal layer, streaming.
+
+        Raises:
+            ValueError: the layer sees frames to come.
+        """
+        if self.shortcut is None:
+            raise ValueError("a local convolution sees frames to come")
         transition, output = self.kernel.transition()
         state = transition * state + x[:, :, None]
         y = (output * state).sum(-1).real + self.shortcut * x

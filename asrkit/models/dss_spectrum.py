@@ -1,24 +1,36 @@
-"""What the state spaces of a trained DSSformer have learned: attenuations and frequencies by layer.
+"""What the state spaces of a DSSformer can do and what they have learned, layer by layer.
 
 Saon et al. 2023 (arXiv 2302.14120, section 4) found frequencies that grow linearly with the index of the state,
-with the same slope in every layer, and attenuations that differ from layer to layer.
+with the same slope in every layer, and attenuations that differ from layer to layer. Such a finding needs parameters
+that could move: Adam moves one by at most about the sum of the learning rates.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 
 from asrkit.figures import figure
 from asrkit.models.dss import DssKernel
 
+TAPS = 7
+"""Of the filters whose reach is told."""
+RIDGE = 1e-2
+"""Price of a squared output weight: what only huge weights could make is out of reach."""
+HORIZON = 200
+"""Frames to each side in which a kernel may disturb the filter."""
+GRID = 24
+"""Steps between which the reach of a channel is interpolated."""
+
 
 @dataclass(frozen=True)
 class LayerSpectrum:
-    """One layer's eigenvalues in order of frequency."""
+    """One layer's eigenvalues in order of frequency, and its channels."""
 
     attenuations: torch.Tensor
     """(N,) -Re λ."""
@@ -26,28 +38,132 @@ class LayerSpectrum:
     """(N,) Im λ."""
     slope: float
     """Of the line through the origin that fits frequency against index best."""
+    steps: torch.Tensor
+    """(H,) Δ per frame."""
+    reach: torch.Tensor
+    """(H,) share of a local filter that a channel can make, see :func:`local_reach`."""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """How far a layer's parameters are from where they started: the largest distance of each kind."""
+
+    log_step: float
+    attenuation: float
+    frequency: float
+    weight: float
 
 
 def dss_spectra(model: nn.Module) -> list[LayerSpectrum]:
     """The spectra of a model's DSS layers, first layer first; none for a model without."""
     spectra = []
-    for module in model.modules():
-        if isinstance(module, DssKernel):
-            re, im = (part.detach().cpu() for part in module.eigenvalues())
-            order = im.argsort()
-            index = torch.arange(len(im), dtype=im.dtype)
-            slope = (index @ im[order] / index.square().sum().clamp_min(1)).item()
-            spectra.append(LayerSpectrum(-re[order], im[order], slope))
+    for kernel in _kernels(model):
+        re, im = (part.detach().cpu() for part in kernel.eigenvalues())
+        order = im.argsort()
+        index = torch.arange(len(im), dtype=im.dtype)
+        slope = (index @ im[order] / index.square().sum().clamp_min(1)).item()
+        steps = kernel.log_step.detach().cpu().exp()
+        bidirectional = kernel.weight.shape[1] == 2
+        reach = local_reach(torch.complex(re, im), steps, bidirectional)
+        spectra.append(LayerSpectrum(-re[order], im[order], slope, steps, reach))
     return spectra
 
 
-def plot_dss_spectra(spectra: list[LayerSpectrum], path: Path) -> None:
-    """Draws attenuations and frequencies against the index of the state, a line a layer."""
-    with figure(path, 1, 2) as (left, right):
+def local_reach(eigenvalues: torch.Tensor, steps: torch.Tensor, bidirectional: bool = True) -> torch.Tensor:
+    """Share of a filter of seven taps that a channel can make with output weights of moderate size.
+
+    One minus the least of |f - K_w|² + ρ |w|² over the weights w, mean over the unit impulses f of the taps. (A channel
+    whose step is so small that none of its N frequencies comes near the frame rate has next to nothing in reach.)
+
+    Args:
+        eigenvalues: complex (N,).
+        steps: (H,) Δ per frame.
+        bidirectional: whether the kernel looks ahead too; else the taps are the frame and those before it.
+
+    Returns:
+        (H,) between 0 and 1.
+    """
+    log_steps = steps.double().log()
+    low, high = log_steps.min().item(), log_steps.max().item()
+    grid = np.linspace(low, high, GRID if high - low > 1e-6 else 1)
+    values = [_reach(eigenvalues.to(torch.complex128), float(np.exp(step)), bidirectional) for step in grid]
+    return torch.from_numpy(np.interp(log_steps.numpy(), grid, values)).float()
+
+
+def movements(before: nn.Module, after: nn.Module) -> list[Moved]:
+    """How far each DSS layer of a model has moved from the same model before its training."""
+    moved = []
+    for start, end in zip(_kernels(before), _kernels(after), strict=True):
+        start_re, start_im = start.eigenvalues()
+        end_re, end_im = end.eigenvalues()
+        pairs = (
+            (start.log_step, end.log_step),
+            (start_re.abs().log(), end_re.abs().log()),
+            (start_im, end_im),
+            (start.weight, end.weight),
+        )
+        moved.append(Moved(*((b.detach().cpu() - a.detach().cpu()).abs().max().item() for a, b in pairs)))
+    return moved
+
+
+def spectrum_table(spectra: Sequence[LayerSpectrum], moved: Sequence[Moved] = (), could_move: float = 0.0) -> str:
+    """A row for each layer as a Markdown table.
+
+    Args:
+        spectra: of the trained model.
+        moved: of its layers, where the start is known.
+        could_move: about the largest distance that the training allowed.
+    """
+    head = ["layer", "Δ per frame: 10, 50, 90 %", f"{TAPS} taps in reach", "slope of Im λ", "-Re λ"]
+    if moved:
+        head += ["moved: log Δ", "log -Re λ", "Im λ", "W", "could move"]
+    rows = [head, ["---"] * len(head)]
+    for n, layer in enumerate(spectra):
+        percent = torch.quantile(layer.steps, torch.tensor([0.1, 0.5, 0.9])).tolist()
+        low, high = layer.attenuations.min().item(), layer.attenuations.max().item()
+        row = [str(n + 1), ", ".join(f"{value:.3f}" for value in percent), f"{100 * layer.reach.mean().item():.0f} %"]
+        row += [f"{layer.slope:.2f}", f"{low:.2f} – {high:.2f}"]
+        if moved:
+            row += [f"{getattr(moved[n], name):.2f}" for name in ("log_step", "attenuation", "frequency", "weight")]
+            row.append(f"{could_move:.2f}")
+        rows.append(row)
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def plot_dss_spectra(spectra: Sequence[LayerSpectrum], path: Path) -> None:
+    """Draws attenuations and frequencies against the index of the state, and the channels' reach against their step."""
+    with figure(path, 1, 3) as (left, middle, right):
         for number, layer in enumerate(spectra, 1):
             left.plot(layer.attenuations, label=f"layer {number}")
-            right.plot(layer.frequencies, label=f"layer {number}: slope {layer.slope:.2f}")
-        for axes, title in ((left, "attenuation -Re λ"), (right, "frequency Im λ")):
+            middle.plot(layer.frequencies, label=f"layer {number}: slope {layer.slope:.2f}")
+            order = layer.steps.argsort()
+            right.semilogx(layer.steps[order], layer.reach[order], ".", label=f"layer {number}")
+        for axes, title in ((left, "attenuation -Re λ"), (middle, "frequency Im λ")):
             axes.set_xlabel("state n")
             axes.set_ylabel(title)
+        right.set_xlabel("step Δ per frame")
+        right.set_ylabel(f"share of {TAPS} taps in reach")
+        for axes in (left, middle, right):
             axes.legend(fontsize="small")
+
+
+def _reach(eigenvalues: torch.Tensor, step: float, bidirectional: bool) -> float:
+    frames = torch.arange(HORIZON, dtype=torch.float64)
+    powers = ((torch.exp(eigenvalues * step) - 1) / (eigenvalues + 1e-12))[:, None]
+    powers = powers * torch.exp(eigenvalues[:, None] * step * frames)
+    one_way = torch.cat([powers.real, -powers.imag])  # (2 N, L): a row for each real and imaginary weight
+    nothing = torch.zeros_like(one_way)
+    both = torch.cat([nothing, one_way], dim=1)
+    if bidirectional:
+        both = torch.cat([both, torch.cat([one_way.flip(1), nothing], dim=1)])
+    first = HORIZON - TAPS // 2 if bidirectional else HORIZON
+    filters = torch.zeros(TAPS, 2 * HORIZON, dtype=torch.float64)
+    filters[torch.arange(TAPS), first + torch.arange(TAPS)] = 1.0
+    gram = both @ both.T + RIDGE * torch.eye(len(both), dtype=torch.float64)
+    weights = torch.linalg.solve(gram, both @ filters.T)
+    missed = (weights.T @ both - filters).square().sum(1) + RIDGE * weights.square().sum(0)
+    return float(1.0 - missed.mean())
+
+
+def _kernels(model: nn.Module) -> list[DssKernel]:
+    return [module for module in model.modules() if isinstance(module, DssKernel)]

@@ -8,8 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from asrkit.bundle.build import build_transducer
 from asrkit.bundle.model_file import ModelBundle, load_recognizer
+from asrkit.config_training import STATE_SPACES
 from asrkit.errors import UserError
+from asrkit.models.dss_spectrum import dss_spectra, movements, spectrum_table
 from asrkit.models.transducer import Transducer, num_parameters
 
 COLUMNS = (
@@ -60,6 +65,30 @@ class Experiment:
                 )
             )
         return rows
+
+    def state_spaces(self) -> str:
+        """What a DSSformer's state spaces can do and have learned, as a Markdown table; empty for other encoders."""
+        spectra = dss_spectra(self.bundle.model)
+        if not spectra:
+            return ""
+        config = self.bundle.config
+        if config.train.init_from:  # where it started is not known here
+            return spectrum_table(spectra)
+        torch.manual_seed(config.train.seed)
+        start = build_transducer(config, self.bundle.tokenizer.vocab_size)
+        return spectrum_table(spectra, movements(start, self.bundle.model), self.could_move())
+
+    def could_move(self) -> float:
+        """About the furthest that a parameter of a state space could go: the sum of its learning rates.
+
+        Adam moves a parameter by at most about the learning rate in an update.
+        """
+        rates = [line["lr"] for line in self.metrics]
+        ends = [*rates[1:], rates[-1] if len(rates) < 2 else max(0.0, 2 * rates[-1] - rates[-2])]
+        groups = self.bundle.config.train.optimizer.groups
+        scale = groups[STATE_SPACES].lr_scale if STATE_SPACES in groups else 1.0
+        spans = zip(self.metrics, rates, ends, strict=True)
+        return scale * float(sum(line["updates"] * (first + last) / 2 for line, first, last in spans))
 
 
 def read_experiment(path: Path) -> Experiment:

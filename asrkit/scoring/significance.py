@@ -1,18 +1,21 @@
-"""Bootstrap intervals over utterances (Bisani and Ney 2004, "Bootstrap estimates for confidence intervals")."""
+"""Bootstrap over utterances (Bisani and Ney 2004, "Bootstrap estimates for confidence intervals in ASR performance
+evaluation", ICASSP): intervals of error rates, and of the difference of two systems on the same utterances."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from asrkit.errors import UserError
 from asrkit.scoring.wer import Errors
 
 
 def bootstrap_interval(
     errors: Sequence[Errors], *, replications: int = 10_000, level: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
-    """Interval of an error rate, in percent, when the utterances are drawn anew with replacement.
+    """Interval of an error rate, in percent, when the utterances are drawn again with replacement.
 
     Args:
         errors: counts of each utterance.
@@ -31,3 +34,67 @@ def bootstrap_interval(
         rates[i] = 100.0 * wrong[drawn].sum() / max(1.0, length[drawn].sum())
     low, high = np.quantile(rates, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better or worse a system is than another, pooled over the trainings of each."""
+
+    baseline: float
+    """Error rate in percent, mean over its trainings."""
+    system: float
+    """The other's."""
+    low: float
+    """95 % interval of system - baseline, in points."""
+    high: float
+    p_value: float
+    """Share of the draws, two-sided, in which the difference is not of the sign that was measured."""
+
+    @property
+    def points(self) -> float:
+        """System minus baseline: below 0 where the system is better."""
+        return self.system - self.baseline
+
+
+def paired_bootstrap(
+    baseline: Sequence[Sequence[Errors]],
+    system: Sequence[Sequence[Errors]],
+    *,
+    replications: int = 10_000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Difference:
+    """The difference of two systems, each trained once or more, on the same utterances.
+
+    A draw takes utterances with replacement, the same for both systems and all their trainings, and with several
+    trainings it draws those too: the interval covers another test set as well as other seeds.
+
+    Args:
+        baseline: for each training, the counts of each utterance.
+        system: the same of the other system; the utterances are in the same order.
+        replications: draws.
+        level: share of the draws that lie in the interval.
+        seed: of the draws.
+
+    Raises:
+        UserError: no training, no reference words, or other utterances.
+    """
+    wrongs = [np.array([[e.total for e in one] for one in each], dtype=np.float64) for each in (baseline, system)]
+    lengths = {tuple(e.reference for e in one) for each in (baseline, system) for one in each}
+    if len(lengths) != 1 or not sum(next(iter(lengths))):
+        raise UserError("the systems to compare were not scored on the same utterances")
+    length = np.array(next(iter(lengths)), dtype=np.float64)
+    generator = np.random.default_rng(seed)
+    measured = [100.0 * wrong.sum() / (len(wrong) * length.sum()) for wrong in wrongs]
+    differences = np.empty(replications)
+    for i in range(replications):
+        drawn = generator.integers(0, len(length), len(length))
+        words = max(1.0, length[drawn].sum())
+        rates = []
+        for wrong in wrongs:
+            trainings = generator.integers(0, len(wrong), len(wrong))
+            rates.append(100.0 * wrong[trainings][:, drawn].sum() / (len(wrong) * words))
+        differences[i] = rates[1] - rates[0]
+    low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
+    sides = ((differences >= 0).mean(), (differences <= 0).mean())
+    return Difference(measured[0], measured[1], float(low), float(high), float(min(1.0, 2 * min(sides))))

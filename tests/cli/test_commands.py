@@ -16,6 +16,7 @@ COMMANDS = [
     "prepare",
     "check",
     "combine",
+    "compare",
     "features",
     "tokenizer",
     "train",

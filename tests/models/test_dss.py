@@ -7,6 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from asrkit.bundle.build import build_encoder, build_transducer
+from asrkit.config_files import config_from_dict
+from asrkit.errors import UserError
 from asrkit.models.convolution import DepthwiseConv
 from asrkit.models.dss import DssKernel, DssLayer, convolve, fast_length, vandermonde
 from asrkit.models.dss_init import INITS, initial_lambda, skew_hippo_frequencies
@@ -118,10 +121,10 @@ def test_gradients_of_the_convolution(directions: int) -> None:
     assert torch.autograd.gradcheck(convolve, (x, kernel))
 
 
-@pytest.mark.parametrize(("form", "kernel_length"), [("exp", 0), ("softmax", 24)])
-def test_layer_ignores_padding(form: str, kernel_length: int) -> None:
+@pytest.mark.parametrize(("form", "kernel_length", "local_kernel"), [("exp", 0, 0), ("softmax", 24, 0), ("exp", 0, 5)])
+def test_layer_ignores_padding(form: str, kernel_length: int, local_kernel: int) -> None:
     torch.manual_seed(0)
-    layer = DssLayer(4, 6, form=form, kernel_length=kernel_length)
+    layer = DssLayer(4, 6, form=form, kernel_length=kernel_length, local_kernel=local_kernel)
     x = torch.randn(1, 30, 4)
     padded = F.pad(x, (0, 0, 0, 17))
     assert (layer(padded)[:, :30] - layer(x)).abs().max() < 1e-5
@@ -194,3 +197,43 @@ def test_sees_further_than_a_depthwise_convolution() -> None:
             optimizer.step()
         errors[name] = loss.item()
     assert errors["depthwise"] > 0.9 and errors["dss"] < 0.6, errors
+
+
+def test_steps_and_weights_start_where_the_settings_say() -> None:
+    torch.manual_seed(0)
+    kernel = DssKernel(4000, 8, "linear", "exp", True, steps=(1e-2, 1.0), weight_scale=0.2)
+    steps = kernel.log_step.exp()
+    assert steps.min() >= 1e-2 and steps.max() <= 1.0
+    assert steps.median().item() == pytest.approx(0.1, rel=0.1)  # log-uniform
+    assert kernel.weight.std().item() == pytest.approx(0.2, rel=0.02)
+
+
+def test_steps_per_second_survive_another_frame_rate() -> None:
+    found = []
+    for subsampling in (4, 8):
+        encoder = {
+            "type": "dssformer",
+            "subsampling": subsampling,
+            "dss": {"min_step_per_s": 1.0, "max_step_per_s": 1.0},
+        }
+        small = {"num_layers": 1, "d_model": 8, "num_heads": 2, "subsampling_channels": 4}
+        config = config_from_dict({"model": {"encoder": encoder | {"conformer": small}}}, "tests")
+        kernel = build_encoder(config).get_submodule("blocks.0.conv.temporal.kernel")
+        found.append(kernel.get_parameter("log_step").exp().unique().item())
+    assert found == pytest.approx([0.04, 0.08])
+    config.model.encoder.dss.max_step_per_s = 0.5
+    with pytest.raises(UserError, match="min_step_per_s is above max_step_per_s"):
+        build_transducer(config, 5)
+
+
+def test_a_local_convolution_takes_the_place_of_the_shortcut() -> None:
+    torch.manual_seed(0)
+    layer = DssLayer(6, state_dim=4, local_kernel=3).double()
+    x = torch.randn(2, 20, 6).double()
+    with torch.no_grad():
+        layer.kernel.weight.zero_()  # the convolution alone is left
+        assert layer.local is not None
+        expected = F.glu(layer.out(F.gelu(layer.local(x))), dim=-1)
+        assert torch.allclose(layer(x), expected)
+    with pytest.raises(ValueError, match="sees frames to come"):
+        layer.step(x[:, 0], layer.initial_state(2))

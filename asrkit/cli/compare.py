@@ -1,0 +1,33 @@
+"""``asrkit compare``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from asrkit.cli.common import PATH
+from asrkit.scoring.nist import read_trn
+from asrkit.scoring.report import score_trn
+from asrkit.scoring.significance import paired_bootstrap
+from asrkit.scoring.wer import Errors
+
+
+@click.command()
+@click.option("--baseline", type=PATH, multiple=True, required=True, help="A decoding folder; one for each seed.")
+@click.option("--system", type=PATH, multiple=True, required=True, help="The same of the other system.")
+@click.option("--characters", is_flag=True, help="Compare character error rates.")
+def compare(baseline: tuple[Path, ...], system: tuple[Path, ...], characters: bool) -> None:
+    """Print the difference of two systems with its interval, by a paired bootstrap pooled over seeds."""
+    counts = [[_errors(folder, characters) for folder in folders] for folders in (baseline, system)]
+    found = paired_bootstrap(*counts)
+    unit = "CER" if characters else "WER"
+    click.echo(
+        f"{unit} {found.baseline:.2f} % ({len(baseline)} trained) and {found.system:.2f} % ({len(system)} trained): "
+        f"{found.points:+.2f} [{found.low:+.2f}, {found.high:+.2f}] points, p = {found.p_value:.4f}"
+    )
+
+
+def _errors(folder: Path, characters: bool) -> list[Errors]:
+    scored = score_trn(read_trn(folder / "ref.trn"), read_trn(folder / "hyp.trn"))
+    return [u.characters if characters else u.words for u in scored.utterances]
