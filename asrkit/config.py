@@ -268,6 +268,26 @@ class LossConfig:
         least=0,
     )
     ctc_weight: float = setting(0.1, "Weight of the CTC loss; 0 trains without.", least=0)
+    intermediate_ctc_weight: float = setting(
+        0.0,
+        "Share of the CTC loss that is taken of a block inside the encoder (Lee and Watanabe 2021, arXiv 2102.03216: "
+        "0.5).",
+        least=0,
+        most=1,
+        only_with=CONFORMER,
+    )
+    intermediate_ctc_block: int = setting(
+        0,
+        "That block, from 1; 0 is the one in the middle.",
+        least=0,
+        only_with=f"{CONFORMER} and loss.intermediate_ctc_weight>0",
+    )
+    consistency_weight: float = setting(
+        0.0,
+        "Each utterance is presented in two augmented views, whose CTC posteriors are pulled together with this weight "
+        "(CR-CTC, Yao et al. 2025, arXiv 2410.05101: 0.2); 0 presents one view.",
+        least=0,
+    )
     ctc_only_epochs: int = setting(
         0, "First epochs with the CTC loss alone, so that the encoder starts from a CTC model.", least=0
     )

@@ -16,8 +16,9 @@ class ScheduleConfig:
 
     type: str = setting(
         "warmup_hold_anneal",
-        "Linear warm-up, hold and 1/sqrt(2) an epoch, or a linear rise and fall.",
-        choices=("warmup_hold_anneal", "one_cycle"),
+        "Linear warm-up and hold, then a fall by 1/sqrt(2) per epoch (`anneal`) or linear to 0 (`decay`); `one_cycle` "
+        "rises and falls without a hold.",
+        choices=("warmup_hold_anneal", "warmup_hold_decay", "one_cycle"),
     )
     initial_lr: float = setting(1e-4, "Learning rate at the start.", least=0)
     peak_lr: float = setting(1e-3, "Highest learning rate.", least=0)
@@ -26,7 +27,7 @@ class ScheduleConfig:
         7,
         "Epochs at the peak, the first one included.",
         least=0,
-        only_with="train.schedule.type=warmup_hold_anneal",
+        only_with="train.schedule.type=warmup_hold_anneal|warmup_hold_decay",
     )
     boost_from_epoch: int = setting(0, "From this epoch on the rate is multiplied by `boost`; 0 never.", least=0)
     boost: float = setting(2.0, "Factor of the last epochs.", least=0)
@@ -49,7 +50,11 @@ STATE_SPACES = "state_spaces"
 class OptimizerConfig:
     """How parameters are updated."""
 
-    type: str = setting("adamw", "Update rule.", choices=("adamw", "sgd"))
+    type: str = setting(
+        "adamw",
+        "Update rule. `muon` orthogonalizes the updates of the encoder's matrices and leaves the rest to AdamW.",
+        choices=("adamw", "sgd", "muon"),
+    )
     momentum: float = setting(
         0.9, "Share of the last step that goes on.", least=0, most=1, only_with="train.optimizer.type=sgd"
     )

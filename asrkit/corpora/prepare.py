@@ -10,7 +10,7 @@ from lhotse import CutSet
 
 from asrkit.corpora.an4 import read_an4
 from asrkit.corpora.folder import read_folder
-from asrkit.corpora.librispeech_subset import read_librispeech_subset
+from asrkit.corpora.librispeech import read_librispeech_subset, read_mini_librispeech
 from asrkit.corpora.speechocean762 import read_speechocean762
 from asrkit.corpora.utterances import Problem, Utterance, check, to_cut_sets
 from asrkit.data.folder import SPLITS, DataFolder
@@ -21,6 +21,7 @@ READERS: dict[str, Callable[[Path, Path], list[Utterance]]] = {
     "an4": read_an4,
     "folder": read_folder,
     "librispeech_subset": read_librispeech_subset,
+    "mini_librispeech": read_mini_librispeech,
     "speechocean762": read_speechocean762,
 }
 """(corpus folder, data folder for what has to be rewritten) to utterances."""

@@ -41,6 +41,8 @@ class Batch:
     cuts: CutSet
     augmented: dict[str, int]
     """How many utterances each augmentation changed."""
+    views: int = 1
+    """Times that each utterance is there: the B rows are one view of all utterances, then the next."""
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on ``device``."""
@@ -53,8 +55,13 @@ class Batch:
         )
 
     @property
+    def num_utterances(self) -> int:
+        """Rows by views."""
+        return len(self.token_lens) // self.views
+
+    @property
     def utterance_ids(self) -> list[str]:
-        """Ids of the B utterances."""
+        """Ids of the utterances."""
         return [cut.id for cut in self.cuts]
 
 
@@ -75,12 +82,14 @@ class BatchBudget:
     """How much longer augmentation may make an utterance."""
     prune_range: int = 0
     """Labels that the joiner sees at a frame; 0 for all."""
+    views: int = 1
+    """Presentations of each utterance."""
 
     def lattice(self, batch: int, duration_s: float, num_tokens: int) -> int:
         """Entries of the joiner's output of ``batch`` utterances padded to a duration and a label count."""
         frames = int(duration_s * self.growth / self.frame_shift_s) + 1
         columns = min(num_tokens + 1, self.prune_range or num_tokens + 1)
-        return batch * frames * columns * self.vocab_size
+        return batch * self.views * frames * columns * self.vocab_size
 
     def joiner_fits(self, number: int, duration_s: float, num_tokens: int) -> bool:
         """Whether the joiner's output of each part of ``number`` utterances is small enough."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from lhotse import CutSet
@@ -83,6 +83,8 @@ class BatchDataset(Dataset[list[Batch] | LoaderError]):
     epoch: int | None = None
     """None switches augmentation off."""
     smoothing: NbestLabelSmoothing | None = None
+    views: int = 1
+    """Presentations of each utterance, augmented each in its own way."""
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -99,17 +101,21 @@ class BatchDataset(Dataset[list[Batch] | LoaderError]):
         Raises:
             UserError: audio or a transcript that cannot be used, with the utterance's id.
         """
-        features, tokens, augmented = [], [], Counter[str]()
-        for cut in part:
-            labels = encode_transcript(self.tokenizer, cut) if self.tokenizer else []
-            if self.smoothing and self.epoch is not None:
-                labels, swapped = self.smoothing(labels, cut, self.seed, self.epoch)
-                augmented[SMOOTHING] += swapped
-            x, applied = self.pipeline(cut, self.seed, self.epoch, len(labels))
-            features.append(x)
-            augmented.update(applied)
-            tokens.append(labels)
-        return collate(features, tokens, part, augmented)
+        features: list[torch.Tensor] = []
+        tokens: list[list[int]] = []
+        augmented = Counter[str]()
+        for view in range(self.views):
+            for cut in part:
+                labels = encode_transcript(self.tokenizer, cut) if self.tokenizer else []
+                if self.smoothing and self.epoch is not None:
+                    labels, swapped = self.smoothing(labels, cut, self.seed, self.epoch)
+                    augmented[SMOOTHING] += swapped and not view
+                x, applied = self.pipeline(cut, self.seed, self.epoch, len(labels), view)
+                features.append(x)
+                tokens.append(labels)
+                if not view:
+                    augmented.update(applied)
+        return replace(collate(features, tokens, part, augmented), views=self.views)
 
 
 def iterate(dataset: BatchDataset, num_workers: int, start_step: int = 0) -> Iterator[list[Batch] | LoaderError]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -156,10 +156,26 @@ class Conformer(Encoder):
         Returns:
             encoder_out (B, T', D), zero in the padding, and encoder_lens (B,).
         """
+        encoder_out, encoder_lens, _ = self.forward_blocks(x, x_lens, ())
+        return encoder_out, encoder_lens
+
+    def forward_blocks(
+        self, x: torch.Tensor, x_lens: torch.Tensor, blocks: Sequence[int]
+    ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+        """:meth:`forward`, and the outputs (B, T', D) of some blocks on the way, zero in the padding.
+
+        Args:
+            x: (B, T, F) features.
+            x_lens: (B,).
+            blocks: which, from 1.
+        """
         x, x_lens = self.subsample(x, x_lens)
         mask = valid_mask(x_lens, x.shape[1])  # (B, T')
         valid = mask.unsqueeze(-1).to(x.dtype)
         bias = torch.zeros(mask.shape, dtype=x.dtype, device=x.device).masked_fill_(~mask, float("-inf"))
-        for block in self.blocks:
+        inside: dict[int, torch.Tensor] = {}
+        for number, block in enumerate(self.blocks, 1):
             x = block(x, bias[:, None, None, :], valid)
-        return x * valid, x_lens
+            if number in blocks:
+                inside[number] = x * valid
+        return x * valid, x_lens, [inside[number] for number in blocks]

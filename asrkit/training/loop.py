@@ -54,8 +54,11 @@ class Loop:
         self.task, self.exp_dir, self.learners = task, Path(exp_dir), learners
         settings = self.settings = task.settings
         self.module = task.module.to(learners.device)
-        self.groups = parameter_groups(self.module, settings.optimizer.groups, settings.weight_decay)
-        self.optimizer = build_optimizer(settings.optimizer, self.groups)
+        optimizer = settings.optimizer
+        self.groups = parameter_groups(
+            self.module, optimizer.groups, settings.weight_decay, matrices=optimizer.type == "muon"
+        )
+        self.optimizer = build_optimizer(optimizer, self.groups)
         self.autocast = resolve_autocast(learners.device, settings.autocast)
         if learners.agree(self.autocast == "none"):  # machines of different kinds train together
             self.autocast = "none"

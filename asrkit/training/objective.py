@@ -14,11 +14,14 @@ from torch import nn
 from asrkit.config import LossConfig
 from asrkit.data.batching import Batch
 from asrkit.errors import UserError
+from asrkit.losses.consistency import consistency_loss
 from asrkit.losses.ctc import ctc_loss
 from asrkit.losses.k2_transducer import k2_pruned_losses, k2_pruned_transducer_loss
 from asrkit.losses.pruned_transducer import pruned_transducer_loss, pruning_bounds, simple_transducer_loss
 from asrkit.losses.torchaudio_transducer import torchaudio_transducer_loss
 from asrkit.losses.transducer import transducer_loss
+from asrkit.models.conformer import Conformer
+from asrkit.models.encoder import Encoder
 from asrkit.models.transducer import SimpleJoiner, Transducer
 
 CTC, TRANSDUCER = "ctc", "transducer"
@@ -92,22 +95,63 @@ class TransducerObjective(nn.Module):
             self.ctc_head = nn.Linear(encoder_dim, model.vocab_size)
         if config.prune_range:
             self.simple_joiner = SimpleJoiner(encoder_dim, predictor_dim, model.vocab_size)
+        if self.ctc_head is None and (config.consistency_weight or config.intermediate_ctc_weight):
+            raise UserError("loss.consistency_weight and intermediate_ctc_weight need a loss.ctc_weight above 0")
+        self.block = 0
+        if config.intermediate_ctc_weight:
+            self.block = _inner_block(config.intermediate_ctc_block, model.encoder)
 
     def forward(self, model: Transducer, batch: Batch, phase: str) -> Losses:
-        """Sums over the utterances of a batch."""
-        encoder_out, encoder_lens = model.encoder(batch.features, batch.feature_lens)
-        utterances = len(batch.token_lens)
-        parts: dict[str, LossPart] = {}
+        """Sums over the utterances of a batch; of several views of an utterance the mean counts."""
+        encoder_out, encoder_lens, inside = _encode(model.encoder, batch, self.block)
+        parts: dict[str, torch.Tensor] = {}
         total = encoder_out.new_zeros((), dtype=torch.float32)
         if self.ctc_head is not None:
-            ctc = ctc_loss(self.ctc_head(encoder_out), batch.tokens, encoder_lens, batch.token_lens).sum()
-            parts["ctc"] = LossPart(ctc.detach(), utterances)
+            ctc_logits = self.ctc_head(encoder_out)
+            parts["ctc"] = ctc = self._ctc(ctc_logits, encoder_lens, batch)
+            if inside is not None:
+                parts["intermediate_ctc"] = self._ctc(self.ctc_head(inside), encoder_lens, batch)
+                share = self.config.intermediate_ctc_weight
+                ctc = (1 - share) * ctc + share * parts["intermediate_ctc"]
+            if batch.views == 2:
+                parts["consistency"] = consistency_loss(ctc_logits, encoder_lens).sum()
+                ctc = ctc + self.config.consistency_weight * parts["consistency"]
             total = total + (ctc if phase == CTC else self.config.ctc_weight * ctc)
         if phase != CTC:
             transducer = self.lattice(self, model, encoder_out, encoder_lens, batch)
-            parts["transducer"] = LossPart(transducer.detach(), utterances)
-            total = total + transducer
-        return Losses(total, utterances, parts)
+            parts["transducer"] = transducer / batch.views if batch.views > 1 else transducer
+            total = total + parts["transducer"]
+        number = batch.num_utterances
+        return Losses(total, number, {name: LossPart(part.detach(), number) for name, part in parts.items()})
+
+    @staticmethod
+    def _ctc(ctc_logits: torch.Tensor, encoder_lens: torch.Tensor, batch: Batch) -> torch.Tensor:
+        total = ctc_loss(ctc_logits, batch.tokens, encoder_lens, batch.token_lens).sum()
+        return total / batch.views if batch.views > 1 else total
+
+
+def _inner_block(number: int, encoder: Encoder) -> int:
+    """The block, from 1, whose output has a CTC loss of its own.
+
+    Raises:
+        UserError: an encoder without blocks, or without that one.
+    """
+    if not isinstance(encoder, Conformer):
+        raise UserError("loss.intermediate_ctc_weight needs a conformer or a DSSformer")
+    number = number or len(encoder.blocks) // 2
+    if not 0 < number < len(encoder.blocks):
+        raise UserError(f"loss.intermediate_ctc_block is {number}; the encoder has {len(encoder.blocks)} blocks")
+    return number
+
+
+def _encode(encoder: Encoder, batch: Batch, block: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """encoder_out, encoder_lens, and the output of a block inside, None where ``block`` is 0."""
+    if not block:
+        encoder_out, encoder_lens = encoder(batch.features, batch.feature_lens)
+        return encoder_out, encoder_lens, None
+    assert isinstance(encoder, Conformer)
+    encoder_out, encoder_lens, (inside,) = encoder.forward_blocks(batch.features, batch.feature_lens, (block,))
+    return encoder_out, encoder_lens, inside
 
 
 Lattice = Callable[[TransducerObjective, Transducer, torch.Tensor, torch.Tensor, Batch], torch.Tensor]
@@ -182,7 +226,7 @@ def _pruned_lattice(
     loss = k2_pruned_transducer_loss if config.implementation == "k2" else pruned_transducer_loss
     too_many = (batch.token_lens > (size - 1) * encoder_lens).tolist()
     if any(too_many):
-        id = batch.utterance_ids[too_many.index(True)]
+        id = batch.utterance_ids[too_many.index(True) % batch.num_utterances]
         raise UserError(f"{id} has more labels than loss.prune_range={size} lets through; raise it or set it aside")
     with torch.autocast(encoder_out.device.type, enabled=False):
         if config.implementation == "k2":

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,6 +14,8 @@ from asrkit.config_training import OptimizerConfig, ParameterGroupConfig
 from asrkit.errors import UserError
 
 BETAS = (0.9, 0.999)
+MATRICES = "matrices"
+"""Group of what Muon updates."""
 DEFAULT_GROUPS = OptimizerConfig().groups
 
 
@@ -27,7 +30,7 @@ class ParameterGroup:
 
 
 def parameter_groups(
-    module: nn.Module, groups: dict[str, ParameterGroupConfig], weight_decay: float
+    module: nn.Module, groups: dict[str, ParameterGroupConfig], weight_decay: float, matrices: bool = False
 ) -> list[ParameterGroup]:
     """Every parameter in one group: first those that no pattern matches, then the groups in their order.
 
@@ -35,29 +38,75 @@ def parameter_groups(
         module: all that is trained.
         groups: by name; patterns are of names such as ``model.encoder.blocks.0.conv.temporal.kernel.weight``.
         weight_decay: of the parameters that no pattern matches.
+        matrices: put the encoder's weight matrices that no pattern matches into a last group of their own.
 
     Raises:
         UserError: a pattern that matches no parameter. (The default ones are for models that may not be there.)
     """
     members: dict[str, list[nn.Parameter]] = {name: [] for name in groups}
     others: list[nn.Parameter] = []
+    inner: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         chosen = next((group for group, how in groups.items() if fnmatchcase(name, how.pattern)), None)
-        (others if chosen is None else members[chosen]).append(parameter)
+        if chosen is not None:
+            members[chosen].append(parameter)
+        elif matrices and parameter.dim() == 2 and fnmatchcase(name, "model.encoder.*.weight*"):
+            inner.append(parameter)
+        else:
+            others.append(parameter)
     for name, how in groups.items():
         if not members[name] and (name not in DEFAULT_GROUPS or how.pattern != DEFAULT_GROUPS[name].pattern):
             raise UserError(f"train.optimizer.groups.{name}.pattern: no parameter's name matches '{how.pattern}'")
     found = [ParameterGroup("", others, 1.0, weight_decay)]
     found += [ParameterGroup(name, members[name], how.lr_scale, how.weight_decay) for name, how in groups.items()]
+    found.append(ParameterGroup(MATRICES, inner, 1.0, weight_decay))
     return [group for group in found if group.parameters]
 
 
 def build_optimizer(config: OptimizerConfig, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
-    """The optimizer of an experiment; its learning rates are set before each step, see :func:`set_learning_rate`."""
+    """The optimizer of an experiment; its learning rates are set before each step, see :func:`set_learning_rate`.
+
+    Raises:
+        UserError: Muon without an encoder's matrices.
+    """
     parameters = [{"params": group.parameters, "weight_decay": group.weight_decay} for group in groups]
+    if config.type == "sgd":
+        return torch.optim.SGD(parameters, momentum=config.momentum, nesterov=config.nesterov, fused=True)
     if config.type == "adamw":
         return torch.optim.AdamW(parameters, betas=BETAS, fused=True)
-    return torch.optim.SGD(parameters, momentum=config.momentum, nesterov=config.nesterov, fused=True)
+    is_muon = [group.name == MATRICES for group in groups]
+    matrices = [group for group, is_one in zip(parameters, is_muon, strict=True) if is_one]
+    others = [group for group, is_one in zip(parameters, is_muon, strict=True) if not is_one]
+    if not matrices or not others:
+        raise UserError("train.optimizer.type=muon needs an encoder whose matrices it updates; set adamw")
+    # With updates as large as AdamW's, both take the same learning rate (Liu et al. 2025, arXiv 2502.16982).
+    muon = torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw")
+    return Together([torch.optim.AdamW(others, betas=BETAS, fused=True), muon])
+
+
+class Together(torch.optim.Optimizer):
+    """Several optimizers, each of parameters of its own, as one."""
+
+    def __init__(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
+        self.optimizers = list(optimizers)
+        super().__init__([group for optimizer in self.optimizers for group in optimizer.param_groups], {})
+        # The very dictionaries that the optimizers read, in which learning rates are set.
+        self.param_groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """A step of each."""
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of each."""
+        return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes what :meth:`state_dict` gave."""
+        for optimizer, state in zip(self.optimizers, state_dict["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        self.param_groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, groups: Sequence[ParameterGroup], lr: float) -> None:

@@ -45,6 +45,31 @@ def one_cycle(
     return peak_lr * max(0.0, num_epochs - epochs_done) / (num_epochs - warmup_epochs)
 
 
+def warmup_hold_decay(
+    epochs_done: float,
+    *,
+    initial_lr: float,
+    peak_lr: float,
+    warmup_epochs: float,
+    hold_epochs: float,
+    num_epochs: float,
+) -> float:
+    """Linear rise to the peak, hold, then linear fall to 0: :func:`one_cycle` with a plateau.
+
+    Args:
+        epochs_done: epochs done, with their fraction.
+        initial_lr: at the start.
+        peak_lr: after ``warmup_epochs``.
+        warmup_epochs: length of the rise.
+        hold_epochs: length of the plateau.
+        num_epochs: when 0 is reached.
+    """
+    if epochs_done < warmup_epochs:
+        return initial_lr + (peak_lr - initial_lr) * epochs_done / warmup_epochs
+    falling = max(1e-9, num_epochs - warmup_epochs - hold_epochs)
+    return peak_lr * min(1.0, max(0.0, num_epochs - epochs_done) / falling)
+
+
 def learning_rate(schedule: ScheduleConfig, epoch: int, fraction: float, num_epochs: int) -> float:
     """The rate within ``epoch`` (from 1), of which ``fraction`` is done.
 
@@ -57,6 +82,15 @@ def learning_rate(schedule: ScheduleConfig, epoch: int, fraction: float, num_epo
             initial_lr=schedule.initial_lr,
             peak_lr=schedule.peak_lr,
             warmup_epochs=schedule.warmup_epochs,
+            num_epochs=num_epochs,
+        )
+    if schedule.type == "warmup_hold_decay":
+        return boost * warmup_hold_decay(
+            epoch - 1 + fraction,
+            initial_lr=schedule.initial_lr,
+            peak_lr=schedule.peak_lr,
+            warmup_epochs=schedule.warmup_epochs,
+            hold_epochs=schedule.hold_epochs,
             num_epochs=num_epochs,
         )
     return boost * warmup_hold_anneal(

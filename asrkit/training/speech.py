@@ -88,6 +88,7 @@ class SpeechTask:
         self.config, self.settings = bundle.config, bundle.config.train
         self.module = Trainable(bundle.model, objective)
         self.sampler = sampler
+        self.views = 2 if self.config.loss.consistency_weight > 0 else 1
         self.num_tokens = {cut.id: self._most_tokens(cut) for cut in data.train}
 
     def _most_tokens(self, cut: Cut) -> int:
@@ -106,6 +107,7 @@ class SpeechTask:
             frame_shift_s=self.data.train_pipeline.frame_shift_s * self.bundle.model.encoder.subsampling,
             growth=1 + perturb.insert_rate * perturb.max_insert if perturb.insert_probability > 0 else 1.0,
             prune_range=self.config.loss.prune_range,
+            views=self.views,
         )
         updates = plan_epoch(
             cuts, self.num_tokens, budget, seed=settings.seed, epoch=epoch, num_buckets=settings.num_buckets
@@ -116,15 +118,14 @@ class SpeechTask:
 
     def batches(self, parts: Sequence[Sequence[Any]], epoch: int, first: int) -> Iterator[list[Batch] | LoaderError]:
         """Batches of this learner's parts of each step, from step ``first`` on."""
-        dataset = BatchDataset(
-            parts, self.data.train_pipeline, self.bundle.tokenizer, self.settings.seed, epoch, self.data.smoothing
-        )
+        pipeline, smoothing = self.data.train_pipeline, self.data.smoothing
+        dataset = BatchDataset(parts, pipeline, self.bundle.tokenizer, self.settings.seed, epoch, smoothing, self.views)
         return iterate(dataset, self.settings.num_workers, first)
 
     def counts(self, batch: Batch) -> dict[str, float]:
         """Utterances, seconds of speech, and hits of each augmentation."""
         hits = {f"augmented/{name}": float(number) for name, number in batch.augmented.items()}
-        return {"utterances": len(batch.token_lens), "speech_s": sum(cut.duration for cut in batch.cuts), **hits}
+        return {"utterances": batch.num_utterances, "speech_s": sum(cut.duration for cut in batch.cuts), **hits}
 
     def describe(self, batch: Batch) -> str:
         """The utterances of a batch."""

@@ -12,7 +12,7 @@ from lhotse import CutSet
 from asrkit.corpora.an4 import read_an4
 from asrkit.corpora.containers import truncation
 from asrkit.corpora.folder import read_folder
-from asrkit.corpora.librispeech_subset import read_librispeech_subset
+from asrkit.corpora.librispeech import read_librispeech_subset, read_mini_librispeech
 from asrkit.corpora.prepare import combine_corpora
 from asrkit.corpora.speechocean762 import read_speechocean762
 from asrkit.corpora.utterances import Utterance, check, to_cut_sets
@@ -193,6 +193,21 @@ def test_librispeech_subset_splits_by_speaker(tmp_path: Path) -> None:
     assert by_id["84-7-0001"].text == "SAID SO" and by_id["84-7-0001"].speaker == "84"
     with pytest.raises(UserError, match="must be LibriSpeech's folder"):
         read_librispeech_subset(tmp_path / "nowhere", tmp_path)
+
+
+def test_mini_librispeech_has_the_official_test_set(tmp_path: Path) -> None:
+    for part in ("train-clean-5", "dev-clean", "test-clean"):
+        chapter = tmp_path / "LibriSpeech" / part / "84" / "7"
+        chapter.mkdir(parents=True)
+        (chapter / "84-7.trans.txt").write_text(f"84-7-{part[:2]} A MAN\n\n")
+        (chapter / f"84-7-{part[:2]}.flac").touch()
+    found = {u.id: u.split for u in read_mini_librispeech(tmp_path, tmp_path)}
+    assert found == {"84-7-tr": "train", "84-7-de": "dev", "84-7-te": "test"}
+    (tmp_path / "LibriSpeech" / "dev-clean").rename(tmp_path / "LibriSpeech" / "dev-clean-2")  # OpenSLR 31's own
+    assert {u.id: u.split for u in read_mini_librispeech(tmp_path / "LibriSpeech", tmp_path)} == found
+    shutil.rmtree(tmp_path / "LibriSpeech" / "test-clean")
+    with pytest.raises(UserError, match="holds no test-clean; unpack it there"):
+        read_mini_librispeech(tmp_path, tmp_path)
 
 
 def test_corpora_are_pooled_split_by_split(tmp_path: Path, an4_utterances: list[Utterance]) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from lhotse import CutSet
 from safetensors.torch import load_file
 from torch import nn
 
 from asrkit.config import LossConfig
 from asrkit.data.batching import Batch
 from asrkit.errors import UserError
+from asrkit.models.conformer import Conformer
 from asrkit.models.transducer import Transducer
 from asrkit.scoring.experiment import read_metrics
 from asrkit.training.objective import CTC, TRANSDUCER, Losses, LossPart, TransducerObjective
@@ -89,3 +92,71 @@ def test_heads_are_there_where_they_are_needed() -> None:
         assert {name.split(".")[0] for name, _ in TransducerObjective(config, model).named_parameters()} == names
     with pytest.raises(UserError, match="give 0"):
         TransducerObjective(LossConfig(prune_range=1), model)
+
+
+def two_views(batch: Batch) -> Batch:
+    """Each utterance twice, the second time with a part of it masked."""
+    masked = batch.features.clone()
+    masked[:, 8:16] = 0.0
+    return Batch(
+        torch.cat([batch.features, masked]),
+        batch.feature_lens.repeat(2),
+        batch.tokens.repeat(2, 1),
+        batch.token_lens.repeat(2),
+        batch.cuts,
+        {},
+        views=2,
+    )
+
+
+def small_batch() -> Batch:
+    torch.manual_seed(0)
+    tokens, lens = torch.tensor([[1, 2], [3, 0]]), torch.tensor([2, 1])
+    return Batch(torch.randn(2, 48, 16), torch.tensor([48, 40]), tokens, lens, CutSet(), {})
+
+
+def test_views_count_once() -> None:
+    model, batch = tiny_model(), small_batch()
+    config = LossConfig(ctc_weight=0.25, consistency_weight=0.2)
+    objective = TransducerObjective(config, model).eval()
+    one, (_, second) = objective(model, batch, TRANSDUCER), two_views(batch).features.chunk(2)
+    assert "consistency" not in one.parts
+    both = objective(model, two_views(batch), TRANSDUCER)
+    other = objective(model, replace(batch, features=second), TRANSDUCER)
+    assert both.number == one.number == 2
+    for name in ("ctc", "transducer"):
+        mean = (one.parts[name].total + other.parts[name].total) / 2
+        assert both.parts[name].total.item() == pytest.approx(mean.item(), rel=1e-5)
+    parts = {name: part.total.item() for name, part in both.parts.items()}
+    expected = parts["transducer"] + 0.25 * (parts["ctc"] + 0.2 * parts["consistency"])
+    assert parts["consistency"] > 0 and both.total.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_an_inner_block_has_a_ctc_loss_of_its_own() -> None:
+    model, batch = tiny_model(), small_batch()
+    objective = TransducerObjective(LossConfig(ctc_weight=1.0, intermediate_ctc_weight=0.3), model)
+    losses = objective(model, batch, CTC)
+    parts = {name: part.total.item() for name, part in losses.parts.items()}
+    assert losses.total.item() == pytest.approx(0.7 * parts["ctc"] + 0.3 * parts["intermediate_ctc"], rel=1e-6)
+    # The block of two is the first, whose output the head sees as the last one's.
+    encoder = model.encoder
+    assert isinstance(encoder, Conformer) and objective.ctc_head is not None
+    del encoder.blocks[1]
+    inner = TransducerObjective(LossConfig(ctc_weight=1.0), model)
+    inner.load_state_dict(objective.state_dict())
+    assert inner(model, batch, CTC).total.item() == pytest.approx(parts["intermediate_ctc"], rel=1e-5)
+    with pytest.raises(UserError, match="intermediate_ctc_block is 1; the encoder has 1 blocks"):
+        TransducerObjective(LossConfig(intermediate_ctc_weight=0.3, intermediate_ctc_block=1), model)
+    with pytest.raises(UserError, match=r"need a loss\.ctc_weight above 0"):
+        TransducerObjective(LossConfig(ctc_weight=0.0, consistency_weight=0.2), model)
+
+
+def test_two_views_train_and_resume(workshop: Workshop) -> None:
+    config = workshop.config(num_epochs=2)
+    config.loss = LossConfig(ctc_weight=0.3, consistency_weight=0.2, intermediate_ctc_weight=0.3, ctc_only_epochs=1)
+    exp = workshop.folder / "views"
+    run_training(config, workshop.data_dir, exp)
+    lines = read_metrics(exp / "metrics.jsonl")
+    assert set(lines[1]["loss"]) == {"loss", "ctc", "intermediate_ctc", "consistency", "transducer"}
+    assert lines[0]["utterances"] == 24 and lines[0]["augmented"]["spec_augment"] <= 24
+    assert lines[1]["loss"]["consistency"] > 0

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import copy
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +10,9 @@ from torch import nn
 from asrkit.config_training import STATE_SPACES, OptimizerConfig, ParameterGroupConfig
 from asrkit.errors import UserError
 from asrkit.models.dssformer import dssformer
-from asrkit.training.optimizers import build_optimizer, parameter_groups, set_learning_rate
+from asrkit.training.objective import Trainable
+from asrkit.training.optimizers import MATRICES, build_optimizer, parameter_groups, set_learning_rate
+from tests.conftest import tiny_model
 
 
 def trained() -> nn.Module:
@@ -66,3 +71,40 @@ def test_sgd_is_the_update_rule(nesterov: bool) -> None:
         velocity = 0.5 * velocity + gradient
         expected -= 0.1 * (gradient + 0.5 * velocity if nesterov else velocity)
     assert module.weight.item() == pytest.approx(expected)
+
+
+def test_muon_takes_the_encoders_matrices_and_resumes() -> None:
+    torch.manual_seed(0)
+    module = Trainable(tiny_model(), nn.Linear(3, 3))
+    config = OptimizerConfig(type="muon")
+    groups = parameter_groups(module, config.groups, 0.1, matrices=True)
+    assert [group.name for group in groups] == ["", MATRICES]
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    matrices = [names[id(parameter)] for parameter in groups[1].parameters]
+    assert "model.encoder.blocks.0.ff1.up.weight" in matrices and "model.encoder.subsample.proj.weight" in matrices
+    assert not [name for name in matrices if not name.startswith("model.encoder.") or "relative" in name]
+
+    def steps(number: int, state: dict[str, Any] | None = None) -> tuple[dict[str, Any], torch.Tensor]:
+        optimizer = build_optimizer(config, groups)
+        if state is not None:
+            optimizer.load_state_dict(state)
+        for n in range(number):
+            set_learning_rate(optimizer, groups, 1e-2)
+            generator = torch.Generator().manual_seed(n + (0 if state is None else 2))
+            for parameter in module.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        return optimizer.state_dict(), module.model.get_parameter("encoder.blocks.0.ff1.up.weight").detach().clone()
+
+    start = copy.deepcopy(module.state_dict())
+    _, whole = steps(4)
+    module.load_state_dict(start)
+    saved, _ = steps(2)
+    _, resumed = steps(2, saved)
+    assert torch.equal(whole, resumed)
+    # An orthogonalized update moves all directions of a matrix about equally.
+    moved = torch.linalg.svdvals(whole - start["model.encoder.blocks.0.ff1.up.weight"])
+    assert moved.max() < 3 * moved.min()
+    with pytest.raises(UserError, match="muon needs an encoder"):
+        build_optimizer(config, parameter_groups(nn.Linear(2, 2), {}, 0.0, matrices=True))

@@ -1,0 +1,77 @@
+"""LibriSpeech (Panayotov et al. 2015; OpenSLR 12; CC BY 4.0) and the small corpora made of it.
+
+All have the release's layout: ``<part>/<speaker>/<chapter>/<id>.flac`` (or a re-encoded copy) and ``*.trans.txt``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from asrkit.corpora.utterances import AUDIO_SUFFIXES, Utterance
+from asrkit.errors import UserError
+from asrkit.files import utf8_lines
+from asrkit.text.normalize import normalize_plain
+
+TEST_SPEAKERS = ("84", "174", "251", "422")
+DEV_SPEAKERS = ("652", "777")
+"""Of :func:`read_librispeech_subset`."""
+
+
+def read_mini_librispeech(corpus_dir: Path, data_dir: Path) -> list[Utterance]:
+    """Mini LibriSpeech (OpenSLR 31): train-clean-5 for training, and the official test-clean (OpenSLR 12).
+
+    Development is dev-clean-2, as OpenSLR 31 has it, or what there is of dev-clean.
+
+    Raises:
+        UserError: a part is missing.
+    """
+    root = _root(corpus_dir, "train-clean-5")
+    dev = "dev-clean-2" if (root / "dev-clean-2").is_dir() else "dev-clean"
+    train = read_part(root, "train-clean-5", lambda speaker: "train")
+    return [
+        *train,
+        *read_part(root, dev, lambda speaker: "dev"),
+        *read_part(root, "test-clean", lambda speaker: "test"),
+    ]
+
+
+def read_librispeech_subset(corpus_dir: Path, data_dir: Path) -> list[Utterance]:
+    """Half of dev-clean as a corpus of its own: its numbers do not compare with those on test-clean.
+
+    Test is the speakers 84, 174, 251 and 422, dev 652 and 777, train the others.
+
+    Raises:
+        UserError: the folder is not the release.
+    """
+    held_out = dict.fromkeys(TEST_SPEAKERS, "test") | dict.fromkeys(DEV_SPEAKERS, "dev")
+    return read_part(_root(corpus_dir, "dev-clean"), "dev-clean", lambda speaker: held_out.get(speaker, "train"))
+
+
+def read_part(root: Path, part: str, split_of: Callable[[str], str]) -> list[Utterance]:
+    """The utterances of a part such as test-clean, with the split that ``split_of`` gives a speaker.
+
+    Raises:
+        UserError: the part is missing.
+    """
+    if not (root / part).is_dir():
+        raise UserError(f"{root} holds no {part}; unpack it there (OpenSLR 12 and 31)")
+    utterances = []
+    for list_path in sorted((root / part).rglob("*.trans.txt")):
+        for line in utf8_lines(list_path):
+            if not line.strip():
+                continue
+            id, _, text = line.partition(" ")
+            speaker = id.split("-")[0]
+            places = (list_path.parent / f"{id}{suffix}" for suffix in (".flac", *AUDIO_SUFFIXES))
+            audio = next((path for path in places if path.is_file()), None)
+            utterances.append(Utterance(id, split_of(speaker), speaker, normalize_plain(text) or None, audio))
+    return utterances
+
+
+def _root(corpus_dir: Path, part: str) -> Path:
+    """The folder with the parts: the one given, or LibriSpeech in it."""
+    for root in (corpus_dir, corpus_dir / "LibriSpeech"):
+        if (root / part).is_dir():
+            return root
+    raise UserError(f"{corpus_dir} holds no {part}; --corpus-dir must be LibriSpeech's folder")
