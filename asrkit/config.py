@@ -252,14 +252,12 @@ class LossConfig:
         0.0,
         "Smoothing of the trivial joiner by the encoder's own part.",
         least=0,
-        most=1,
         only_with="loss.prune_range>0",
     )
     lm_only_scale: float = setting(
         0.25,
         "Smoothing of the trivial joiner by the predictor's own part.",
         least=0,
-        most=1,
         only_with="loss.prune_range>0",
     )
     fastemit_lambda: float = setting(

@@ -54,9 +54,11 @@ def load_config(
     given: dict[str, int] = {}
     for number, layer in enumerate(layers, 1):
         _merge(merged, layer)
+        if set(layer) >= SECTIONS:  # a complete description says nothing of its own about what is not read
+            number = 0
         given |= dict.fromkeys(flat(layer), number)
     config = config_from_dict(merged, where)
-    sections = {item.name for item in fields(Config)} if reads is None else set(reads)
+    sections = SECTIONS if reads is None else set(reads)
     check_read(config, given, {"command": command}, sections)
     return config
 
@@ -96,6 +98,7 @@ def _nested(values: Mapping[str, object]) -> dict[str, Any]:
     return nested
 
 
+SECTIONS = {item.name for item in fields(Config)} - {"rewrites"}
 Settings = TypeVar("Settings")
 
 
@@ -108,7 +111,7 @@ def typed(values: dict[str, Any], schema: type[Settings], where: str) -> Setting
     _check_keys(values, schema, "", where)
     try:
         return cast(Settings, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values)))
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, TypeError) as error:
         key = getattr(error, "full_key", None) or "?"
         reason = str(getattr(error, "msg", None) or error).splitlines()[0]
         raise UserError(f"{where}: key '{key}': {reason}") from error

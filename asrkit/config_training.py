@@ -56,7 +56,11 @@ class OptimizerConfig:
         choices=("adamw", "sgd", "muon"),
     )
     momentum: float = setting(
-        0.9, "Share of the last step that goes on.", least=0, most=1, only_with="train.optimizer.type=sgd"
+        0.9,
+        "Fraction of the previous step that is carried over.",
+        least=0,
+        most=1,
+        only_with="train.optimizer.type=sgd",
     )
     nesterov: bool = setting(
         False, "Nesterov's form of momentum.", only_with="train.optimizer.type=sgd and train.optimizer.momentum>0"

@@ -16,6 +16,7 @@ from asrkit.errors import UserError
 from asrkit.files import write_json
 
 INPUTS = "inputs.json"
+UNSET = "(unset)"
 _UNFINISHED = "unfinished"
 _OLD_NAME = "made_of.json"
 """What version 0.1 called the file."""
@@ -34,6 +35,8 @@ class Record:
     """By name, nested where that reads better."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
     """Values of inputs, by full name, before records held them."""
+    complete: bool = False
+    """Whether an input that one side lacks is a difference too."""
 
     def begin(self) -> None:
         """Marks the outputs as unfinished, before the first is written."""
@@ -51,9 +54,13 @@ class Record:
         """The first input that differs from the record's, as ``name=before, now it is after``; None if none does."""
         before = dict(self.defaults) | flat(self._before()) if self._before() else {}
         now = flat(json.loads(json.dumps(self.inputs)))
+        if self.complete and before:
+            before = dict.fromkeys(now, UNSET) | before
+            now = dict.fromkeys(before, UNSET) | now
         for name in sorted(before.keys() & now.keys()):
             if before[name] != now[name] and now[name] is not None:
-                return f"{name}={before[name]}, now it is {now[name]}"
+                was, is_now = (UNSET if values[name] == "" else values[name] for values in (before, now))
+                return f"{name}={was}, now it is {is_now}"
         return None
 
     def require_same(self, remedy: str) -> None:
@@ -116,5 +123,5 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping):
             named |= flat(value, f"{prefix}{key}.")
         else:
-            named[prefix + key] = value
+            named[f"{prefix}{key}"] = value
     return named

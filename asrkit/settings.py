@@ -102,8 +102,8 @@ def check_values(values: object, where: str) -> None:
             low, high = rule.least, rule.most
             if (low is not None and number < low) or (high is not None and number > high):
                 raise UserError(f"{where}: {item.key} is {number:g}; it must be {rule.span}")
-            if not math.isfinite(number):
-                raise UserError(f"{where}: {item.key} is {number}; it must be a finite number")
+            if math.isnan(number):
+                raise UserError(f"{where}: {item.key} is no number")
 
 
 def is_read(item: Setting, known: Mapping[str, object]) -> bool:
@@ -119,7 +119,7 @@ def check_read(values: object, layers: Mapping[str, int], facts: Mapping[str, ob
 
     Args:
         values: the experiment.
-        layers: number of the layer that gives a setting, by full name; the others have their defaults.
+        layers: number, from 1, of the layer that gives a setting, by full name; others are not asked about.
         facts: what conditions may name beside settings, such as ``command``.
         sections: the top-level sections that are read now.
 
@@ -130,7 +130,7 @@ def check_read(values: object, layers: Mapping[str, int], facts: Mapping[str, ob
     known = {item.key: item.value for item in every} | dict(facts)
     defaults = {item.key: item.value for item in settings_of(type(values)())}
     for item in every:
-        given = item.key in layers and item.value != defaults.get(item.key)
+        given = layers.get(item.key, 0) and item.value != defaults.get(item.key)
         if not given or item.key.split(".")[0] not in sections:
             continue
         for condition in item.conditions:

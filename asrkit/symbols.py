@@ -1,4 +1,4 @@
-"""Symbol numbers and marks that every room agrees on."""
+"""Symbol numbers and marks that all modules share."""
 
 from __future__ import annotations
 

@@ -31,6 +31,8 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
         ("modle.encoder.d_model=3", "unknown key 'modle'; did you mean 'model'"),
         ("train.num_epochs=many", r"key 'train\.num_epochs': .*many"),
         ("train=3", "'train' must be a mapping"),
+        ("1=2", "unknown key '1'"),
+        ("train.optimizer.groups=[1]", r"key '\?'|groups"),
         ("train.autocast=fp8", r"train\.autocast is 'fp8'; choose one of auto, none, bf16, fp16"),
         ("num_epochs", "not of the form key=value"),
         ("model.encoder.conformer.dropout=1.5", "dropout is 1.5; it must be between 0 and 0.99"),

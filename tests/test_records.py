@@ -35,6 +35,18 @@ def test_outputs_of_other_inputs_are_no_work_done(tmp_path: Path) -> None:
     assert is_done([output], record, force=False)
 
 
+def test_a_complete_record_misses_what_is_new_or_gone(tmp_path: Path) -> None:
+    record = Record(tmp_path / INPUTS, {"systems": {"a": 1, "b": 2}}, complete=True)
+    record.keep()
+    assert record.difference() is None
+    for systems, words in (
+        ({"a": 1}, "systems.b=2, now it is (unset)"),
+        ({"a": 1, "b": 2, "c": 3}, "systems.c=(unset), now"),
+    ):
+        found = Record(record.path, {"systems": systems}, complete=True).difference()
+        assert found is not None and found.startswith(words)
+
+
 def test_outputs_that_were_begun_are_not_done(tmp_path: Path) -> None:
     output, record = tmp_path / "out.txt", Record(tmp_path / INPUTS, {"a": 1})
     record.begin()

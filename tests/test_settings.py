@@ -7,11 +7,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from asrkit.config import Config
-from asrkit.config_files import config_to_yaml, load_config
+from asrkit.config_files import config_to_dict, config_to_yaml, load_config
 from asrkit.errors import UserError
 from asrkit.settings import holds, settings_of
+from asrkit.training.inputs import is_finished, start_training
 from tests.conftest import ROOT
 
 
@@ -78,7 +80,34 @@ def test_what_is_written_beside_a_training_is_read_again(tmp_path: Path) -> None
     (tmp_path / "again.yaml").write_text(config_to_yaml(config))
     again = load_config(tmp_path / "again.yaml")
     assert again.model.encoder.blstm == config.model.encoder.blstm and again.train == config.train
-    assert "conformer:" not in config_to_yaml(config).replace("conformer: {}", "")
+    assert "d_model" not in config_to_yaml(config)
+    # The record of the training does not know the preset either, so that it is resumed with both.
+    exp = tmp_path / "exp"
+    start_training(config, exp, "averaged.safetensors")
+    (exp / "checkpoints").mkdir()
+    (exp / "checkpoints" / "epoch-0001.safetensors").touch()
+    start_training(again, exp, "averaged.safetensors")
+    again.model.encoder.blstm.cells = 9
+    with pytest.raises(UserError, match="cells=7, now it is 9"):
+        start_training(again, exp, "averaged.safetensors")
+
+
+def test_a_complete_description_of_version_1_is_read(tmp_path: Path) -> None:
+    """It gave every setting, those that nothing read too."""
+    values = config_to_dict(load_config(None, ["model.encoder.type=blstm"]))
+    values["model"]["encoder"]["conformer"]["num_layers"] = 8
+    del values["rewrites"]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    assert load_config(tmp_path / "config.yaml").model.encoder.type == "blstm"
+    with pytest.raises(UserError, match=r"decode\.beam is given"):
+        load_config(tmp_path / "config.yaml", ["decode.beam=3"])
+
+
+def test_a_damaged_model_is_no_finished_training(tmp_path: Path) -> None:
+    config = load_config(None)
+    (tmp_path / "averaged.safetensors").write_bytes(b"half")
+    with pytest.raises(UserError, match=r"averaged\.safetensors cannot be read"):
+        is_finished(config, tmp_path, "averaged.safetensors")
 
 
 def test_the_page_is_up_to_date() -> None:

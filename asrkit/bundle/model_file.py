@@ -214,7 +214,8 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = cast(dict[str, str], file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+            # Copies: the tensors of an open file change, or end the process, with the file.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  # not a dict
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a readable .safetensors file ({error}); it may be truncated") from error
     if "sha256" in header and header["sha256"] != tensors_digest(tensors):

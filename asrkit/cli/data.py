@@ -72,8 +72,7 @@ def combine(sources: tuple[Path, ...], data_dir: Path, force: bool) -> None:
     record = Record(data_dir / INPUTS, inputs)
     if is_done([folder.cuts(split) for split in SPLITS], record, force):
         return
-    record.begin()
-    sizes = combine_corpora(folders, folder)
+    sizes = combine_corpora(folders, folder, record.begin)
     record.keep()
     log(f"combined {len(sources)} corpora: " + ", ".join(f"{split} {number}" for split, number in sizes.items()))
 

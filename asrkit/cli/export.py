@@ -28,9 +28,7 @@ def export(model_path: Path, output: Path, onnx: bool, force: bool) -> None:
     if is_done([output / TOKENS if onnx else output], record, force):
         return
     if onnx:
-        bundle = load_recognizer(model_path)
-        record.begin()
-        export_onnx(bundle, output)
+        export_onnx(load_recognizer(model_path), output, record.begin)
         log(f"exported {output} for sherpa-onnx: {ENCODER}, {DECODER}, {JOINER}, {TOKENS}")
     else:
         size = export_model(model_path, output, record.begin)

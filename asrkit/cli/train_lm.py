@@ -11,7 +11,7 @@ from asrkit.config_files import load_config
 from asrkit.console import log
 from asrkit.data.folder import DataFolder
 from asrkit.training.inputs import RESUME, is_finished
-from asrkit.training.language_model import MODEL, text_inputs, train_language_model
+from asrkit.training.language_model import MODEL, require_text_of_version_1, text_inputs, train_language_model
 
 
 @click.command("train-lm")
@@ -35,8 +35,8 @@ def train_lm(
     """Train a language model on text files or transcripts, or resume where an earlier run stopped."""
     config = load_config(config_path, overrides, command="train-lm", reads=("lm", "train"))
     folder = DataFolder(data_dir)
-    tokenizer, inputs = folder.load_tokenizer(), text_inputs(folder.tokenizer, text, dev_text)
-    if is_finished(config, exp_dir, MODEL, inputs):
+    require_text_of_version_1(exp_dir, folder.load_tokenizer(), text, dev_text)
+    if is_finished(config, exp_dir, MODEL, text_inputs(folder.tokenizer, text, dev_text), "train-lm"):
         log(f"done before: {exp_dir / MODEL} ({RESUME})")
         return
     command: list[str | Path] = ["train-lm", "--data-dir", data_dir, "--exp-dir", exp_dir, *overrides]
@@ -47,4 +47,4 @@ def train_lm(
     command += ["--config", config_path] if config_path else []
     launch_if_several(processes, command, exp_dir)
     with told_when_stopped():
-        train_language_model(config, tokenizer, text, dev_text, exp_dir, inputs)
+        train_language_model(config, folder.tokenizer, text, dev_text, exp_dir)

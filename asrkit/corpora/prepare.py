@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lhotse import CutSet
+from lhotse.cut import Cut
 
 from asrkit.corpora.an4 import read_an4
 from asrkit.corpora.folder import read_folder
@@ -75,8 +76,15 @@ def prepare_corpus(
     return {split: len(cut_sets[split]) for split in SPLITS}
 
 
-def combine_corpora(sources: Sequence[DataFolder], folder: DataFolder) -> dict[str, int]:
+def combine_corpora(
+    sources: Sequence[DataFolder], folder: DataFolder, begin: Callable[[], None] = lambda: None
+) -> dict[str, int]:
     """Pools prepared corpora, split by split, into another data folder.
+
+    Args:
+        sources: the corpora.
+        folder: where the pool goes.
+        begin: called before the first output is written.
 
     Returns:
         Utterances by split.
@@ -84,7 +92,7 @@ def combine_corpora(sources: Sequence[DataFolder], folder: DataFolder) -> dict[s
     Raises:
         UserError: a corpus that is not prepared, or an id that two of them have.
     """
-    sizes = {}
+    pools: dict[str, list[Cut]] = {}
     for split in SPLITS:
         cuts = [cut for source in sources for cut in _read(source.cuts(split))]
         seen: set[str] = set()
@@ -92,10 +100,12 @@ def combine_corpora(sources: Sequence[DataFolder], folder: DataFolder) -> dict[s
             if cut.id in seen:
                 raise UserError(f"{split}: two of the corpora have an utterance {cut.id}; rename it in one of them")
             seen.add(cut.id)
+        pools[split] = cuts
+    begin()
+    for split, cuts in pools.items():
         with atomic_path(folder.cuts(split)) as temporary:
             CutSet.from_cuts(cuts).to_file(temporary)
-        sizes[split] = len(cuts)
-    return sizes
+    return {split: len(cuts) for split, cuts in pools.items()}
 
 
 def _read(path: Path) -> CutSet:

@@ -70,13 +70,7 @@ class DataFolder:
         Raises:
             UserError: they have not been made yet, or cannot be read.
         """
-        path = self.tokenizer
-        if not path.is_file():
-            raise UserError(f"{path} is missing; run asrkit tokenizer first")
-        try:
-            return tokenizer_from_dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, KeyError) as error:
-            raise UserError(f"{path} cannot be read ({error}); remove it and run asrkit tokenizer again") from error
+        return load_tokenizer(self.tokenizer)
 
     def save_statistics(self, statistics: dict[str, MeanStd]) -> None:
         """Writes the statistics of the features, by group."""
@@ -98,6 +92,20 @@ class DataFolder:
         tensors = read_tensors(path, "remove it and run asrkit features again")
         names = {name.rsplit("/", 1)[0] for name in tensors}
         return {name: MeanStd(tensors[f"{name}/mean"], tensors[f"{name}/std"]) for name in sorted(names)}
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """The symbols in a file of ``asrkit tokenizer``.
+
+    Raises:
+        UserError: they have not been made yet, or cannot be read.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing; run asrkit tokenizer first")
+    try:
+        return tokenizer_from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{path} cannot be read ({error}); remove it and run asrkit tokenizer again") from error
 
 
 def read_cuts(path: Path) -> CutSet:

@@ -26,12 +26,12 @@ def draw_size(n: int, rate: float) -> int:
 
 def soft_random_sample(n: int, rate: float, seed: int, epoch: int) -> torch.Tensor:
     """(r·N,) indices below ``n``, uniform and independent: one may come twice, and others the next epoch."""
-    return torch.randint(n, (draw_size(n, rate),), generator=seeded_generator("sample", seed, epoch))
+    return torch.randint(n, (draw_size(n, rate),), generator=_generator(seed, epoch))
 
 
 def repeated_subset(n: int, rate: float, seed: int, epoch: int) -> torch.Tensor:
     """(r·N,) different indices, drawn anew each epoch (RS2, Okanovic et al. 2024, arXiv 2305.18424)."""
-    return torch.randperm(n, generator=seeded_generator("sample", seed, epoch))[: draw_size(n, rate)]
+    return torch.randperm(n, generator=_generator(seed, epoch))[: draw_size(n, rate)]
 
 
 def fixed_subset(n: int, rate: float, seed: int) -> torch.Tensor:
@@ -63,3 +63,7 @@ def expected_distinct(n: int, draws: int) -> tuple[float, float]:
 def epochs_to_see_all(n: int, rate: float) -> float:
     """Expected epochs until every example was drawn (coupon collector): H_N / r."""
     return (math.log(n) + 0.5772156649015329 + 1 / (2 * n)) / rate
+
+
+def _generator(seed: int, epoch: int) -> torch.Generator:
+    return seeded_generator((seed << 20) + epoch)  # the stream of the published numbers

@@ -11,14 +11,16 @@ import json
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from lhotse import CutSet
 
 from asrkit.errors import UserError
-from asrkit.files import atomic_path, write_json
+from asrkit.files import atomic_path, locked, write_json
 from asrkit.records import INPUTS, Record
 from asrkit.text.tokenizer import Tokenizer
 
@@ -38,7 +40,7 @@ class TextLines:
     def __len__(self) -> int:
         return len(self.starts) - 1
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """Symbols of each line."""
         return np.diff(self.starts)
@@ -69,6 +71,13 @@ def encode_text(paths: Sequence[Path], tokenizer: Tokenizer, folder: Path, max_s
         UserError: a file cannot be read, or no line is left.
     """
     origin = {"files": [_identity(path) for path in paths], "tokenizer": tokenizer.to_dict(), "longest": max_symbols}
+    with locked(folder):  # of several processes one encodes
+        return _encoded(paths, tokenizer, folder, max_symbols, origin)
+
+
+def _encoded(
+    paths: Sequence[Path], tokenizer: Tokenizer, folder: Path, max_symbols: int, origin: dict[str, Any]
+) -> tuple[TextLines, int]:
     record, count = Record(folder / INPUTS, origin), folder / "left_out.json"
     if not (count.is_file() and not record.is_unfinished() and record.difference() is None):
         lengths, left_out = [], 0

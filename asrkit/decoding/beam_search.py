@@ -225,6 +225,8 @@ class AlignmentLengthSearch(OpenSearch):
     def _bound(self) -> None:
         received, ended = self.frames.received, self.frames.ended
         most = torch.ceil(received.double() * self.options.max_labels_per_frame).long()
+        if not ended and self.options.max_symbols:
+            most = received * self.options.max_symbols  # how many there may be in all is not known yet
         self.most, self.most_steps = most[self.utterance, None], _highest(received + most)
         short = received * self.frame_shift_s <= MAX_SUMMED_S
         if self.options.full_sum and self.greedy is None and self.steps == 0 and short.any():

@@ -134,6 +134,11 @@ class AllReduce:
         return contextlib.nullcontext()
 
 
+def is_first_process() -> bool:
+    """Whether this process will be the first of the learners, before they join."""
+    return int(os.environ.get("RANK", 0)) == 0
+
+
 @contextlib.contextmanager
 def join_learners(device: str) -> Iterator[AllReduce]:
     """Joins the processes that ``torchrun`` started (gloo on CPU, nccl on CUDA); alone without it.

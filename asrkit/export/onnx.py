@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -66,8 +66,13 @@ class OnnxJoiner(nn.Module):
         return self.joiner.combine(encoder_out, decoder_out)
 
 
-def export_onnx(bundle: ModelBundle[Transducer], folder: Path) -> None:
+def export_onnx(bundle: ModelBundle[Transducer], folder: Path, begin: Callable[[], None] = lambda: None) -> None:
     """Writes encoder.onnx, decoder.onnx, joiner.onnx and tokens.txt.
+
+    Args:
+        bundle: the recognizer.
+        folder: where the files go.
+        begin: called before the first is written.
 
     Raises:
         UserError: the package onnx is missing, or the model cannot be served so: another predictor than the
@@ -86,6 +91,7 @@ def export_onnx(bundle: ModelBundle[Transducer], folder: Path) -> None:
     if features.normalization not in ("global", "none"):
         raise UserError("ONNX export needs features.normalization=global or none: the runtimes know no speakers")
     bins, width = features.num_mel_bins, model.joiner.joiner_dim
+    begin()
     mean, std = torch.zeros(bins), torch.ones(bins)
     if features.normalization == "global":
         mean, std = bundle.statistics[GLOBAL].mean, bundle.statistics[GLOBAL].std

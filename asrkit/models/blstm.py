@@ -11,7 +11,7 @@ from asrkit.models.lstm import LstmLayer
 
 
 class BlstmLayer(nn.Module):
-    """A layer in each direction; (T, B, I) to (T, B, 2 · cells)."""
+    """The weights of a layer in each direction."""
 
     def __init__(self, input_dim: int, cells: int) -> None:
         super().__init__()

@@ -7,6 +7,7 @@ sequence, :meth:`LstmLayer.step` for one symbol. Gates stand in the order input,
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -31,6 +32,19 @@ class LstmLayer(nn.Module):
         self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh = (
             nn.Parameter(torch.empty(shape).uniform_(-bound, bound)) for shape in shapes
         )
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> LstmLayer:
+        """Moves the layer, and on CUDA puts its weights into one piece of memory, as ``nn.LSTM`` does for cuDNN."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        weights: list[torch.Tensor] = [self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
+        if all(weight.is_cuda and torch.backends.cudnn.is_acceptable(weight) for weight in weights):
+            from torch.backends.cudnn import rnn
+
+            with torch.cuda.device_of(weights[0]), torch.no_grad():
+                if torch._use_cudnn_rnn_flatten_weight():
+                    sizes = self.input_dim, rnn.get_cudnn_mode("LSTM"), self.hidden_dim, 0, 1
+                    torch._cudnn_rnn_flatten_weight(weights, len(weights), *sizes, False, False)
+        return self
 
     def initial_state(self, number: int) -> LstmState:
         """Before any input: (number, H) zeros each."""

@@ -99,7 +99,7 @@ def read_experiment(path: Path) -> Experiment:
     """
     scores = {}
     for score in sorted(path.glob("decode_*_*/score.json")):
-        split, search = score.parent.name.split("_")[1:3]
+        split, search = score.parent.name.split("_", 2)[1:]
         scores[split, search] = json.loads(score.read_text(encoding="utf-8"))
     if not scores:
         raise UserError(f"{path} holds no decode_SPLIT_SEARCH/score.json; decode and score it first")

@@ -34,10 +34,10 @@ def run_once(out_dir: Path, settings: DataclassInstance, data: str, run: Callabl
     """
     done = out_dir / RESULTS
     inputs = {"data": data, "settings": json.loads(json.dumps(asdict(settings), default=lambda f: f.__name__))}
-    record = Record(out_dir / INPUTS, inputs)
+    record = Record(out_dir / INPUTS, inputs, complete=True)
     if done.is_file() and not record.path.is_file():  # of version 0.1, which kept no record
         found = json.loads(done.read_text(encoding="utf-8"))
-        write_json(record.path, {name: found[name] for name in inputs})
+        write_json(record.path, {name: found.get(name) for name in inputs})
     if is_done([done], record, force=False, remedy="give another --out-dir, or remove that file to run it again"):
         results: Results = json.loads(done.read_text(encoding="utf-8"))
         return results

@@ -138,14 +138,21 @@ class CheckpointFolder:
 
 def upgrade_state(state: dict[str, Any]) -> dict[str, Any]:
     """The state of a checkpoint of any version, as this one has it."""
-    if state.pop("format", 1) == STATE_FORMAT:
+    version = state.pop("format", 1)
+    if version == STATE_FORMAT:
         return state
+    if version != 1:
+        raise UserError(f"the checkpoint has format {version}, which a later version of asrkit wrote; use that one")
     loop = dict(state["loop"])
     sums, number = loop.pop("sums", {}), 0.0
     best = loop.pop("best_wer", None)
     if best is None:  # a language model's, whose loss was counted by symbols
         best = loop.pop("best_perplexity")
-        sums = {"loss": sums["loss"], "utterances": sums["symbols"], "train_s": sums["seconds"]} if sums else {}
+        sums = (
+            {"loss": sums["loss"], "utterances": sums["symbols"], "train_s": sums["seconds"], "wait_s": 0.0}
+            if sums
+            else {}
+        )
     number = sums.get("utterances", 0.0)
     upgraded = {name: value for name, value in sums.items() if name in ("utterances", "speech_s", "train_s", "wait_s")}
     for name in ("loss", "ctc", "transducer"):

@@ -7,6 +7,7 @@ from pathlib import Path
 from asrkit.bundle.model_file import read_model_file
 from asrkit.config_training import TrainConfig
 from asrkit.console import log
+from asrkit.distributed.learners import is_first_process
 from asrkit.errors import UserError
 from asrkit.text.tokenizer import Tokenizer
 from asrkit.training.checkpoint import trained_tensors
@@ -15,8 +16,8 @@ from asrkit.training.objective import Trainable
 MOST_NAMED = 5
 
 
-def load_initial(settings: TrainConfig, module: Trainable, tokenizer: Tokenizer) -> None:
-    """Takes the weights of ``train.init_from``, if it is set.
+def load_initial(settings: TrainConfig, module: Trainable, tokenizer: Tokenizer, exp_dir: Path) -> None:
+    """Takes the weights of ``train.init_from``, if it is set and the experiment has no checkpoint yet.
 
     What the objective needs and a shipped model lacks keeps its random start.
 
@@ -24,7 +25,7 @@ def load_initial(settings: TrainConfig, module: Trainable, tokenizer: Tokenizer)
         UserError: the file cannot be read, or differs in names, shapes or symbols and ``train.init_mismatch`` is
             ``error``.
     """
-    if not settings.init_from:
+    if not settings.init_from or any((exp_dir / "checkpoints").glob("epoch-*.state.pt")):
         return
     file = read_model_file(Path(settings.init_from))
     theirs, ours = trained_tensors(file.tensors), module.state_dict()
@@ -33,19 +34,21 @@ def load_initial(settings: TrainConfig, module: Trainable, tokenizer: Tokenizer)
     extra = sorted(name for name in theirs.keys() - ours.keys() if name.startswith("model."))
     differences = [
         f"{what} {_named(names)}"
-        for what, names in (("it lacks", lacking), ("it has too much:", extra), ("other shapes have", reshaped))
+        for what, names in (("it lacks", lacking), ("it has extra", extra), ("these differ in shape:", reshaped))
         if names
     ]
     if file.tokenizer.to_dict() != tokenizer.to_dict():
-        differences.append("its symbols are others")
+        differences.append("its symbols differ")
     if differences:
         message = f"train.init_from={settings.init_from}: {'; '.join(differences)}"
         if settings.init_mismatch == "error":
             raise UserError(f"{message}; train.init_mismatch=report starts those at random")
-        log(message)
+        if is_first_process():
+            log(message)
     taken = {name: theirs[name] for name in ours.keys() & theirs.keys() if name not in reshaped}
     module.load_state_dict(ours | taken)
-    log(f"starting from {settings.init_from}: {len(taken)} of {len(ours)} tensors")
+    if is_first_process():
+        log(f"starting from {settings.init_from}: {len(taken)} of {len(ours)} tensors")
 
 
 def _named(names: list[str]) -> str:

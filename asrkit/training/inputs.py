@@ -12,8 +12,10 @@ from safetensors import SafetensorError, safe_open
 
 from asrkit.config import Config
 from asrkit.config_files import config_to_dict, config_to_yaml
+from asrkit.errors import UserError
 from asrkit.files import write_json, write_text
 from asrkit.records import INPUTS, Record, digest, flat
+from asrkit.settings import is_read, settings_of
 from asrkit.training.checkpoint import holds_training
 
 CHANGEABLE = (
@@ -53,30 +55,35 @@ def start_training(
     Raises:
         UserError: the folder's training has other inputs; the first is named.
     """
-    record = _record(config, exp_dir, inputs or {})
+    record = _record(config, exp_dir, inputs or {}, command)
     _require_same(record, exp_dir, model)
     record.keep()
     write_text(exp_dir / "config.yaml", config_to_yaml(config, command))
 
 
-def is_finished(config: Config, exp_dir: Path, model: str, inputs: Mapping[str, Any] | None = None) -> bool:
+def is_finished(
+    config: Config, exp_dir: Path, model: str, inputs: Mapping[str, Any] | None = None, command: str = "train"
+) -> bool:
     """Whether a folder's training has left its model, with the same end as now, or nothing to resume from.
 
     Raises:
-        UserError: it has, with other inputs; the first is named.
+        UserError: it has, with other inputs, of which the first is named; or the model cannot be read.
     """
     if not (exp_dir / model).is_file():
         return False
-    _require_same(_record(config, exp_dir, inputs or {}), exp_dir, model)
+    _require_same(_record(config, exp_dir, inputs or {}, command), exp_dir, model)
     can_resume = any((exp_dir / "checkpoints").glob("epoch-*.state.pt"))
     before, now = _settings_in(exp_dir / model), flat(config_to_dict(config))
     return not can_resume or all(before.get(key) == now[key] for key in END)
 
 
-def _record(config: Config, exp_dir: Path, inputs: Mapping[str, Any]) -> Record:
+def _record(config: Config, exp_dir: Path, inputs: Mapping[str, Any], command: str) -> Record:
     initial = {"digest of train.init_from": digest(Path(config.train.init_from)) if config.train.init_from else ""}
     defaults = _fixed(config_to_dict(Config())) | {"digest of train.init_from": ""}
-    return Record(exp_dir / INPUTS, _fixed(config_to_dict(config)) | initial | dict(inputs), defaults)
+    known = {item.key: item.value for item in settings_of(config)} | {"command": command}
+    unread = {item.key for item in settings_of(config) if not is_read(item, known)}
+    settings = {key: value for key, value in _fixed(config_to_dict(config)).items() if key not in unread}
+    return Record(exp_dir / INPUTS, settings | initial | dict(inputs), defaults)
 
 
 def _require_same(record: Record, exp_dir: Path, model: str) -> None:
@@ -91,14 +98,18 @@ def _require_same(record: Record, exp_dir: Path, model: str) -> None:
 
 
 def _settings_in(model: Path) -> dict[str, Any]:
-    """The settings in a model file's header, by full name; none where there is no such file."""
+    """The settings in a model file's header, by full name; none where there is no such file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     if not model.is_file():
         return {}
     try:
         with safe_open(model, framework="pt") as file:
             header = cast(dict[str, str], file.metadata() or {})
-    except (SafetensorError, OSError):
-        return {}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{model} cannot be read ({error}); remove it, and the training is resumed") from error
     return flat(json.loads(header.get("config", "{}")))
 
 

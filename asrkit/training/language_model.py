@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from asrkit.bundle.build import build_language_model
-from asrkit.bundle.model_file import ModelBundle, load_language_model, save_language_model
+from asrkit.bundle.model_file import (
+    LANGUAGE_MODEL,
+    ModelBundle,
+    ModelFile,
+    read_model_file,
+    save_language_model,
+    write_model_file,
+)
 from asrkit.config import Config
 from asrkit.console import log
+from asrkit.data.folder import load_tokenizer
 from asrkit.data.loaders import LoaderError
 from asrkit.data.text_lines import TextLines, encode_text, plan_text_epoch
-from asrkit.distributed.learners import Learners, join_learners
+from asrkit.distributed.learners import Learners, is_first_process, join_learners
+from asrkit.errors import UserError
 from asrkit.models.language_model import LanguageModel, line_log_probs
 from asrkit.models.transducer import num_parameters
 from asrkit.randomness import seeded_generator
-from asrkit.records import digest
+from asrkit.records import INPUTS, digest
 from asrkit.text.tokenizer import Tokenizer
-from asrkit.training.checkpoint import CheckpointFolder, CheckpointName
+from asrkit.training.checkpoint import CheckpointFolder, CheckpointName, holds_training
 from asrkit.training.initial import load_initial
 from asrkit.training.inputs import start_training
 from asrkit.training.loop import Loop
@@ -78,6 +87,7 @@ class LanguageModelTask:
     """
 
     dev_measure = "dev_perplexity"
+    epochs_kept = 2
 
     def __init__(
         self, bundle: ModelBundle[LanguageModel], train: TextLines, dev: TextLines, learners: Learners, exp_dir: Path
@@ -93,7 +103,7 @@ class LanguageModelTask:
         steps = []
         for lines in plan_text_epoch(self.train.lengths, self.batch_symbols, generator):
             symbols = int(self.train.lengths[lines].sum()) + len(lines)
-            steps.append(Step([lines[part::parts].tolist() for part in range(parts)], symbols, PHASE))
+            steps.append(Step([lines[part::parts] for part in range(parts)], symbols, PHASE))
         return steps
 
     def batches(
@@ -101,7 +111,7 @@ class LanguageModelTask:
     ) -> Iterator[list[TextBatch] | LoaderError]:
         """Batches of this learner's parts of each step, from step ``first`` on."""
         for of_step in parts[first:]:
-            yield [TextBatch(*self.train.batch(np.asarray(lines)), tuple(map(int, lines))) for lines in of_step]
+            yield [TextBatch(*self.train.batch(lines), tuple(lines.tolist())) for lines in of_step]
 
     def counts(self, batch: TextBatch) -> dict[str, float]:
         """Lines."""
@@ -117,8 +127,9 @@ class LanguageModelTask:
 
     def status(self, sums: Mapping[str, float], seconds: float) -> str:
         """Perplexity and speed."""
-        symbols = sums["number/loss"]
-        return f"perplexity {_exp(sums['loss/loss'] / symbols):.3f}, {symbols / seconds:.0f} symbols/s"
+        symbols = sums.get("number/loss", 0.0)
+        mean = sums.get("loss/loss", 0.0) / max(1.0, symbols)
+        return f"perplexity {_exp(mean):.3f}, {symbols / seconds:.0f} symbols/s"
 
     def epoch_values(self, sums: Mapping[str, float]) -> dict[str, Any]:
         """Perplexity of the training text."""
@@ -138,7 +149,8 @@ class LanguageModelTask:
     def finish(self, checkpoints: CheckpointFolder, best_epoch: int) -> None:
         """Takes the epoch with the best perplexity."""
         target = self.exp_dir / MODEL
-        save_language_model(target, load_language_model(checkpoints.weights(CheckpointName(best_epoch, True))))
+        tensors = read_model_file(checkpoints.weights(CheckpointName(best_epoch, True))).tensors
+        write_model_file(ModelFile(target, LANGUAGE_MODEL, self.bundle.config, self.bundle.tokenizer, tensors))
         log(f"took epoch {best_epoch}, whose dev perplexity is best, into {target}")
 
 
@@ -169,42 +181,59 @@ def text_inputs(tokenizer_path: Path, text: Sequence[Path], dev_text: Sequence[P
     }
 
 
+def require_text_of_version_1(
+    exp_dir: Path, tokenizer: Tokenizer, text: Sequence[Path], dev_text: Sequence[Path]
+) -> None:
+    """Compares the text with that of a training of version 0.1, which kept paths and sizes.
+
+    Raises:
+        UserError: other text or other symbols.
+    """
+    path = exp_dir / "text.json"
+    if not path.is_file() or (exp_dir / INPUTS).is_file() or not holds_training(exp_dir):
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    now: dict[str, Any] = {"symbols": tokenizer.to_dict()}
+    for name, paths in (("text", text), ("dev_text", dev_text)):
+        now[name] = [[str(p.resolve()), p.stat().st_size if p.is_file() else 0] for p in paths]
+    for name, value in now.items():
+        if before.get(name) != value:
+            raise UserError(f"{exp_dir} holds a training on other {name}; choose another --exp-dir")
+
+
 def train_language_model(
     config: Config,
-    tokenizer: Tokenizer,
+    tokenizer_path: Path,
     text: Sequence[Path],
     dev_text: Sequence[Path],
     exp_dir: Path,
-    inputs: Mapping[str, Any],
 ) -> None:
     """Trains, or resumes, in ``exp_dir``; the epoch with the best perplexity becomes ``best.safetensors``.
 
     Args:
         config: the sections ``lm`` and ``train`` are used.
-        tokenizer: the recognizer's symbols.
+        tokenizer_path: the recognizer's symbols.
         text: files, see :func:`asrkit.data.text_lines.encode_text`.
         dev_text: files for the perplexity by epoch.
         exp_dir: where the experiment goes.
-        inputs: see :func:`text_inputs`.
 
     Raises:
         UserError: unreadable text, a folder of another configuration, or a loss that is not finite.
         asrkit.training.stopping.Stopped: on Ctrl-C or SIGTERM, with a checkpoint saved.
     """
+    tokenizer, inputs = load_tokenizer(tokenizer_path), text_inputs(tokenizer_path, text, dev_text)
+    require_text_of_version_1(exp_dir, tokenizer, text, dev_text)
+    if is_first_process():
+        start_training(config, exp_dir, MODEL, inputs, "train-lm")
+    longest = config.lm.max_symbols
+    # Before the processes join, for encoding a large text takes longer than they wait for each other.
+    train, left_out = encode_text(text, tokenizer, exp_dir / "text" / "train", longest)
+    dev, dev_left_out = encode_text(dev_text, tokenizer, exp_dir / "text" / "dev", longest)
     with join_learners(config.train.device) as learners:
-        if learners.is_main:
-            start_training(config, exp_dir, MODEL, inputs, "train-lm")
-        longest = config.lm.max_symbols
-        # The first process encodes, the others read what it has written.
-        for rank in range(min(2, learners.world_size)):
-            if (learners.rank > 0) == (rank > 0):
-                train, left_out = encode_text(text, tokenizer, exp_dir / "text" / "train", longest)
-                dev, dev_left_out = encode_text(dev_text, tokenizer, exp_dir / "text" / "dev", longest)
-            learners.agree(False)
         torch.manual_seed(config.train.seed)
         bundle = ModelBundle(build_language_model(config, tokenizer.vocab_size), config, tokenizer)
         task = LanguageModelTask(bundle, train, dev, learners, exp_dir)
-        load_initial(config.train, task.module, tokenizer)
+        load_initial(config.train, task.module, tokenizer, exp_dir)
         loop = Loop(task, exp_dir, learners)
         if learners.is_main:
             log(

@@ -63,8 +63,7 @@ class Loop:
         if learners.agree(self.autocast == "none"):  # machines of different kinds train together
             self.autocast = "none"
         self.scaler = GradScaler(learners.device.type, enabled=self.autocast == "fp16")
-        keep = max(2, settings.average_epochs)
-        self.checkpoints = CheckpointFolder(self.exp_dir / "checkpoints", keep, settings.keep_every_epochs)
+        self.checkpoints = CheckpointFolder(self.exp_dir / "checkpoints", task.epochs_kept, settings.keep_every_epochs)
         self.state = LoopState()
         self.signals = StopSignals()
         self.phase: Phase | None = None
@@ -129,8 +128,9 @@ class Loop:
                 now = time.monotonic()
                 self._add("train_s", (now - clock) / learners.world_size)
                 clock = now
-                done = {name: value - before.get(name, 0.0) for name, value in state.sums.items()}
-                bar.advance(f"{self.task.status(done, now - started)}, lr {lr:.1e}")
+                if learners.is_main:
+                    done = {name: value - before.get(name, 0.0) for name, value in state.sums.items()}
+                    bar.advance(f"{self.task.status(done, now - started)}, lr {lr:.1e}")
                 self._stop_if_asked()
                 if state.step % settings.checkpoint_every_steps == 0 and state.step < len(plan):
                     self._save(CheckpointName(state.epoch, False, state.step))
@@ -230,14 +230,13 @@ class Loop:
         return loaded
 
     def _save(self, name: CheckpointName) -> None:
-        sums = self.learners.total(self.state.sums)
-        if self.learners.is_main:
-            state = {
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.scaler.state_dict(),
-                "loop": vars(self.state) | {"sums": sums},
-            }
-            with self.learners.consensus(self.module):
+        state = {
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "loop": vars(self.state) | {"sums": self.learners.total(self.state.sums)},
+        }
+        with self.learners.consensus(self.module):
+            if self.learners.is_main:
                 self.checkpoints.save(name, self.task.save, state, self.state.best_epoch)
 
     def _early_stop(self) -> bool:

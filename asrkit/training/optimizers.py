@@ -56,7 +56,10 @@ def parameter_groups(
             others.append(parameter)
     for name, how in groups.items():
         if not members[name] and (name not in DEFAULT_GROUPS or how.pattern != DEFAULT_GROUPS[name].pattern):
-            raise UserError(f"train.optimizer.groups.{name}.pattern: no parameter's name matches '{how.pattern}'")
+            raise UserError(
+                f"train.optimizer.groups.{name}.pattern: no parameter's name matches '{how.pattern}', but for those "
+                "of earlier groups"
+            )
     found = [ParameterGroup("", others, 1.0, weight_decay)]
     found += [ParameterGroup(name, members[name], how.lr_scale, how.weight_decay) for name, how in groups.items()]
     found.append(ParameterGroup(MATRICES, inner, 1.0, weight_decay))

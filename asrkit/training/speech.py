@@ -88,6 +88,7 @@ class SpeechTask:
         self.config, self.settings = bundle.config, bundle.config.train
         self.module = Trainable(bundle.model, objective)
         self.sampler = sampler
+        self.epochs_kept = max(2, self.settings.average_epochs)
         self.views = 2 if self.config.loss.consistency_weight > 0 else 1
         self.num_tokens = {cut.id: self._most_tokens(cut) for cut in data.train}
 
@@ -222,7 +223,7 @@ def run_training(
         torch.manual_seed(config.train.seed)
         model = build_transducer(config, tokenizer.vocab_size)
         minimised: nn.Module = TransducerObjective(config.loss, model)
-        load_initial(config.train, Trainable(model, minimised), tokenizer)
+        load_initial(config.train, Trainable(model, minimised), tokenizer, exp_dir)
         bundle = ModelBundle(model, config, tokenizer, folder.load_statistics())
         data = _read_data(config, folder, bundle)
         task = SpeechTask(bundle, data, objective(minimised) if objective else minimised, learners, exp_dir, sampler)

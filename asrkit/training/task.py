@@ -26,7 +26,7 @@ class Phase:
 class Step:
     """One update."""
 
-    parts: Sequence[Sequence[Any]]
+    parts: Sequence[Any]
     """What each forward pass reads, those of all learners and accumulation steps; some may be empty."""
     number: int
     """Utterances or symbols of all parts: the update is the mean over them."""
@@ -40,6 +40,8 @@ class Task(Protocol):
     settings: TrainConfig
     dev_measure: str
     """Name in metrics.jsonl of what :meth:`measure` returns, such as ``dev_wer``."""
+    epochs_kept: int
+    """Last epochs whose weights :meth:`finish` may need; at least 2."""
 
     def plan(self, epoch: int) -> Sequence[Step]:
         """All updates of an epoch: a function of the seed and the epoch."""
@@ -57,7 +59,7 @@ class Task(Protocol):
         """How good the model is on dev, less is better; None where no measurement is due. All learners ask together."""
 
     def status(self, sums: Mapping[str, float], seconds: float) -> str:
-        """A word for the progress bar on an epoch's sums so far, of which this run took ``seconds``."""
+        """A word for the progress bar on what this run has added to an epoch's sums in so many seconds."""
 
     def epoch_values(self, sums: Mapping[str, float]) -> dict[str, Any]:
         """What metrics.jsonl holds of an epoch beside what the loop adds."""

@@ -158,3 +158,13 @@ def test_what_ships_lacks_what_only_training_needs(tmp_path: Path) -> None:
     export_model(tmp_path / "checkpoint.safetensors", tmp_path / "model.safetensors")
     kept, shipped = (set(load_file(tmp_path / f"{name}.safetensors")) for name in ("checkpoint", "model"))
     assert kept - shipped == {"objective.ctc_head.weight", "objective.ctc_head.bias"} and shipped < kept
+
+
+def test_a_loaded_model_does_not_change_with_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "m.safetensors"
+    save_recognizer(path, tiny_bundle())
+    loaded = load_recognizer(path).model
+    before = {name: tensor.clone() for name, tensor in loaded.state_dict().items()}
+    with open(path, "r+b") as file:
+        file.truncate(10)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in loaded.state_dict().items())

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from torch import nn
@@ -75,3 +77,16 @@ class Run(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(T, B, I) to (T, B, H)."""
         return self.layer.run(x)[0]
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_weights_lie_together_on_cuda() -> None:
+    torch.manual_seed(0)
+    layer, x = LstmLayer(5, 3), torch.randn(7, 2, 5)
+    expected = layer.run(x)[0]
+    layer = layer.cuda()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # cuDNN warns of weights that it has to copy together
+        found = layer.run(x.cuda())[0]
+    assert torch.allclose(found.cpu(), expected, atol=1e-5)

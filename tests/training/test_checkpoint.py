@@ -170,3 +170,5 @@ def test_the_state_of_version_1_is_read() -> None:
     assert found.best == 4.5 and found.sums["loss/loss"] / found.sums["number/loss"] == 2.0
     assert found.sums["train_s"] == 1.5 and state["scaler"] == {}
     assert upgrade_state({"format": 2, "loop": {"epoch": 1}}) == {"loop": {"epoch": 1}}
+    with pytest.raises(UserError, match="a later version of asrkit"):
+        upgrade_state({"format": 3, "loop": {}})

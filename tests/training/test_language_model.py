@@ -21,7 +21,7 @@ from asrkit.files import write_json
 from asrkit.scoring.experiment import read_metrics
 from asrkit.text.tokenizer import CharTokenizer
 from asrkit.training.checkpoint import CheckpointName
-from asrkit.training.language_model import perplexity, text_inputs, train_language_model
+from asrkit.training.language_model import perplexity, train_language_model
 from asrkit.training.loop import Loop
 from asrkit.training.stopping import Stopped
 from tests.conftest import run_cli
@@ -41,8 +41,9 @@ SETTINGS: dict[str, Any] = {
 
 def train(config: Config, text: list[Path], exp_dir: Path, dev: list[Path] | None = None) -> None:
     """Trains a language model on text, and measures it on the same or on ``dev``."""
-    inputs = text_inputs(exp_dir / "no_tokenizer.json", text, dev or text)
-    train_language_model(config, TOKENIZER, text, dev or text, exp_dir, inputs)
+    tokenizer = exp_dir.parent / "tokenizer.json"
+    write_json(tokenizer, TOKENIZER.to_dict())
+    train_language_model(config, tokenizer, text, dev or text, exp_dir)
 
 
 @pytest.fixture
@@ -203,3 +204,57 @@ def test_language_models_stop_early(text: Path, tmp_path: Path) -> None:
     config.train.schedule.initial_lr = config.train.schedule.peak_lr = 0.0
     train(config, [text], tmp_path / "lm")
     assert len(read_metrics(tmp_path / "lm" / "metrics.jsonl")) == 3
+
+
+def test_the_best_epoch_has_the_settings_of_the_last_run(text: Path, tmp_path: Path) -> None:
+    """Else a longer training whose best epoch is an early one would never be done."""
+    config = config_from_dict(SETTINGS | {"train": SETTINGS["train"] | {"num_epochs": 1}}, "tests")
+    train(config, [text], tmp_path / "lm")
+    config.train.num_epochs = 2
+    config.train.schedule.peak_lr = config.train.schedule.initial_lr = 50.0  # the second epoch is worse
+    (tmp_path / "lm" / "inputs.json").unlink()
+    (tmp_path / "lm" / "config.yaml").unlink()
+    (tmp_path / "lm" / "best.safetensors").unlink()
+    train(config, [text], tmp_path / "lm")
+    lines = read_metrics(tmp_path / "lm" / "metrics.jsonl")
+    assert lines[1]["dev_perplexity"] > lines[0]["dev_perplexity"]
+    bundle = load_language_model(tmp_path / "lm" / "best.safetensors")
+    assert bundle.config.train.num_epochs == 2
+
+
+def test_more_processes_than_lines_in_an_update(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("\n".join(["AB " * 30, "A", "B", "C AB"]))
+    write_json(tmp_path / "tokenizer.json", TOKENIZER.to_dict())
+    done = run_cli(
+        "train-lm",
+        "--data-dir",
+        tmp_path,
+        "--text",
+        tmp_path / "text.txt",
+        "--dev-text",
+        tmp_path / "text.txt",
+        "--exp-dir",
+        tmp_path / "lm",
+        "--processes",
+        "2",
+        "lm.hidden_dim=8",
+        "lm.bottleneck_dim=4",
+        "lm.batch_symbols=10",
+        "train.num_epochs=1",
+        "train.device=cpu",
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_text_of_version_1_is_compared(text: Path, tmp_path: Path) -> None:
+    config = config_from_dict(SETTINGS | {"train": SETTINGS["train"] | {"num_epochs": 1}}, "tests")
+    train(config, [text], tmp_path / "lm")
+    (tmp_path / "lm" / "inputs.json").unlink()
+    stated = [[str(text.resolve()), text.stat().st_size]]
+    kept = {"symbols": TOKENIZER.to_dict(), "text": stated, "dev_text": stated}
+    write_json(tmp_path / "lm" / "text.json", kept)
+    train(config, [text], tmp_path / "lm")
+    (tmp_path / "lm" / "inputs.json").unlink()
+    write_json(tmp_path / "lm" / "text.json", kept | {"text": [[str(text.resolve()), 1]]})
+    with pytest.raises(UserError, match="holds a training on other text; choose another"):
+        train(config, [text], tmp_path / "lm")
