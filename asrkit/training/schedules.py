@@ -28,23 +28,6 @@ def warmup_hold_anneal(
     return result
 
 
-def one_cycle(
-    epochs_done: float, *, initial_lr: float, peak_lr: float, warmup_epochs: float, num_epochs: float
-) -> float:
-    """Linear rise to the peak, then linear fall to 0 (Saon et al. 2023, arXiv 2302.14120, section 3).
-
-    Args:
-        epochs_done: epochs done, with their fraction.
-        initial_lr: at the start.
-        peak_lr: after ``warmup_epochs``.
-        warmup_epochs: length of the rise.
-        num_epochs: when 0 is reached.
-    """
-    if epochs_done < warmup_epochs:
-        return initial_lr + (peak_lr - initial_lr) * epochs_done / warmup_epochs
-    return peak_lr * max(0.0, num_epochs - epochs_done) / (num_epochs - warmup_epochs)
-
-
 def warmup_hold_decay(
     epochs_done: float,
     *,
@@ -54,7 +37,9 @@ def warmup_hold_decay(
     hold_epochs: float,
     num_epochs: float,
 ) -> float:
-    """Linear rise to the peak, hold, then linear fall to 0: :func:`one_cycle` with a plateau.
+    """Linear rise to the peak, hold, then linear fall to 0.
+
+    Without a hold it is the schedule of Saon et al. 2023 (arXiv 2302.14120, section 3).
 
     Args:
         epochs_done: epochs done, with their fraction.
@@ -67,7 +52,7 @@ def warmup_hold_decay(
     if epochs_done < warmup_epochs:
         return initial_lr + (peak_lr - initial_lr) * epochs_done / warmup_epochs
     falling = max(1e-9, num_epochs - warmup_epochs - hold_epochs)
-    return peak_lr * min(1.0, max(0.0, num_epochs - epochs_done) / falling)
+    return min(peak_lr, peak_lr * max(0.0, num_epochs - epochs_done) / falling)
 
 
 def learning_rate(schedule: ScheduleConfig, epoch: int, fraction: float, num_epochs: int) -> float:
@@ -76,21 +61,13 @@ def learning_rate(schedule: ScheduleConfig, epoch: int, fraction: float, num_epo
     The boost is that of the last, clean epochs of Cui et al. 2022 (arXiv 2203.15176, section 4).
     """
     boost = schedule.boost if 0 < schedule.boost_from_epoch <= epoch else 1.0
-    if schedule.type == "one_cycle":
-        return boost * one_cycle(
-            epoch - 1 + fraction,
-            initial_lr=schedule.initial_lr,
-            peak_lr=schedule.peak_lr,
-            warmup_epochs=schedule.warmup_epochs,
-            num_epochs=num_epochs,
-        )
-    if schedule.type == "warmup_hold_decay":
+    if schedule.type in ("one_cycle", "warmup_hold_decay"):
         return boost * warmup_hold_decay(
             epoch - 1 + fraction,
             initial_lr=schedule.initial_lr,
             peak_lr=schedule.peak_lr,
             warmup_epochs=schedule.warmup_epochs,
-            hold_epochs=schedule.hold_epochs,
+            hold_epochs=schedule.hold_epochs if schedule.type == "warmup_hold_decay" else 0.0,
             num_epochs=num_epochs,
         )
     return boost * warmup_hold_anneal(

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from asrkit.training.schedules import one_cycle, warmup_hold_anneal, warmup_hold_decay
+from asrkit.training.schedules import warmup_hold_anneal, warmup_hold_decay
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ def test_warmup_hold_anneal_is_the_papers(epoch: int, expected: float) -> None:
 
 @pytest.mark.parametrize(("epochs_done", "expected"), [(0, 5e-5), (4, 2.75e-4), (8, 5e-4), (16, 2.5e-4), (24, 0.0)])
 def test_one_cycle_is_the_papers(epochs_done: float, expected: float) -> None:
-    lr = one_cycle(epochs_done, initial_lr=5e-5, peak_lr=5e-4, warmup_epochs=8, num_epochs=24)
+    lr = warmup_hold_decay(epochs_done, initial_lr=5e-5, peak_lr=5e-4, warmup_epochs=8, hold_epochs=0, num_epochs=24)
     assert lr == pytest.approx(expected, abs=1e-12)
 
 
@@ -26,8 +26,3 @@ def test_one_cycle_is_the_papers(epochs_done: float, expected: float) -> None:
 def test_warmup_hold_decay_has_a_plateau(epochs_done: float, expected: float) -> None:
     lr = warmup_hold_decay(epochs_done, initial_lr=1e-4, peak_lr=1e-3, warmup_epochs=2, hold_epochs=3, num_epochs=10)
     assert lr == pytest.approx(expected, abs=1e-12)
-    plain = one_cycle(epochs_done, initial_lr=1e-4, peak_lr=1e-3, warmup_epochs=2, num_epochs=10)
-    without = warmup_hold_decay(
-        epochs_done, initial_lr=1e-4, peak_lr=1e-3, warmup_epochs=2, hold_epochs=0, num_epochs=10
-    )
-    assert without == pytest.approx(plain, abs=1e-12)
