@@ -85,15 +85,21 @@ def read_rows(path: Path) -> tuple[list[Row], list[tuple[str, str]]]:
 
 def train(row: Row) -> None:
     """Runs a row's command and keeps its result."""
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    git = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
     print(f"{time.strftime('%H:%M:%S')} {row.name}: {shlex.join(row.command)}", flush=True)
     subprocess.run(row.command, cwd=ROOT, check=True)
+    keep(row, commit)
+
+
+def keep(row: Row, commit: str) -> None:
+    """Writes what is kept of a row's experiment folder, trained at a commit on this machine."""
     experiment = read_experiment(row.exp_dir)
     config = load_config(row.config, [argument for argument in row.arguments if "=" in argument])
     result = {
         "name": row.name,
         "command": shlex.join(row.command),
-        "commit": commit.stdout.strip(),
+        "commit": commit,
         "processor": processor(),
         "precision": resolve_autocast(choose_device(config.train.device), config.train.autocast),
         "minutes": round(sum(line["seconds"] for line in experiment.metrics) / 60, 1),
