@@ -1,6 +1,6 @@
 """What a CPU trains and searches faster with, since batches differ in length and each brings other shapes.
 
-Memory: glibc's malloc spends a quarter of a training searching its lists of free blocks for ever other sizes;
+Memory: glibc's malloc spends a quarter of a training searching its lists of free blocks, since sizes keep changing;
 gperftools' tcmalloc (Debian: libtcmalloc-minimal4) does not.
 
 Kernels: oneDNN compiles a kernel for every new shape of a bf16 product and keeps the last 1024, which are soon used

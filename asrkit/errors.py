@@ -1,4 +1,4 @@
-"""The one exception for what the user can mend."""
+"""The one exception for what the user can fix."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ click.version_option(__version__)(cli)
 
 
 def main() -> None:
-    """Runs the command; what the user can mend is one line and exit code 2."""
+    """Runs the command; what the user can fix is one line and exit code 2."""
     if sys.argv[1:2] in (["train"], ["train-lm"], ["decode"], ["nbest"]):
         restart_with_allocator(["-m", "asrkit", *sys.argv[1:]])
         keep_kernels()

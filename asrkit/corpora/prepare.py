@@ -118,4 +118,4 @@ def describe(problems: list[Problem], number: int) -> str:
     """All problems in one message."""
     rows = "".join(f"\n  {p.id}: {p.reason}" for p in problems)
     bad = len({p.id for p in problems})
-    return f"{bad} of {number} utterances cannot be used; mend them or set them aside with --skip-bad:{rows}"
+    return f"{bad} of {number} utterances cannot be used; fix them or exclude them with --skip-bad:{rows}"

@@ -104,13 +104,13 @@ class BatchBudget:
         if cut.duration > self.batch_seconds:
             raise UserError(
                 f"{cut.id} lasts {cut.duration:.1f} s, more than train.batch_seconds={self.batch_seconds:g}; "
-                "raise it or set the utterance aside"
+                "raise it or exclude the utterance"
             )
         lattice = self.lattice(1, cut.duration, num_tokens)
         if lattice > self.lattice_budget:
             raise UserError(
                 f"{cut.id} ({cut.duration:.1f} s, {num_tokens} labels) alone needs {lattice} joiner entries, more "
-                f"than train.lattice_budget={self.lattice_budget}; raise it or set the utterance aside"
+                f"than train.lattice_budget={self.lattice_budget}; raise it or exclude the utterance"
             )
 
 

@@ -21,7 +21,7 @@ from asrkit.features.pipeline import FeaturePipeline
 from asrkit.text.tokenizer import Tokenizer
 
 PAD_FRAMES = 16
-"""Batches are padded to a multiple of so many frames: matrix kernels are compiled anew for every new shape."""
+"""Batches are padded to a multiple of so many frames: a matrix kernel is compiled for every new shape."""
 
 
 def transcript(cut: Cut) -> str:
@@ -32,7 +32,7 @@ def transcript(cut: Cut) -> str:
     """
     text = " ".join((s.text or "").strip() for s in cut.supervisions).strip()
     if not text:
-        raise UserError(f"{cut.id} has an empty transcript; mend the corpus or prepare it with --skip-bad")
+        raise UserError(f"{cut.id} has an empty transcript; fix the corpus or prepare it with --skip-bad")
     return text
 
 

@@ -1,4 +1,4 @@
-"""Soft random sampling: each epoch trains on r·N examples drawn anew, with replacement.
+"""Soft random sampling: each epoch trains on r·N examples, newly drawn with replacement.
 
 Cui et al. 2023 (arXiv 2311.12727). An epoch's indices are a pure function of (seed, epoch): they do not depend on
 processes or workers, and a resumed run draws what the unbroken one drew. Beside it, the draws it is compared with.
@@ -30,7 +30,7 @@ def soft_random_sample(n: int, rate: float, seed: int, epoch: int) -> torch.Tens
 
 
 def repeated_subset(n: int, rate: float, seed: int, epoch: int) -> torch.Tensor:
-    """(r·N,) different indices, drawn anew each epoch (RS2, Okanovic et al. 2024, arXiv 2305.18424)."""
+    """(r·N,) different indices, newly drawn each epoch (RS2, Okanovic et al. 2024, arXiv 2305.18424)."""
     return torch.randperm(n, generator=_generator(seed, epoch))[: draw_size(n, rate)]
 
 

@@ -1,6 +1,6 @@
 """The steps of a beam search as functions of values: expand, merge what has equal labels, select.
 
-Shape letters: N utterances whose search goes on, K hypotheses of an utterance, V symbols.
+Shape letters: N utterances whose search continues, K hypotheses of an utterance, V symbols.
 """
 
 from __future__ import annotations

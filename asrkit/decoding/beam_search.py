@@ -9,7 +9,7 @@ the same frame.
 A search is held open: ``accept`` takes encoder frames as they come and goes as far as they reach, ``results`` gives the
 n-best lists once the last have come. :func:`beam_search` and :func:`modified_beam_search` are that in one call.
 
-Shape letters: B utterances, N of them whose search goes on, K hypotheses of an utterance, V symbols, J width of the
+Shape letters: B utterances, N of them whose search continues, K hypotheses of an utterance, V symbols, J width of the
 joiner.
 """
 
@@ -84,7 +84,7 @@ class OpenSearch:
         """Greedy's hypothesis: one more lane beside the beam."""
         self.steps = self.most_steps = 0
         self.utterance = torch.arange(batch, device=model.device)
-        """(N,) numbers of the utterances whose search goes on, as in all that follows."""
+        """(N,) numbers of the utterances whose search continues, as in all that follows."""
         self.most, self.last_frame = (torch.zeros(batch, 1, dtype=torch.int64, device=model.device) for _ in range(2))
         """(N, 1) most labels of each, and its last frame."""
         self.beam: Beam | None = None
@@ -139,7 +139,7 @@ class OpenSearch:
         raise NotImplementedError
 
     def _all_have_frames(self) -> bool:
-        """Whether every lane that goes on stands at a frame that has come and is known not to be the last."""
+        """Whether every lane that continues stands at a frame that has come and is known not to be the last."""
         assert self.beam is not None
         newest = self.frames.received - 1
         waits = (self._frame() >= newest[self.utterance, None]) & self.beam.live
@@ -197,7 +197,7 @@ class OpenSearch:
         return self.weights.bonus(parts["source_lm"], parts["target_lm"], parts["length"]) if self.fused else 0.0
 
     def _finish(self, beam: Beam, ends: torch.Tensor, score: torch.Tensor, steps: int) -> None:
-        """Sets hypotheses aside that have left the last frame.
+        """Collects hypotheses that have left the last frame.
 
         Args:
             beam: the hypotheses.

@@ -21,7 +21,7 @@ def ring(n: int) -> torch.Tensor:
 
 
 def random_ring(n: int, generator: torch.Generator) -> torch.Tensor:
-    """(n, n): a ring in an order drawn anew."""
+    """(n, n): a ring in a random order."""
     return _ring_along(torch.randperm(n, generator=generator))
 
 

@@ -18,7 +18,7 @@ from asrkit.losses.lattice import ArcPosteriors, arc_posteriors, log_likelihood
 BLOCK_ELEMENTS = 1 << 17
 """Logits in a block."""
 PAD_ROWS = 1024
-"""Packed logits may be padded to a multiple of so many rows: matrix kernels are compiled anew for every new shape."""
+"""Packed logits may be padded to a multiple of so many rows: a matrix kernel is compiled for every new shape."""
 
 
 @dataclass(frozen=True)

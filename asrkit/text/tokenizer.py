@@ -44,7 +44,7 @@ class CharTokenizer:
         if unknown:
             raise UserError(
                 f"'{text}' holds {', '.join(map(repr, unknown))}, which is not among the "
-                f"{self.vocab_size - 1} characters of the tokenizer; mend the text or make the tokenizer again"
+                f"{self.vocab_size - 1} characters of the tokenizer; fix the text or rebuild the tokenizer"
             )
         return [self.index[character] for character in characters]
 
@@ -90,7 +90,7 @@ class SentencePieceTokenizer:
             unknown = [piece for piece, token in zip(pieces, tokens, strict=True) if token == self.processor.unk_id()]
             raise UserError(
                 f"'{text}' holds {', '.join(map(repr, unknown))}, which the SentencePiece model cannot spell; "
-                "mend the text or make the tokenizer again"
+                "fix the text or rebuild the tokenizer"
             )
         return tokens
 

@@ -116,7 +116,7 @@ class CheckpointFolder:
             module.load_state_dict(tensors)
             return upgrade_state(state)
         if names:
-            raise UserError(f"no checkpoint in {self.folder} can be read; remove that folder to train anew")
+            raise UserError(f"no checkpoint in {self.folder} can be read; remove that folder to train from the start")
         return None
 
     def last_epochs(self, number: int) -> list[Path]:

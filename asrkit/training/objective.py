@@ -227,7 +227,9 @@ def _pruned_lattice(
     too_many = (batch.token_lens > (size - 1) * encoder_lens).tolist()
     if any(too_many):
         id = batch.utterance_ids[too_many.index(True) % batch.num_utterances]
-        raise UserError(f"{id} has more labels than loss.prune_range={size} lets through; raise it or set it aside")
+        raise UserError(
+            f"{id} has more labels than loss.prune_range={size} lets through; raise it or exclude the utterance"
+        )
     with torch.autocast(encoder_out.device.type, enabled=False):
         if config.implementation == "k2":
             simple, bounds = k2_pruned_losses(
