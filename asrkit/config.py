@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from asrkit.config_quantization import QuantizationConfig
 from asrkit.config_training import TrainConfig
 from asrkit.settings import section, setting
 
@@ -368,8 +369,9 @@ class Config:
     spec_augment: SpecAugmentConfig = section(SpecAugmentConfig)
     tokenizer: TokenizerConfig = section(TokenizerConfig)
     model: ModelConfig = section(ModelConfig)
+    quantization: QuantizationConfig = section(QuantizationConfig)
     rewrites: list[str] = setting(
-        [], "Named functions that replace modules of the model once it is built, in this order."
+        [], "Named functions that replace modules of the model once it is built, in this order: `quantize`."
     )
     loss: LossConfig = section(LossConfig)
     train: TrainConfig = section(TrainConfig)

@@ -54,7 +54,7 @@ def load_config(
     given: dict[str, int] = {}
     for number, layer in enumerate(layers, 1):
         _merge(merged, layer)
-        if set(layer) >= SECTIONS:  # a complete description says nothing of its own about what is not read
+        if set(layer) >= OF_VERSION_1:  # a complete description says nothing of its own about what is not read
             number = 0
         given |= dict.fromkeys(flat(layer), number)
     config = config_from_dict(merged, where)
@@ -98,7 +98,8 @@ def _nested(values: Mapping[str, object]) -> dict[str, Any]:
     return nested
 
 
-SECTIONS = {item.name for item in fields(Config)} - {"rewrites"}
+SECTIONS = {item.name for item in fields(Config)}
+OF_VERSION_1 = SECTIONS - {"rewrites", "quantization"}
 Settings = TypeVar("Settings")
 
 

@@ -19,10 +19,11 @@ from asrkit.models.joiner import Joiner
 from asrkit.models.language_model import LanguageModel, LstmLanguageModel, TransformerLanguageModel
 from asrkit.models.predictor import LstmPredictor, Predictor, StatelessPredictor
 from asrkit.models.transducer import Transducer
+from asrkit.quantization.qat import quantize_layers
 
 Rewrite = Callable[[nn.Module, Config], None]
 """Replaces modules of a model in place, as the configuration says."""
-REWRITES: dict[str, Rewrite] = {}
+REWRITES: dict[str, Rewrite] = {"quantize": quantize_layers}
 """By the name that stands in ``rewrites``. A rewrite runs on modules without data too (the ``meta`` device)."""
 
 

@@ -20,6 +20,8 @@ READS = (
     "spec_augment",
     "tokenizer",
     "model",
+    "quantization",
+    "rewrites",
     "loss",
     "train",
 )

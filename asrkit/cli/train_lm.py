@@ -33,7 +33,7 @@ def train_lm(
     overrides: tuple[str, ...],
 ) -> None:
     """Train a language model on text files or transcripts, or resume where an earlier run stopped."""
-    config = load_config(config_path, overrides, command="train-lm", reads=("lm", "train"))
+    config = load_config(config_path, overrides, command="train-lm", reads=("lm", "train", "quantization", "rewrites"))
     folder = DataFolder(data_dir)
     require_text_of_version_1(exp_dir, folder.load_tokenizer(), text, dev_text)
     if is_finished(config, exp_dir, MODEL, text_inputs(folder.tokenizer, text, dev_text), "train-lm"):

@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from asrkit.models.language_model import LstmLanguageModel, LstmSteps, line_log_probs
+from asrkit.models.language_model import LayerSteps, LstmLanguageModel, LstmSteps, line_log_probs, steps_of
 from asrkit.models.transducer import Transducer
 
 Pair = tuple[torch.Tensor, torch.Tensor]
@@ -104,9 +104,9 @@ class Fusion:
         return source, target
 
     @cached_property
-    def _steps(self) -> dict[str, LstmSteps]:
+    def _steps(self) -> dict[str, LstmSteps | LayerSteps]:
         models = {"source": self.source, "target": self.target}
-        return {name: LstmSteps(lm) for name, lm in models.items() if lm is not None}
+        return {name: steps_of(lm) for name, lm in models.items() if lm is not None}
 
 
 def internal_log_probs(transducer: Transducer, projection: torch.Tensor) -> torch.Tensor:

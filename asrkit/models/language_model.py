@@ -115,6 +115,40 @@ class LstmSteps:
         return torch.log_softmax(F.linear(x, *self.out), dim=-1), tuple(after)
 
 
+class LayerSteps:
+    """An LSTM language model one symbol at a time, layer by layer as it computes a line: for layers of other kinds.
+
+    Args:
+        model: the language model.
+    """
+
+    def __init__(self, model: LstmLanguageModel) -> None:
+        self.model = model
+        self.num_states = 2 * len(model.layers)
+
+    def initial_state(self, number: int) -> State:
+        """Before the line begins: h and c of each layer, (N, hidden)."""
+        return tuple(part for layer in self.model.lstms() for part in layer.initial_state(number))
+
+    @torch.no_grad()
+    def step(self, tokens: torch.Tensor, state: State, before: torch.Tensor) -> tuple[torch.Tensor, State]:
+        """Reads one symbol more, see :meth:`LstmSteps.step`."""
+        embedded = x = self.model.embedding(tokens)
+        after: list[torch.Tensor] = []
+        for n, layer in enumerate(self.model.lstms()):
+            own = F.embedding(before, state[2 * n]), F.embedding(before, state[2 * n + 1])
+            x, (h, c) = layer.step(x if n == 0 else torch.cat([x, embedded], dim=-1), own)
+            after += [h, c]
+        return self.model.log_probs(x), tuple(after)
+
+
+def steps_of(model: LstmLanguageModel) -> LstmSteps | LayerSteps:
+    """The fastest way to read lines symbol by symbol that computes what the model does."""
+    plain = all(type(layer) is LstmLayer for layer in model.layers)
+    plain = plain and type(model.bottleneck) is nn.Linear and type(model.out) is nn.Linear
+    return LstmSteps(model) if plain else LayerSteps(model)
+
+
 class TransformerLanguageModel(nn.Module):
     """Pre-norm causal transformer with learned positions, for rescoring.
 

@@ -9,6 +9,7 @@ from asrkit.config_training import TrainConfig
 from asrkit.console import log
 from asrkit.distributed.learners import is_first_process
 from asrkit.errors import UserError
+from asrkit.quantization.qat import QUANTIZER_STATE
 from asrkit.text.tokenizer import Tokenizer
 from asrkit.training.checkpoint import trained_tensors
 from asrkit.training.objective import Trainable
@@ -19,7 +20,8 @@ MOST_NAMED = 5
 def load_initial(settings: TrainConfig, module: Trainable, tokenizer: Tokenizer, exp_dir: Path) -> None:
     """Takes the weights of ``train.init_from``, if it is set and the experiment has no checkpoint yet.
 
-    What the objective needs and a shipped model lacks keeps its random start.
+    What the objective needs and a shipped model lacks keeps its random start; bounds of quantizers that a float model
+    lacks are taken from the first updates.
 
     Raises:
         UserError: the file cannot be read, or differs in names, shapes or symbols and ``train.init_mismatch`` is
@@ -30,8 +32,10 @@ def load_initial(settings: TrainConfig, module: Trainable, tokenizer: Tokenizer,
     file = read_model_file(Path(settings.init_from))
     theirs, ours = trained_tensors(file.tensors), module.state_dict()
     reshaped = sorted(name for name in ours.keys() & theirs.keys() if ours[name].shape != theirs[name].shape)
-    lacking = sorted(name for name in ours.keys() - theirs.keys() if name.startswith("model."))
-    extra = sorted(name for name in theirs.keys() - ours.keys() if name.startswith("model."))
+    lacking, extra = (
+        sorted(name for name in names if name.startswith("model.") and QUANTIZER_STATE not in name)
+        for names in (ours.keys() - theirs.keys(), theirs.keys() - ours.keys())
+    )
     differences = [
         f"{what} {_named(names)}"
         for what, names in (("it lacks", lacking), ("it has extra", extra), ("these differ in shape:", reshaped))

@@ -1,0 +1,222 @@
+"""Quantization-aware training: layers whose weights and activations pass quantizers.
+
+Fasoli et al. 2021 (arXiv 2108.12074), section 3: linear layers and LSTMs compute with quantized weights, inputs and
+hidden states, in floating point, so that training adapts to the rounding. Cell states, biases, embeddings and norms
+stay as they are. :func:`quantize_layers` is the rewrite ``quantize``: a quantized model trains, resumes, averages and
+loads like any other. The quantized layers keep the names of the weights, so that a training can start from the
+weights of a float model; :func:`calibrate` sets the bounds without training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from asrkit.config import Config
+from asrkit.config_quantization import LayerPolicyConfig, QuantizerConfig
+from asrkit.errors import UserError
+from asrkit.models.convolution import DepthwiseConv
+from asrkit.models.lstm import LstmLayer, LstmState
+from asrkit.quantization.quantizers import (
+    MAX_MOMENTUM,
+    FixedQuantizer,
+    MaxQuantizer,
+    PactQuantizer,
+    Quantizer,
+    SawbQuantizer,
+)
+
+GATES = 4
+QUANTIZER_STATE = "_quantizer."
+"""In the names of what quantizers keep, which a float model lacks."""
+
+
+class QuantizedLinear(nn.Linear):
+    """A linear map with quantized weights and inputs.
+
+    Args:
+        plain: whose weights it takes.
+        policy: of its quantizers.
+    """
+
+    def __init__(self, plain: nn.Linear, policy: LayerPolicyConfig) -> None:
+        with torch.device("meta"):
+            super().__init__(plain.in_features, plain.out_features, plain.bias is not None)
+        self.weight, self.bias = plain.weight, plain.bias
+        self.weight_quantizer = weight_quantizer(policy.weights, plain.out_features)
+        self.input_quantizer = activation_quantizer(policy.inputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(..., I) to (..., O)."""
+        return F.linear(self.input_quantizer(x), self.weight_quantizer(self.weight), self.bias)
+
+
+class QuantizedDepthwiseConv(DepthwiseConv):
+    """A depthwise convolution with quantized weights and inputs."""
+
+    def __init__(self, plain: DepthwiseConv, policy: LayerPolicyConfig) -> None:
+        channels, _, kernel, _ = plain.conv.weight.shape
+        with torch.device("meta"):
+            super().__init__(channels, kernel)
+        self.conv = plain.conv
+        self.weight_quantizer = weight_quantizer(policy.weights, channels)
+        self.input_quantizer = activation_quantizer(policy.inputs)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(B, T, C) to (B, T, C)."""
+        x = self.input_quantizer(x).transpose(1, 2).unsqueeze(-1).contiguous(memory_format=torch.channels_last)
+        weight = self.weight_quantizer(self.conv.weight)
+        x = F.conv2d(x, weight, self.conv.bias, padding=self.conv.padding, groups=self.conv.groups)
+        return x.squeeze(-1).transpose(1, 2)
+
+
+class QuantizedLstmLayer(LstmLayer):
+    """An LSTM layer with quantized weights, inputs and hidden states; the cell state is not quantized.
+
+    The hidden state is quantized once, for the next step; what the layer returns is not quantized, since the next
+    layer quantizes its input.
+    """
+
+    def __init__(self, plain: LstmLayer, policy: LayerPolicyConfig) -> None:
+        with torch.device("meta"):
+            super().__init__(plain.input_dim, plain.hidden_dim)
+        self.weight_ih, self.weight_hh = plain.weight_ih, plain.weight_hh
+        self.bias_ih, self.bias_hh = plain.bias_ih, plain.bias_hh
+        self.input_weight_quantizer = weight_quantizer(policy.weights, GATES * plain.hidden_dim, GATES)
+        self.hidden_weight_quantizer = weight_quantizer(policy.weights, GATES * plain.hidden_dim, GATES)
+        self.input_quantizer = activation_quantizer(policy.inputs)
+        self.hidden_quantizer = activation_quantizer(policy.hidden)
+
+    def run(
+        self, x: torch.Tensor, state: LstmState | None = None, weight_hh: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, LstmState]:
+        """The layer over a sequence, see :meth:`LstmLayer.run`."""
+        h, c = self.initial_state(x.shape[1]) if state is None else state
+        weight_ih = self.input_weight_quantizer(self.weight_ih)
+        weight_hh = self.hidden_weight_quantizer(self.weight_hh if weight_hh is None else weight_hh)
+        of_inputs = F.linear(self.input_quantizer(x), weight_ih, self.bias_ih + self.bias_hh)  # (T, B, 4 H)
+        out = []
+        for gates in of_inputs:
+            gates = gates + F.linear(self.hidden_quantizer(h.to(gates.dtype)), weight_hh)
+            input, forget, cell, output = gates.chunk(GATES, dim=-1)
+            c = forget.sigmoid() * c + input.sigmoid() * cell.tanh()
+            h = output.sigmoid() * c.tanh()
+            out.append(h)
+        return torch.stack(out) if out else x.new_zeros(0, x.shape[1], self.hidden_dim), (h, c)
+
+
+QUANTIZED: dict[type[nn.Module], Callable[[nn.Module, LayerPolicyConfig], nn.Module]] = {
+    nn.Linear: QuantizedLinear,  # type: ignore[dict-item]
+    DepthwiseConv: QuantizedDepthwiseConv,  # type: ignore[dict-item]
+    LstmLayer: QuantizedLstmLayer,  # type: ignore[dict-item]
+}
+"""What takes the place of each kind of layer."""
+
+
+def quantize_layers(model: nn.Module, config: Config) -> None:
+    """Replaces the layers that a policy of ``quantization.layers`` names; the rewrite ``quantize``.
+
+    Raises:
+        UserError: no policy, or one whose pattern matches no layer that can be quantized.
+    """
+    policies = config.quantization.layers
+    if not policies:
+        raise UserError("rewrites: quantize needs policies; include conf/quantize/int4_rnnt.yaml or write your own")
+    unused = dict(policies)
+    for name, module in list(model.named_modules()):
+        make = QUANTIZED.get(type(module))
+        chosen = next((key for key, policy in policies.items() if fnmatchcase(name, policy.pattern)), None)
+        if make is not None and chosen is not None:
+            unused.pop(chosen, None)
+            owner, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(owner), leaf, make(module, policies[chosen]))
+    for key, policy in unused.items():
+        raise UserError(f"quantization.layers.{key}: no layer that can be quantized has a name like '{policy.pattern}'")
+
+
+def restore_layers(model: nn.Module) -> None:
+    """Takes quantized layers back to those that they replaced, with the weights that they have now."""
+    for name, module in list(model.named_modules()):
+        plain: nn.Module
+        with torch.device("meta"):
+            if isinstance(module, QuantizedLinear):
+                plain = nn.Linear(module.in_features, module.out_features, module.bias is not None)
+            elif isinstance(module, QuantizedDepthwiseConv):
+                plain = DepthwiseConv(module.conv.weight.shape[0], module.conv.weight.shape[2])
+            elif isinstance(module, QuantizedLstmLayer):
+                plain = LstmLayer(module.input_dim, module.hidden_dim)
+            else:
+                continue
+        for own in ("weight", "bias", "conv", "weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            if hasattr(plain, own):
+                setattr(plain, own, getattr(module, own))
+        owner, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(owner), leaf, plain)
+
+
+def quantizers(model: nn.Module) -> list[Quantizer]:
+    """All quantizers of a model."""
+    return [module for module in model.modules() if isinstance(module, Quantizer)]
+
+
+@contextmanager
+def calibrate(model: nn.Module) -> Iterator[None]:
+    """While entered, quantizers take their bounds from what the model computes, which otherwise evaluates.
+
+    Learned bounds are set to the largest value seen, since nothing trains them.
+    """
+    was_training = model.training
+    model.eval()
+    hooks = []
+    for quantizer in quantizers(model):
+        quantizer.train()
+        if isinstance(quantizer, PactQuantizer):
+            quantizer.begin_calibration()
+            hooks.append(quantizer.register_forward_pre_hook(_widen))
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        model.train(was_training)
+
+
+def _widen(quantizer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    assert isinstance(quantizer, PactQuantizer)
+    quantizer.widen(inputs[0])
+
+
+def weight_quantizer(config: QuantizerConfig, rows: int, gates: int = 1) -> nn.Module:
+    """The quantizer of a weight with so many rows; the identity for ``none``."""
+    groups = {"tensor": 1, "gate": gates, "channel": rows}[config.per]
+    if config.type in ("pact", "pact_plus", "fixed"):
+        raise UserError(f"quantization: {config.type} is for activations; weights take max, sawb or sawb_plus")
+    if config.type == "max":
+        return MaxQuantizer(config.bits, config.zero_aligned, groups)
+    if config.type == "none":
+        return nn.Identity()
+    try:
+        return SawbQuantizer(config.bits, config.zero_aligned, groups, clip_gradient=config.type == "sawb")
+    except ValueError as error:
+        raise UserError(f"quantization: {error}; set zero_aligned") from error
+
+
+def activation_quantizer(config: QuantizerConfig) -> nn.Module:
+    """The quantizer of an activation; the identity for ``none``."""
+    if config.type in ("sawb", "sawb_plus"):
+        raise UserError(f"quantization: {config.type} is for weights; activations take max, pact, pact_plus or fixed")
+    if config.type == "max":
+        return MaxQuantizer(config.bits, config.zero_aligned, momentum=MAX_MOMENTUM)
+    if config.type == "fixed":
+        return FixedQuantizer(config.bits, config.bound, config.zero_aligned)
+    if config.type == "none":
+        return nn.Identity()
+    return PactQuantizer(
+        config.bits, zero_aligned=config.zero_aligned, bound=config.bound, residual=config.type == "pact_plus"
+    )

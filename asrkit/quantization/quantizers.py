@@ -1,0 +1,319 @@
+"""Quantizers of weights and activations with straight-through gradients.
+
+Those of Fasoli et al. 2021 ("4-bit quantization of LSTM-based speech recognition models", arXiv 2108.12074), on which
+their INT4 transducer (arXiv 2206.07882) builds: MAX, SAWB (Choi et al. 2019), PACT (Choi et al. 2018,
+arXiv 1805.06085) with one or two learned bounds, and bound-aware clipping (BAC). A quantizer maps x to one of n evenly
+spaced values between its bounds,
+
+    code = clamp(round((x - a⁻) (n - 1) / (a⁺ - a⁻)), 0, n - 1),   y = a⁻ + code (a⁺ - a⁻) / (n - 1),
+
+with n = 2^k levels of k bits, or 2^k - 1 where zero has to be one of them ("zero-aligned"): a zero that dropout left
+must stay one. Bounds are taken from the data while training and kept for evaluation.
+
+Shape letters: G groups of a weight that have bounds of their own, M elements of a group.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+BITS = (8, 4, 3, 2)
+SAWB_COEFFICIENTS = {
+    (2, False): (3.12, -2.064),
+    (2, True): (2.6, -1.71),
+    (3, False): (7.509, -6.892),
+    (4, False): (12.68, -12.80),
+    (4, True): (12.035, -12.03),
+    (8, False): (31.76, -35.04),
+}
+"""c1 and c2 of a = c1 sqrt(E[w²]) + c2 E|w|, by bits and zero alignment."""
+MAX_MOMENTUM = 0.1
+"""Share of the newest batch in the largest activation that evaluation clips at."""
+
+
+class Quantizer(nn.Module):
+    """Maps a tensor to few values; the children differ in where their bounds come from.
+
+    Args:
+        bits: k.
+        zero_aligned: 2^k - 1 levels, of which one is zero.
+        groups: G, equal parts of the first dimension with bounds of their own: 1 for the whole tensor, 4 for the gates
+            of an LSTM, as many as there are rows for the channels.
+        clip_gradient: whether what lies outside the bounds gets no gradient.
+    """
+
+    low: torch.Tensor
+    """(G,) a⁻."""
+    high: torch.Tensor
+    """(G,) a⁺."""
+
+    def __init__(self, bits: int, zero_aligned: bool, groups: int = 1, clip_gradient: bool = True) -> None:
+        super().__init__()
+        if bits not in BITS:
+            raise ValueError(f"bits must be one of {', '.join(map(str, BITS))}, got {bits}")
+        self.bits, self.zero_aligned, self.groups, self.clip_gradient = bits, zero_aligned, groups, clip_gradient
+        self.levels = 2**bits - int(zero_aligned)
+
+    def observe(self, x: torch.Tensor) -> None:
+        """Takes the bounds from a tensor (G, M), while training."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """A tensor of any shape with quantized values; its first dimension is a multiple of the groups."""
+        grouped = x.reshape(self.groups, -1)
+        if self.training:
+            self.observe(grouped.detach())
+        out: torch.Tensor = _StraightThrough.apply(  # type: ignore[no-untyped-call]
+            grouped, self.low[:, None], self.high[:, None], self.levels, self.zero_aligned, self.clip_gradient, False
+        )
+        return out.view(x.shape)
+
+    @torch.no_grad()
+    def codes(self, x: torch.Tensor) -> torch.Tensor:
+        """The codes of a tensor, int64 between 0 and the levels less 1, of its shape."""
+        low, high = self.low[:, None], self.high[:, None]
+        grouped = x.reshape(self.groups, -1)
+        return quantize(grouped, low, high, self.levels, self.zero_aligned).long().view(x.shape)
+
+    @torch.no_grad()
+    def scales(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Step and zero point (G,) each: a value is step · (code - zero point). Of an even number of levels between
+        symmetric bounds the zero point lies between two codes."""
+        low, high, zero = _grid(self.low, self.high, self.levels, self.zero_aligned)
+        return (high - low) / (self.levels - 1), zero
+
+    def extra_repr(self) -> str:
+        """For printing a model."""
+        return f"bits={self.bits}, levels={self.levels}, groups={self.groups}"
+
+
+class MaxQuantizer(Quantizer):
+    """a = max |x|: of weights at every step, of activations a running mean for evaluation.
+
+    Args:
+        bits: k.
+        zero_aligned: as for activations.
+        groups: G.
+        momentum: share of the newest maximum in the one that is kept; 1 for weights.
+    """
+
+    def __init__(self, bits: int, zero_aligned: bool, groups: int = 1, momentum: float = 1.0) -> None:
+        super().__init__(bits, zero_aligned, groups, clip_gradient=False)
+        self.momentum = momentum
+        self.bound = nn.Buffer(torch.zeros(groups))
+        self.is_empty = nn.Buffer(torch.tensor(True))
+
+    def observe(self, x: torch.Tensor) -> None:
+        """The largest value of each group (G, M)."""
+        largest = x.abs().amax(dim=1).to(self.bound.dtype)
+        self.bound.copy_(largest if self.is_empty else torch.lerp(self.bound, largest, self.momentum))
+        self.is_empty.fill_(False)
+
+    @property
+    def low(self) -> torch.Tensor:  # type: ignore[override]
+        """(G,) -a."""
+        return -self.bound
+
+    @property
+    def high(self) -> torch.Tensor:  # type: ignore[override]
+        """(G,) a."""
+        return self.bound
+
+
+class SawbQuantizer(Quantizer):
+    """a = c1 sqrt(E[w²]) + c2 E|w|, near the bound of the least squared error for the usual shapes of weights.
+
+    Args:
+        bits: k.
+        zero_aligned: whether zero is a level.
+        groups: G.
+        clip_gradient: without it the gradient passes outside the bounds too ("SAWB+").
+    """
+
+    def __init__(self, bits: int, zero_aligned: bool = False, groups: int = 1, clip_gradient: bool = False) -> None:
+        super().__init__(bits, zero_aligned, groups, clip_gradient)
+        if (bits, zero_aligned) not in SAWB_COEFFICIENTS:
+            raise ValueError(f"there are no SAWB coefficients for {self.levels} levels")
+        self.bound = nn.Buffer(torch.zeros(groups))
+
+    def observe(self, x: torch.Tensor) -> None:
+        """The bound of each group (G, M); the largest value where the formula gives none."""
+        first, second = SAWB_COEFFICIENTS[self.bits, self.zero_aligned]
+        bound = first * x.square().mean(dim=1).sqrt() + second * x.abs().mean(dim=1)
+        self.bound.copy_(torch.where(bound > 0, bound, x.abs().amax(dim=1)))
+
+    @property
+    def low(self) -> torch.Tensor:  # type: ignore[override]
+        """(G,) -a."""
+        return -self.bound
+
+    @property
+    def high(self) -> torch.Tensor:  # type: ignore[override]
+        """(G,) a."""
+        return self.bound
+
+
+class PactQuantizer(Quantizer):
+    """Learned bounds for activations; an L2 penalty on them is weight decay of ``lower`` and ``upper``.
+
+    Args:
+        bits: k.
+        two_sided: learn a⁻ too; else it is 0, for activations that are not negative.
+        zero_aligned: whether zero is a level.
+        bound: where the bounds start.
+        residual: the rounding error inside the bounds moves them too ("PACT+").
+    """
+
+    def __init__(
+        self, bits: int, two_sided: bool = True, zero_aligned: bool = True, bound: float = 1.0, residual: bool = False
+    ) -> None:
+        super().__init__(bits, zero_aligned)
+        self.residual = residual
+        self.upper = nn.Parameter(torch.tensor([bound]))
+        self.lower: nn.Parameter | None = nn.Parameter(torch.tensor([-bound])) if two_sided else None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """A tensor of any shape with quantized values, and gradients for the bounds."""
+        out: torch.Tensor = _StraightThrough.apply(  # type: ignore[no-untyped-call]
+            x.reshape(1, -1), self.low[:, None], self.high[:, None], self.levels, self.zero_aligned, True, self.residual
+        )
+        return out.view(x.shape)
+
+    @torch.no_grad()
+    def begin_calibration(self) -> None:
+        """Sets the bounds so that the next tensors widen them to what they hold."""
+        for bound in (self.upper, self.lower):
+            if bound is not None:
+                bound.zero_()
+
+    @torch.no_grad()
+    def widen(self, x: torch.Tensor) -> None:
+        """Moves the bounds out to the largest and the smallest value of a tensor."""
+        self.upper.copy_(torch.maximum(self.upper, x.max().to(self.upper.dtype)))
+        if self.lower is not None:
+            self.lower.copy_(torch.minimum(self.lower, x.min().to(self.lower.dtype)))
+
+    @property
+    def low(self) -> torch.Tensor:  # type: ignore[override]
+        """(1,) a⁻."""
+        return torch.zeros_like(self.upper) if self.lower is None else self.lower
+
+    @property
+    def high(self) -> torch.Tensor:  # type: ignore[override]
+        """(1,) a⁺."""
+        return self.upper
+
+
+class FixedQuantizer(Quantizer):
+    """Bound-aware clipping (BAC): a bound that is known beforehand and gets no gradient.
+
+    A hidden state of an LSTM lies within 1, as a product of a sigmoid and a tanh; the input of a layer within
+    1 / (1 - dropout), see :func:`input_bound`.
+
+    Args:
+        bits: k.
+        bound: a.
+        zero_aligned: as for activations.
+    """
+
+    def __init__(self, bits: int, bound: float, zero_aligned: bool = True) -> None:
+        super().__init__(bits, zero_aligned)
+        self.bound = nn.Buffer(torch.tensor([bound]))
+
+    @property
+    def low(self) -> torch.Tensor:  # type: ignore[override]
+        """(1,) -a."""
+        return -self.bound
+
+    @property
+    def high(self) -> torch.Tensor:  # type: ignore[override]
+        """(1,) a."""
+        return self.bound
+
+
+def input_bound(dropout: float) -> float:
+    """1 / (1 - dropout): how far dropout's scaling lifts a value within 1."""
+    return 1.0 / (1.0 - dropout)
+
+
+def quantize(x: torch.Tensor, low: torch.Tensor, high: torch.Tensor, levels: int, zero_aligned: bool) -> torch.Tensor:
+    """Codes of a tensor, as whole numbers of its type; bounds broadcast to its shape."""
+    low, high, zero = _grid(low, high, levels, zero_aligned)
+    if zero_aligned:
+        low = -zero * (high - low) / (levels - 1)
+    # From the lower bound, as the formula has it: ties are rounded to even codes.
+    return ((x - low) * ((levels - 1) / (high - low).clamp_min(_tiny(high)))).round().clamp(0, levels - 1)
+
+
+def dequantize(
+    codes: torch.Tensor, low: torch.Tensor, high: torch.Tensor, levels: int, zero_aligned: bool
+) -> torch.Tensor:
+    """Values of codes: a zero is exact where it is a level, and so are symmetric bounds."""
+    low, high, zero = _grid(low, high, levels, zero_aligned)
+    return (codes - zero) * (high - low) / (levels - 1)
+
+
+def _grid(
+    low: torch.Tensor, high: torch.Tensor, levels: int, zero_aligned: bool
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Bounds, and the code of zero: a whole number where zero is aligned."""
+    zero = -low * (levels - 1) / (high - low).clamp_min(_tiny(high))
+    return low, high, zero.round() if zero_aligned else zero
+
+
+def _tiny(x: torch.Tensor) -> float:
+    return math.sqrt(torch.finfo(x.dtype).tiny)
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Quantized values whose gradient takes the rounding for the identity.
+
+    With z = (x - a⁻) / step of x and g the gradient of y, d x = g where a⁻ <= x <= a⁺ (everywhere, if the gradient is
+    not clipped), d a⁺ = Σ g over x >= a⁺ and d a⁻ = Σ g over x <= a⁻; PACT+ adds (round z - z) / (n - 1) of what lies
+    between to d a⁺, and its negative to d a⁻.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        low: torch.Tensor,
+        high: torch.Tensor,
+        levels: int,
+        zero_aligned: bool,
+        clip_gradient: bool,
+        residual: bool,
+    ) -> torch.Tensor:
+        codes = quantize(x, low, high, levels, zero_aligned)
+        ctx.save_for_backward(x, low, high)
+        ctx.settings = levels, clip_gradient, residual
+        return dequantize(codes, low, high, levels, zero_aligned).to(x.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        x, low, high = ctx.saved_tensors
+        levels, clip_gradient, residual = ctx.settings
+        above, below = x >= high, x <= low
+        by_low = by_high = None
+        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
+            of_high, of_low = above.to(grad.dtype), below.to(grad.dtype)
+            if residual:
+                z = (x - low) * (levels - 1) / (high - low)
+                rest = ((z.round() - z) / (levels - 1)).masked_fill(above | below, 0.0)
+                of_high, of_low = of_high + rest, of_low - rest
+            by_low = (grad * of_low).sum(dim=1, keepdim=True).to(low.dtype)
+            by_high = (grad * of_high).sum(dim=1, keepdim=True).to(high.dtype)
+            inside = ~(above | below)
+        else:
+            inside = (x <= high) & (x >= low)
+        return (grad * inside if clip_gradient else grad), by_low, by_high, None, None, None, None
+
+
+def calibrated(quantizers: Sequence[Quantizer]) -> bool:
+    """Whether every quantizer has seen what its bounds are taken from."""
+    return all(bool((quantizer.high > quantizer.low).all()) for quantizer in quantizers)
