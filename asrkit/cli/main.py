@@ -29,6 +29,7 @@ MODULES = {
     "nbest": "decode",
     "rescore": "decode",
     "score": "score",
+    "quantize": "quantize",
     "export": "export",
     "transcribe": "export",
     "report": "report",

@@ -25,6 +25,7 @@ COMMANDS = [
     "nbest",
     "rescore",
     "score",
+    "quantize",
     "export",
     "transcribe",
     "report",

@@ -17,8 +17,7 @@ from asrkit.text.tokenizer import CharTokenizer
 from asrkit.training.initial import load_initial
 from asrkit.training.objective import Trainable, TransducerObjective
 from asrkit.training.speech import run_training
-from tests.conftest import tiny_bundle, tiny_config, tiny_model
-from tests.training.conftest import Workshop
+from tests.conftest import Workshop, tiny_bundle, tiny_config, tiny_model
 
 
 def module_like(bundle: ModelBundle[Transducer], seed: int = 5) -> Trainable:

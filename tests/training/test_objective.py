@@ -19,8 +19,7 @@ from asrkit.models.transducer import Transducer
 from asrkit.scoring.experiment import read_metrics
 from asrkit.training.objective import CTC, TRANSDUCER, Losses, LossPart, TransducerObjective
 from asrkit.training.speech import run_training
-from tests.conftest import tiny_model
-from tests.training.conftest import Workshop
+from tests.conftest import Workshop, tiny_model
 
 
 class WithFrames(nn.Module):

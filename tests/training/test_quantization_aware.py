@@ -10,8 +10,8 @@ from asrkit.config_files import config_from_dict
 from asrkit.quantization.qat import QuantizedLinear
 from asrkit.scoring.experiment import read_metrics
 from asrkit.training.speech import run_training
+from tests.conftest import Workshop
 from tests.quantization.test_qat import EVERYTHING
-from tests.training.conftest import Workshop
 
 
 def test_quantization_aware_training_starts_from_a_float_model_and_resumes(workshop: Workshop) -> None:

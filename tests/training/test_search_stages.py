@@ -29,7 +29,7 @@ from asrkit.scoring.experiment import read_metrics
 from asrkit.scoring.nist import read_trn
 from asrkit.scoring.wer import word_errors
 from asrkit.training.speech import run_training
-from tests.training.conftest import Workshop
+from tests.conftest import Workshop
 
 LM = (
     "lm.hidden_dim=16",

@@ -30,8 +30,7 @@ from asrkit.scoring.experiment import read_metrics
 from asrkit.training.objective import Losses, Trainable, TransducerObjective
 from asrkit.training.speech import run_training
 from asrkit.training.stopping import Stopped
-from tests.conftest import tiny_model
-from tests.training.conftest import Workshop
+from tests.conftest import Workshop, tiny_model
 
 
 @pytest.fixture(scope="module")

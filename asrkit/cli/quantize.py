@@ -1,0 +1,67 @@
+"""``asrkit quantize``."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from asrkit.bundle.model_file import (
+    RECOGNIZER,
+    load_language_model,
+    load_recognizer,
+    read_model_file,
+    save_language_model,
+    save_recognizer,
+)
+from asrkit.cli.common import PATH, config_options, make_folder
+from asrkit.config_files import load_config
+from asrkit.console import log
+from asrkit.data.folder import DataFolder
+from asrkit.export.post_training import quantize_language_model, quantize_recognizer
+from asrkit.records import INPUTS, Record, digest, is_done
+
+
+@click.command()
+@click.option("--model", "model_path", type=PATH, required=True, help="A float recognizer or language model.")
+@click.option("--data-dir", type=PATH, required=True, help="Prepared data.")
+@click.option("--split", default="train", show_default=True, help="train, dev or test: where bounds are taken from.")
+@click.option("--utterances", type=click.IntRange(min=1), default=64, show_default=True, help="Taken from the split.")
+@click.option("--output", type=PATH, required=True, help="The .safetensors file to write.")
+@click.option("--force", is_flag=True, help="Quantize again where it is done.")
+@config_options
+def quantize(
+    model_path: Path,
+    data_dir: Path,
+    split: str,
+    utterances: int,
+    output: Path,
+    force: bool,
+    config_path: Path | None,
+    overrides: tuple[str, ...],
+) -> None:
+    """Quantize a trained model without training it. The configuration names the layers: conf/quantize/*.yaml."""
+    policies = load_config(config_path, overrides, command="quantize", reads=("quantization",)).quantization
+    folder = DataFolder(data_dir)
+    inputs = {
+        "stage": "quantize",
+        "digest of model": digest(model_path),
+        "digest of cuts": digest(folder.features(split)),
+        "--utterances": utterances,
+        "quantization": asdict(policies),
+    }
+    record = Record(output.with_name(f"{output.name}.{INPUTS}"), inputs, complete=True)
+    if is_done([output], record, force):
+        return
+    make_folder(output.parent)
+    if read_model_file(model_path).kind == RECOGNIZER:
+        recognizer = quantize_recognizer(load_recognizer(model_path), policies, folder, split, utterances)
+        record.begin()
+        save_recognizer(output, recognizer)
+    else:
+        lm = quantize_language_model(load_language_model(model_path), policies, folder, split, utterances)
+        record.begin()
+        save_language_model(output, lm)
+    record.keep()
+    log(f"quantized {model_path} into {output}")
