@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar, cast
 
@@ -28,6 +28,7 @@ from asrkit.features.normalization import GLOBAL, MeanStd
 from asrkit.files import atomic_path
 from asrkit.models.language_model import LanguageModel
 from asrkit.models.transducer import Transducer
+from asrkit.quantization.packing import PACKED, pack_weights, unpack_weights
 from asrkit.text.tokenizer import Tokenizer, tokenizer_from_dict
 
 RECOGNIZER, LANGUAGE_MODEL = "recognizer", "language_model"
@@ -55,16 +56,20 @@ class ModelFile:
     config: Config
     tokenizer: Tokenizer
     tensors: dict[str, torch.Tensor]
-    """``model.*`` the weights, ``objective.*`` those that only training needs, ``statistics.*``."""
+    """``model.*`` the weights, ``objective.*`` those that only training needs, ``statistics.*``. On disk, quantized
+    weights of an exported model are ``packed.*``."""
 
 
-def save_recognizer(path: Path, bundle: ModelBundle[Transducer], objective: nn.Module | None = None) -> None:
+def save_recognizer(
+    path: Path, bundle: ModelBundle[Transducer], objective: nn.Module | None = None, packed: bool = False
+) -> None:
     """Writes a recognizer in one piece.
 
     Args:
         path: the file.
         bundle: the recognizer; statistics of the training set go with it, those of speakers stay with the data.
         objective: what only training needs, to be kept too.
+        packed: keep of quantized weights their codes only, which is enough to compute the same.
 
     Raises:
         UserError: it cannot be written; an earlier file of that name stays as it was.
@@ -75,16 +80,16 @@ def save_recognizer(path: Path, bundle: ModelBundle[Transducer], objective: nn.M
         tensors = {"statistics.mean": overall.mean, "statistics.std": overall.std}
     if objective is not None:
         tensors |= {f"objective.{name}": tensor for name, tensor in objective.state_dict().items()}
-    _save(path, RECOGNIZER, bundle, tensors)
+    _save(path, RECOGNIZER, bundle, tensors, packed)
 
 
-def save_language_model(path: Path, bundle: ModelBundle[LanguageModel]) -> None:
-    """Writes a language model in one piece.
+def save_language_model(path: Path, bundle: ModelBundle[LanguageModel], packed: bool = False) -> None:
+    """Writes a language model in one piece; ``packed`` as :func:`save_recognizer` has it.
 
     Raises:
         UserError: it cannot be written; an earlier file of that name stays as it was.
     """
-    _save(path, LANGUAGE_MODEL, bundle, {})
+    _save(path, LANGUAGE_MODEL, bundle, {}, packed)
 
 
 def load_recognizer(path: Path) -> ModelBundle[Transducer]:
@@ -123,7 +128,7 @@ def read_model_file(path: Path) -> ModelFile:
     header, tensors = _read(Path(path))
     config = config_from_dict(json.loads(header["config"]), str(path))
     tokenizer = tokenizer_from_dict(json.loads(header["tokenizer"]))
-    return ModelFile(Path(path), header["kind"], config, tokenizer, tensors)
+    return _unpacked(ModelFile(Path(path), header["kind"], config, tokenizer, tensors))
 
 
 def write_model_file(file: ModelFile) -> None:
@@ -179,10 +184,32 @@ def tensors_digest(tensors: Tensors) -> str:
     return content.hexdigest()
 
 
-def _save(path: Path, kind: str, bundle: ModelBundle[Model], tensors: dict[str, torch.Tensor]) -> None:
+def _save(path: Path, kind: str, bundle: ModelBundle[Model], tensors: dict[str, torch.Tensor], packed: bool) -> None:
+    codes = pack_weights(bundle.model) if packed else {}
     # Copies, since the format refuses tensors that share memory; a shared weight is written under each of its names.
-    weights = {f"model.{name}": value.detach().cpu().clone() for name, value in bundle.model.state_dict().items()}
+    weights = {
+        f"model.{name}": value.detach().cpu().clone()
+        for name, value in bundle.model.state_dict().items()
+        if name not in codes
+    }
+    weights |= {f"{PACKED}.{name}": value for name, value in codes.items()}
     write_model_file(ModelFile(path, kind, bundle.config, bundle.tokenizer, weights | tensors))
+
+
+def _unpacked(file: ModelFile) -> ModelFile:
+    """The file with the values of its packed weights."""
+    packed = part_of(file.tensors, PACKED)
+    if not packed:
+        return file
+    with torch.device("meta"):
+        build = build_transducer if file.kind == RECOGNIZER else build_language_model
+        model = build(file.config, file.tokenizer.vocab_size)
+    try:
+        values = unpack_weights(model, packed, part_of(file.tensors, "model"))
+    except ValueError as error:
+        raise UserError(f"{file.path} is damaged: {error}; copy or export it again") from error
+    others = {name: tensor for name, tensor in file.tensors.items() if not name.startswith(f"{PACKED}.")}
+    return replace(file, tensors=others | {f"model.{name}": value for name, value in values.items()})
 
 
 def _load(file: ModelFile, build: Callable[[Config, int], Model]) -> Model:

@@ -13,6 +13,8 @@ from asrkit.console import log
 from asrkit.decoding.search import GREEDY, METHODS
 from asrkit.export.onnx import DECODER, ENCODER, JOINER, TOKENS, export_onnx
 from asrkit.export.recognizer import Recognizer, export_model
+from asrkit.quantization.qat import quantizers
+from asrkit.quantization.size import size_table
 from asrkit.records import INPUTS, Record, digest, is_done
 
 
@@ -22,7 +24,10 @@ from asrkit.records import INPUTS, Record, digest, is_done
 @click.option("--onnx", is_flag=True, help="Write the folder OUTPUT with the ONNX files that sherpa-onnx reads.")
 @click.option("--force", is_flag=True, help="Export again where it is done.")
 def export(model_path: Path, output: Path, onnx: bool, force: bool) -> None:
-    """Write one file with weights, feature statistics, tokenizer and configuration, or a folder of ONNX files."""
+    """Write one file with weights, feature statistics, tokenizer and configuration, or a folder of ONNX files.
+
+    Quantized weights are written as their codes, 4-bit ones two a byte, and the sizes of the parts are printed.
+    """
     path = output / INPUTS if onnx else output.with_name(f"{output.name}.{INPUTS}")
     record = Record(path, {"digest of model": digest(model_path)})
     if is_done([output / TOKENS if onnx else output], record, force):
@@ -33,6 +38,9 @@ def export(model_path: Path, output: Path, onnx: bool, force: bool) -> None:
     else:
         size = export_model(model_path, output, record.begin)
         log(f"exported {output} ({size / 1e6:.1f} MB)")
+        model = load_recognizer(output).model
+        if quantizers(model):
+            click.echo(size_table(model))
     record.keep()
 
 

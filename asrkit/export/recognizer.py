@@ -26,6 +26,8 @@ from asrkit.models.transducer import Transducer
 def export_model(source: Path, target: Path, begin: Callable[[], None] = lambda: None) -> int:
     """Reads a model file, checks that it loads, and writes it for shipping, without what only training needs.
 
+    Quantized weights become their codes, two a byte for 4 bits.
+
     Args:
         source: a checkpoint or a model.
         target: the file to write.
@@ -39,7 +41,7 @@ def export_model(source: Path, target: Path, begin: Callable[[], None] = lambda:
     """
     bundle = load_recognizer(source)
     begin()
-    save_recognizer(target, bundle)
+    save_recognizer(target, bundle, packed=True)
     return target.stat().st_size
 
 
