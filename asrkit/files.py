@@ -26,9 +26,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            usual_mode = os.fstat(file.fileno()).st_mode & 0o777
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
+        os.chmod(temporary, usual_mode)  # safetensors makes files that only their owner can read
         os.replace(temporary, path)
     except OSError as error:
         reason = error.strerror or str(error)

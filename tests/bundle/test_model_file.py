@@ -168,3 +168,9 @@ def test_a_loaded_model_does_not_change_with_its_file(tmp_path: Path) -> None:
     with open(path, "r+b") as file:
         file.truncate(10)
     assert all(torch.equal(tensor, before[name]) for name, tensor in loaded.state_dict().items())
+
+
+def test_others_can_read_a_model_where_they_can_read_any_file(tmp_path: Path) -> None:
+    (tmp_path / "any").touch()
+    save_recognizer(tmp_path / "m.safetensors", tiny_bundle())
+    assert (tmp_path / "m.safetensors").stat().st_mode == (tmp_path / "any").stat().st_mode
