@@ -168,7 +168,7 @@ def quantizers(model: nn.Module) -> list[Quantizer]:
 def calibrate(model: nn.Module) -> Iterator[None]:
     """While entered, quantizers take their bounds from what the model computes, which otherwise evaluates.
 
-    Learned bounds are set to the largest value seen, since nothing trains them.
+    Learned bounds, which nothing trains here, are fitted for the least squared error.
     """
     was_training = model.training
     model.eval()
@@ -176,8 +176,7 @@ def calibrate(model: nn.Module) -> Iterator[None]:
     for quantizer in quantizers(model):
         quantizer.train()
         if isinstance(quantizer, PactQuantizer):
-            quantizer.begin_calibration()
-            hooks.append(quantizer.register_forward_pre_hook(_widen))
+            hooks.append(quantizer.register_forward_pre_hook(_Fit()))
     try:
         with torch.no_grad():
             yield
@@ -187,9 +186,17 @@ def calibrate(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def _widen(quantizer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-    assert isinstance(quantizer, PactQuantizer)
-    quantizer.widen(inputs[0])
+class _Fit:
+    """Shows a quantizer what comes in."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __call__(self, quantizer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+        assert isinstance(quantizer, PactQuantizer)
+        if inputs[0].any():
+            self.number += 1
+            quantizer.fit(inputs[0], self.number)
 
 
 def weight_quantizer(config: QuantizerConfig, rows: int, gates: int = 1) -> nn.Module:

@@ -36,6 +36,11 @@ MAX_MOMENTUM = 0.1
 """Share of the newest batch in the largest activation that evaluation clips at."""
 
 
+FITTED_VALUES = 1 << 16
+FITTED_FRACTIONS = tuple(n / 20 for n in range(2, 21))
+"""Of the largest value, for bounds that are fitted to data without training."""
+
+
 class Quantizer(nn.Module):
     """Maps a tensor to few values; the children differ in where their bounds come from.
 
@@ -184,18 +189,28 @@ class PactQuantizer(Quantizer):
         return out.view(x.shape)
 
     @torch.no_grad()
-    def begin_calibration(self) -> None:
-        """Sets the bounds so that the next tensors widen them to what they hold."""
-        for bound in (self.upper, self.lower):
-            if bound is not None:
-                bound.zero_()
+    def fit(self, x: torch.Tensor, number: int) -> None:
+        """Moves the bounds to the mean, over tensors, of those that round a tensor with the least squared error.
 
-    @torch.no_grad()
-    def widen(self, x: torch.Tensor) -> None:
-        """Moves the bounds out to the largest and the smallest value of a tensor."""
-        self.upper.copy_(torch.maximum(self.upper, x.max().to(self.upper.dtype)))
-        if self.lower is not None:
-            self.lower.copy_(torch.minimum(self.lower, x.min().to(self.lower.dtype)))
+        Searched among fractions of the largest and the smallest value, on a sample of a large tensor.
+
+        Args:
+            x: any shape.
+            number: of this tensor, from 1.
+        """
+        high = x.max().clamp_min(0).float()
+        low = torch.zeros_like(high) if self.lower is None else x.min().clamp_max(0).float()
+        x = x.flatten().float()
+        if len(x) > FITTED_VALUES:
+            x = x[torch.randint(len(x), (FITTED_VALUES,), generator=torch.Generator().manual_seed(0)).to(x.device)]
+        errors = []
+        for fraction in FITTED_FRACTIONS:
+            grid = fraction * low, fraction * high, self.levels, self.zero_aligned
+            errors.append((dequantize(quantize(x, *grid), *grid) - x).square().sum())
+        fraction = FITTED_FRACTIONS[int(torch.stack(errors).argmin())]
+        for bound, found in ((self.upper, high), (self.lower, low)):
+            if bound is not None:
+                bound.add_((fraction * found - bound) / number)
 
     @property
     def low(self) -> torch.Tensor:  # type: ignore[override]

@@ -52,7 +52,9 @@ def load_initial(settings: TrainConfig, module: Trainable, tokenizer: Tokenizer,
     taken = {name: theirs[name] for name in ours.keys() & theirs.keys() if name not in reshaped}
     module.load_state_dict(ours | taken)
     if is_first_process():
-        log(f"starting from {settings.init_from}: {len(taken)} of {len(ours)} tensors")
+        new = sum(QUANTIZER_STATE in name for name in ours.keys() - theirs.keys())
+        bounds = f"; {new} belong to quantizers and are new" if new else ""
+        log(f"starting from {settings.init_from}: {len(taken)} of {len(ours)} tensors{bounds}")
 
 
 def _named(names: list[str]) -> str:

@@ -187,17 +187,30 @@ def test_eight_bits_are_near_and_fewer_are_further() -> None:
     assert errors == sorted(errors) and errors[0] < 0.05 < errors[-1]
 
 
-def test_calibration_sets_learned_bounds() -> None:
+def test_calibration_fits_learned_bounds() -> None:
     policy = LayerPolicyConfig(inputs=QuantizerConfig("pact"))
-    layer = QuantizedLinear(nn.Linear(2, 2), policy)
-    with calibrate(layer):
-        layer(torch.tensor([[1.0, -2.0]]))
-        layer(torch.tensor([[2.5, -0.5]]))
+    layer = QuantizedLinear(nn.Linear(8, 2), policy)
     quantizer = layer.input_quantizer
     assert isinstance(quantizer, PactQuantizer) and quantizer.lower is not None
-    assert (quantizer.upper.item(), quantizer.lower.item()) == (2.5, -2.0)
-    layer(torch.tensor([[9.0, 0.0]]))
-    assert quantizer.upper.item() == 2.5
+    # Values of the 15 levels between 1.4 and -1.4 are rounded without error by those bounds alone, zeros say nothing.
+    levels = torch.arange(-7, 8) / 5
+    with calibrate(layer):
+        layer(levels[:8].expand(3, 8))
+        layer(torch.zeros(1, 8))
+        layer(torch.cat([levels, levels[:1]]).view(2, 8))
+    assert quantizer.lower.item() == pytest.approx(-1.4)
+    before = quantizer.upper.item()
+    layer(torch.full((1, 8), 9.0))
+    assert quantizer.upper.item() == before
+    # Of a normal distribution the bounds are near the best of 15 levels.
+    torch.manual_seed(0)
+    for name in ("lower", "upper"):
+        getattr(quantizer, name).data.fill_(100.0)
+    with calibrate(layer):
+        for _ in range(3):
+            layer(torch.randn(20000, 8))
+    assert quantizer.upper.item() == pytest.approx(2.475, abs=0.2)
+    assert quantizer.lower.item() == pytest.approx(-2.475, abs=0.2)
 
 
 @pytest.mark.parametrize(
