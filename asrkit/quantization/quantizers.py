@@ -192,7 +192,9 @@ class PactQuantizer(Quantizer):
     def fit(self, x: torch.Tensor, number: int) -> None:
         """Moves the bounds to the mean, over tensors, of those that round a tensor with the least squared error.
 
-        Searched among fractions of the largest and the smallest value, on a sample of a large tensor.
+        Searched among fractions of the largest and of the smallest value, one after the other, twice: what is clipped
+        on one side says nothing of the other (the small negative values that SiLU leaves must not be). A large tensor
+        is sampled.
 
         Args:
             x: any shape.
@@ -203,14 +205,18 @@ class PactQuantizer(Quantizer):
         x = x.flatten().float()
         if len(x) > FITTED_VALUES:
             x = x[torch.randint(len(x), (FITTED_VALUES,), generator=torch.Generator().manual_seed(0)).to(x.device)]
-        errors = []
-        for fraction in FITTED_FRACTIONS:
-            grid = fraction * low, fraction * high, self.levels, self.zero_aligned
-            errors.append((dequantize(quantize(x, *grid), *grid) - x).square().sum())
-        fraction = FITTED_FRACTIONS[int(torch.stack(errors).argmin())]
+
+        def error(low: torch.Tensor, high: torch.Tensor) -> torch.Tensor:
+            grid = low, high, self.levels, self.zero_aligned
+            return (dequantize(quantize(x, *grid), *grid) - x).square().sum()
+
+        highs, lows = ([fraction * bound for fraction in FITTED_FRACTIONS] for bound in (high, low))
+        for _ in range(2):
+            high = highs[int(torch.stack([error(low, tried) for tried in highs]).argmin())]
+            low = lows[int(torch.stack([error(tried, high) for tried in lows]).argmin())]
         for bound, found in ((self.upper, high), (self.lower, low)):
             if bound is not None:
-                bound.add_((fraction * found - bound) / number)
+                bound.add_((found - bound) / number)
 
     @property
     def low(self) -> torch.Tensor:  # type: ignore[override]
