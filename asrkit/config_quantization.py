@@ -27,7 +27,11 @@ class QuantizerConfig:
 class LayerPolicyConfig:
     """How the layers of some names are quantized."""
 
-    pattern: str = setting("", "Of the layers' names, with `*` for any part: `encoder.layers.*`.")
+    pattern: str = setting(
+        "",
+        "Of the layers' names, with `*` for any part: `encoder.layers.*`. A layer has the first policy whose pattern "
+        "its name matches; the others stay as they are.",
+    )
     weights: QuantizerConfig = section(QuantizerConfig)
     inputs: QuantizerConfig = section(QuantizerConfig)
     hidden: QuantizerConfig = section(QuantizerConfig)
@@ -38,6 +42,4 @@ class LayerPolicyConfig:
 class QuantizationConfig:
     """Layers by policy."""
 
-    layers: dict[str, LayerPolicyConfig] = setting(
-        {}, "Policies by name. A layer has the first whose pattern its name matches; the others stay as they are."
-    )
+    layers: dict[str, LayerPolicyConfig] = setting({}, "Policies by a name of your choice.")

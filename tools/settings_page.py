@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from asrkit.config import Config
+from asrkit.config_quantization import LayerPolicyConfig
 from asrkit.settings import settings_page
 
 PATH = Path(__file__).resolve().parents[1] / "docs" / "settings.md"
@@ -20,7 +21,9 @@ what has to be chosen. This page is generated from `asrkit/config.py` by `tools/
 
 def main() -> None:
     """Writes the page, or compares it."""
-    page = settings_page(Config(), "Settings", INTRODUCTION)
+    config = Config()
+    config.quantization.layers["NAME"] = LayerPolicyConfig()  # what is under a name of the user's choice
+    page = settings_page(config, "Settings", INTRODUCTION)
     if sys.argv[1:] == ["--check"]:
         sys.exit(PATH.read_text(encoding="utf-8") != page)
     PATH.write_text(page, encoding="utf-8")
