@@ -61,14 +61,14 @@ class ModelFile:
 
 
 def save_recognizer(
-    path: Path, bundle: ModelBundle[Transducer], objective: nn.Module | None = None, packed: bool = False
+    path: Path, bundle: ModelBundle[Transducer], objective: Tensors | None = None, packed: bool = False
 ) -> None:
     """Writes a recognizer in one piece.
 
     Args:
         path: the file.
         bundle: the recognizer; statistics of the training set go with it, those of speakers stay with the data.
-        objective: what only training needs, to be kept too.
+        objective: state of what only training needs, to be kept too.
         packed: keep of quantized weights their codes only, which is enough to compute the same.
 
     Raises:
@@ -78,8 +78,7 @@ def save_recognizer(
     if GLOBAL in bundle.statistics:
         overall = bundle.statistics[GLOBAL]
         tensors = {"statistics.mean": overall.mean, "statistics.std": overall.std}
-    if objective is not None:
-        tensors |= {f"objective.{name}": tensor for name, tensor in objective.state_dict().items()}
+    tensors |= {f"objective.{name}": tensor for name, tensor in (objective or {}).items()}
     _save(path, RECOGNIZER, bundle, tensors, packed)
 
 

@@ -11,6 +11,7 @@ from asrkit.bundle.model_file import (
     RECOGNIZER,
     load_language_model,
     load_recognizer,
+    part_of,
     read_model_file,
     save_language_model,
     save_recognizer,
@@ -55,10 +56,12 @@ def quantize(
     if is_done([output], record, force):
         return
     make_folder(output.parent)
-    if read_model_file(model_path).kind == RECOGNIZER:
+    source = read_model_file(model_path)
+    if source.kind == RECOGNIZER:
         recognizer = quantize_recognizer(load_recognizer(model_path), policies, folder, split, utterances)
         record.begin()
-        save_recognizer(output, recognizer)
+        # With the heads that only training needs, for a quantization-aware training that starts from the output.
+        save_recognizer(output, recognizer, part_of(source.tensors, "objective"))
     else:
         lm = quantize_language_model(load_language_model(model_path), policies, folder, split, utterances)
         record.begin()

@@ -183,7 +183,7 @@ class SpeechTask:
 
     def save(self, path: Path) -> None:
         """Writes the recognizer with the parts that only training needs."""
-        save_recognizer(path, self.bundle, self.module.objective)
+        save_recognizer(path, self.bundle, self.module.objective.state_dict())
 
     def finish(self, checkpoints: CheckpointFolder, best_epoch: int) -> None:
         """Averages the weights of the last epochs."""

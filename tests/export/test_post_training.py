@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from safetensors.torch import load_file
 
 from asrkit.bundle.build import build_language_model, build_transducer
 from asrkit.bundle.model_file import (
@@ -23,6 +24,7 @@ from asrkit.errors import UserError
 from asrkit.quantization.qat import QuantizedLinear, quantizers
 from asrkit.quantization.quantizers import Quantizer, calibrated
 from asrkit.text.tokenizer import train_tokenizer
+from asrkit.training.objective import TransducerObjective
 from tests.conftest import ROOT, Workshop, tiny_bundle
 
 INT8 = ROOT / "conf" / "quantize" / "int8.yaml"
@@ -44,7 +46,8 @@ def float_model(workshop: Workshop, tmp_path: Path) -> Path:
     bundle.tokenizer = DataFolder(workshop.data_dir).load_tokenizer()
     torch.manual_seed(0)
     bundle.model = build_transducer(bundle.config, bundle.tokenizer.vocab_size).eval()
-    save_recognizer(tmp_path / "float.safetensors", bundle)
+    objective = TransducerObjective(bundle.config.loss, bundle.model)
+    save_recognizer(tmp_path / "float.safetensors", bundle, objective.state_dict())
     return tmp_path / "float.safetensors"
 
 
@@ -63,6 +66,9 @@ def test_eight_bits_change_little_and_bounds_are_those_of_the_data(
     with torch.no_grad():
         (a, _), (b, _) = plain.encoder(x, lens), quantized.encoder(x, lens)
     assert 0 < (a - b).norm() / a.norm() < 0.1
+    # What a training that starts from it needs is there too.
+    heads = {name for name in load_file(float_model) if name.startswith("objective.")}
+    assert heads and heads <= set(load_file(target))
     # Done before; then other settings; then a model that is quantized already.
     assert "done before" in quantize(float_model, workshop.data_dir, target)
     printed = quantize(float_model, workshop.data_dir, target, "--utterances", "3")
