@@ -72,7 +72,7 @@ def save_recognizer(
         packed: keep of quantized weights their codes only, which is enough to compute the same.
 
     Raises:
-        UserError: it cannot be written; an earlier file of that name stays as it was.
+        UserError: it cannot be written, or packed; an earlier file of that name stays as it was.
     """
     tensors = {}
     if GLOBAL in bundle.statistics:
@@ -184,7 +184,10 @@ def tensors_digest(tensors: Tensors) -> str:
 
 
 def _save(path: Path, kind: str, bundle: ModelBundle[Model], tensors: dict[str, torch.Tensor], packed: bool) -> None:
-    codes = pack_weights(bundle.model) if packed else {}
+    try:
+        codes = pack_weights(bundle.model) if packed else {}
+    except ValueError as error:
+        raise UserError(f"cannot write {path}: {error}; train or quantize the model first") from error
     # Copies, since the format refuses tensors that share memory; a shared weight is written under each of its names.
     weights = {
         f"model.{name}": value.detach().cpu().clone()

@@ -19,14 +19,14 @@ from asrkit.records import INPUTS, Record, digest, is_done
 
 
 @click.command()
-@click.option("--model", "model_path", type=PATH, required=True, help="A checkpoint.")
+@click.option("--model", "model_path", type=PATH, required=True, help="A checkpoint, or a language model.")
 @click.option("--output", type=PATH, required=True, help="The .safetensors file to write, or the folder.")
 @click.option("--onnx", is_flag=True, help="Write the folder OUTPUT with the ONNX files that sherpa-onnx reads.")
 @click.option("--force", is_flag=True, help="Export again where it is done.")
 def export(model_path: Path, output: Path, onnx: bool, force: bool) -> None:
     """Write one file with weights, feature statistics, tokenizer and configuration, or a folder of ONNX files.
 
-    Quantized weights are written as their codes, 4-bit ones two a byte, and the sizes of the parts are printed.
+    The one file has quantized weights as their codes, 4-bit ones two a byte; the sizes of the parts are printed.
     """
     path = output / INPUTS if onnx else output.with_name(f"{output.name}.{INPUTS}")
     record = Record(path, {"digest of model": digest(model_path)})
@@ -36,9 +36,8 @@ def export(model_path: Path, output: Path, onnx: bool, force: bool) -> None:
         export_onnx(load_recognizer(model_path), output, record.begin)
         log(f"exported {output} for sherpa-onnx: {ENCODER}, {DECODER}, {JOINER}, {TOKENS}")
     else:
-        size = export_model(model_path, output, record.begin)
-        log(f"exported {output} ({size / 1e6:.1f} MB)")
-        model = load_recognizer(output).model
+        model = export_model(model_path, output, record.begin)
+        log(f"exported {output} ({output.stat().st_size / 1e6:.1f} MB)")
         if quantizers(model):
             click.echo(size_table(model))
     record.keep()

@@ -8,9 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from asrkit.bundle.front_end import build_pipeline
-from asrkit.bundle.model_file import ModelBundle, load_recognizer, save_recognizer
+from asrkit.bundle.model_file import (
+    LANGUAGE_MODEL,
+    ModelBundle,
+    load_language_model,
+    load_recognizer,
+    read_model_file,
+    save_language_model,
+    save_recognizer,
+)
 from asrkit.decoding.beam import BeamOptions
 from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.decoding.long_audio import encode_any_length
@@ -23,26 +32,31 @@ from asrkit.features.pipeline import FeaturePipeline
 from asrkit.models.transducer import Transducer
 
 
-def export_model(source: Path, target: Path, begin: Callable[[], None] = lambda: None) -> int:
+def export_model(source: Path, target: Path, begin: Callable[[], None] = lambda: None) -> nn.Module:
     """Reads a model file, checks that it loads, and writes it for shipping, without what only training needs.
 
     Quantized weights become their codes, two a byte for 4 bits.
 
     Args:
-        source: a checkpoint or a model.
+        source: a checkpoint or a model; a language model too.
         target: the file to write.
         begin: called once the source has been read.
 
     Returns:
-        Bytes written.
+        The model that was written.
 
     Raises:
         UserError: the source is not an asrkit model, or the target cannot be written.
     """
+    if read_model_file(source).kind == LANGUAGE_MODEL:
+        lm = load_language_model(source)
+        begin()
+        save_language_model(target, lm, packed=True)
+        return lm.model
     bundle = load_recognizer(source)
     begin()
     save_recognizer(target, bundle, packed=True)
-    return target.stat().st_size
+    return bundle.model
 
 
 @dataclass(frozen=True)

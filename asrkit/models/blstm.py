@@ -54,12 +54,10 @@ class BlstmEncoder(Encoder):
 
     def _run(self, layer: BlstmLayer, x: torch.Tensor, backwards: torch.Tensor) -> torch.Tensor:
         """One layer, (T, B, F) to (T, B, D)."""
-        weights = [self._dropped(one_way.weight_hh) for one_way in (layer.forth, layer.back)]
-        forth, _ = layer.forth.run(x, weight_hh=weights[0])
-        back, _ = layer.back.run(x.gather(0, backwards.expand_as(x)), weight_hh=weights[1])
+        drop = self._dropped if self.training and self.drop_connect else None
+        forth, _ = layer.forth.run(x, drop=drop)
+        back, _ = layer.back.run(x.gather(0, backwards.expand_as(x)), drop=drop)
         return torch.cat([forth, back.gather(0, backwards.expand_as(back))], dim=-1)
 
     def _dropped(self, weight: torch.Tensor) -> torch.Tensor:
-        if not (self.training and self.drop_connect):
-            return weight
         return nn.functional.dropout(weight, self.drop_connect)

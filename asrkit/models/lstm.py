@@ -14,6 +14,8 @@ from torch import nn
 
 LstmState = tuple[torch.Tensor, torch.Tensor]
 """h and c, (B, H) each."""
+WeightDropout = Callable[[torch.Tensor], torch.Tensor]
+"""What becomes of the hidden-to-hidden weights (4 H, H) for one sequence."""
 
 
 class LstmLayer(nn.Module):
@@ -51,21 +53,21 @@ class LstmLayer(nn.Module):
         return self.bias_ih.new_zeros(number, self.hidden_dim), self.bias_ih.new_zeros(number, self.hidden_dim)
 
     def run(
-        self, x: torch.Tensor, state: LstmState | None = None, weight_hh: torch.Tensor | None = None
+        self, x: torch.Tensor, state: LstmState | None = None, drop: WeightDropout | None = None
     ) -> tuple[torch.Tensor, LstmState]:
         """The layer over a sequence.
 
         Args:
             x: (T, B, I).
             state: before the first frame; zero if None.
-            weight_hh: in place of the layer's own, such as one with dropped connections.
+            drop: drops connections; none are dropped if None.
 
         Returns:
             (T, B, H) and the state after the last frame.
         """
         before = self.initial_state(x.shape[1]) if state is None else state
         h, c = (part[None].to(x.dtype) for part in before)
-        weights = [self.weight_ih, self.weight_hh if weight_hh is None else weight_hh, self.bias_ih, self.bias_hh]
+        weights = [self.weight_ih, self.weight_hh if drop is None else drop(self.weight_hh), self.bias_ih, self.bias_hh]
         out, h, c = torch.lstm(x, (h, c), weights, True, 1, 0.0, self.training, False, False)
         return out, (h[0], c[0])
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from asrkit.quantization.qat import QuantizedDepthwiseConv, QuantizedLinear, QuantizedLstmLayer
-from asrkit.quantization.quantizers import Quantizer, dequantize
+from asrkit.quantization.quantizers import Quantizer, calibrated, dequantize
 
 PACKED = "packed"
 """Before the names of packed weights, where others have ``model``."""
@@ -75,11 +75,20 @@ def quantized_weights(model: nn.Module) -> Iterator[tuple[str, str, Quantizer]]:
 
 
 def pack_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """The packed codes of the quantized weights, by the weight's name."""
-    return {
-        name: pack(quantizer.codes(model.get_parameter(name)), quantizer.bits)
-        for name, _, quantizer in quantized_weights(model)
-    }
+    """The packed codes of the quantized weights, by the weight's name.
+
+    Raises:
+        ValueError: weights that are not finite, or whose quantizer has no bounds.
+    """
+    packed = {}
+    for name, own, quantizer in quantized_weights(model):
+        weight = model.get_parameter(name).detach()
+        if not weight.isfinite().all():
+            raise ValueError(f"'{name}' is not finite")
+        if weight.any() and not calibrated([quantizer]):
+            raise ValueError(f"'{own}' has no bounds: nothing has passed it yet")
+        packed[name] = pack(quantizer.codes(weight), quantizer.bits)
+    return packed
 
 
 def unpack_weights(

@@ -21,7 +21,7 @@ from asrkit.config import Config
 from asrkit.config_quantization import LayerPolicyConfig, QuantizerConfig
 from asrkit.errors import UserError
 from asrkit.models.convolution import DepthwiseConv
-from asrkit.models.lstm import LstmLayer, LstmState
+from asrkit.models.lstm import LstmLayer, LstmState, WeightDropout
 from asrkit.quantization.quantizers import (
     MAX_MOMENTUM,
     FixedQuantizer,
@@ -34,6 +34,8 @@ from asrkit.quantization.quantizers import (
 GATES = 4
 QUANTIZER_STATE = "_quantizer."
 """In the names of what quantizers keep, which a float model lacks."""
+OBSERVED_BOUND = f"{QUANTIZER_STATE}bound"
+"""How the names of bounds end that are taken from the data, not learned."""
 
 
 class QuantizedLinear(nn.Linear):
@@ -93,12 +95,14 @@ class QuantizedLstmLayer(LstmLayer):
         self.hidden_quantizer = activation_quantizer(policy.hidden)
 
     def run(
-        self, x: torch.Tensor, state: LstmState | None = None, weight_hh: torch.Tensor | None = None
+        self, x: torch.Tensor, state: LstmState | None = None, drop: WeightDropout | None = None
     ) -> tuple[torch.Tensor, LstmState]:
         """The layer over a sequence, see :meth:`LstmLayer.run`."""
         h, c = self.initial_state(x.shape[1]) if state is None else state
         weight_ih = self.input_weight_quantizer(self.weight_ih)
-        weight_hh = self.hidden_weight_quantizer(self.weight_hh if weight_hh is None else weight_hh)
+        weight_hh = self.hidden_weight_quantizer(self.weight_hh)
+        if drop is not None:
+            weight_hh = drop(weight_hh)  # after quantizing: the bound is that of all weights
         of_inputs = F.linear(self.input_quantizer(x), weight_ih, self.bias_ih + self.bias_hh)  # (T, B, 4 H)
         out = []
         for gates in of_inputs:
@@ -122,8 +126,11 @@ def quantize_layers(model: nn.Module, config: Config) -> None:
     """Replaces the layers that a policy of ``quantization.layers`` names; the rewrite ``quantize``.
 
     Raises:
-        UserError: no policy, or one whose pattern matches no layer that can be quantized.
+        UserError: no policy, one whose pattern matches no layer that can be quantized, or a model that cannot be.
     """
+    if any(isinstance(module, nn.TransformerEncoderLayer) for module in model.modules()):
+        # Torch evaluates it in one call, past the quantizers of its layers.
+        raise UserError("rewrites: quantize does not know lm.type=transformer; only lm.type=lstm can be quantized")
     policies = config.quantization.layers
     if not policies:
         raise UserError("rewrites: quantize needs policies; include conf/quantize/int4_rnnt.yaml or write your own")
@@ -168,15 +175,20 @@ def quantizers(model: nn.Module) -> list[Quantizer]:
 def calibrate(model: nn.Module) -> Iterator[None]:
     """While entered, quantizers take their bounds from what the model computes, which otherwise evaluates.
 
-    Learned bounds, which nothing trains here, are fitted for the least squared error.
+    Learned bounds, which nothing trains here, are fitted for the least squared error; largest values are those of all
+    tensors.
     """
     was_training = model.training
     model.eval()
     hooks = []
     for quantizer in quantizers(model):
-        quantizer.train()
         if isinstance(quantizer, PactQuantizer):
             hooks.append(quantizer.register_forward_pre_hook(_Fit()))
+        elif isinstance(quantizer, MaxQuantizer):
+            quantizer.bound.zero_()
+            hooks.append(quantizer.register_forward_pre_hook(_widen))
+        else:
+            quantizer.train()
     try:
         with torch.no_grad():
             yield
@@ -184,6 +196,11 @@ def calibrate(model: nn.Module) -> Iterator[None]:
         for hook in hooks:
             hook.remove()
         model.train(was_training)
+
+
+def _widen(quantizer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+    assert isinstance(quantizer, MaxQuantizer)
+    quantizer.widen(inputs[0])
 
 
 class _Fit:
@@ -211,7 +228,7 @@ def weight_quantizer(config: QuantizerConfig, rows: int, gates: int = 1) -> nn.M
     try:
         return SawbQuantizer(config.bits, config.zero_aligned, groups, clip_gradient=config.type == "sawb")
     except ValueError as error:
-        raise UserError(f"quantization: {error}; set zero_aligned") from error
+        raise UserError(f"quantization: {error}; set zero_aligned: false, or type: max") from error
 
 
 def activation_quantizer(config: QuantizerConfig) -> nn.Module:

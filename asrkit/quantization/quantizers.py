@@ -32,6 +32,7 @@ SAWB_COEFFICIENTS = {
     (8, False): (31.76, -35.04),
 }
 """c1 and c2 of a = c1 sqrt(E[w²]) + c2 E|w|, by bits and zero alignment."""
+SMALLEST_BOUND = 1e-6
 MAX_MOMENTUM = 0.1
 """Share of the newest batch in the largest activation that evaluation clips at."""
 
@@ -64,23 +65,26 @@ class Quantizer(nn.Module):
         self.bits, self.zero_aligned, self.groups, self.clip_gradient = bits, zero_aligned, groups, clip_gradient
         self.levels = 2**bits - int(zero_aligned)
 
-    def observe(self, x: torch.Tensor) -> None:
-        """Takes the bounds from a tensor (G, M), while training."""
+    def observe(self, x: torch.Tensor) -> torch.Tensor | None:
+        """Takes the bounds from a tensor (G, M), while training; returns a⁺ (G,) if the tensor has one of its own."""
+        return None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """A tensor of any shape with quantized values; its first dimension is a multiple of the groups."""
         grouped = x.reshape(self.groups, -1)
-        if self.training:
-            self.observe(grouped.detach())
+        own = self.observe(grouped.detach()) if self.training else None
+        # Copies: what is kept for the gradient must not change when the next tensor is observed.
+        low, high = (self.low.clone(), self.high.clone()) if own is None else (-own, own)
+        low, high = low.to(x.device)[:, None], high.to(x.device)[:, None]
         out: torch.Tensor = _StraightThrough.apply(  # type: ignore[no-untyped-call]
-            grouped, self.low[:, None], self.high[:, None], self.levels, self.zero_aligned, self.clip_gradient, False
+            grouped, low, high, self.levels, self.zero_aligned, self.clip_gradient, False
         )
         return out.view(x.shape)
 
     @torch.no_grad()
     def codes(self, x: torch.Tensor) -> torch.Tensor:
         """The codes of a tensor, int64 between 0 and the levels less 1, of its shape."""
-        low, high = self.low[:, None], self.high[:, None]
+        low, high = self.low.to(x.device)[:, None], self.high.to(x.device)[:, None]
         grouped = x.reshape(self.groups, -1)
         return quantize(grouped, low, high, self.levels, self.zero_aligned).long().view(x.shape)
 
@@ -97,7 +101,7 @@ class Quantizer(nn.Module):
 
 
 class MaxQuantizer(Quantizer):
-    """a = max |x|: of weights at every step, of activations a running mean for evaluation.
+    """a = max |x| while training; for evaluation a running mean of it, or of weights the newest.
 
     Args:
         bits: k.
@@ -110,13 +114,19 @@ class MaxQuantizer(Quantizer):
         super().__init__(bits, zero_aligned, groups, clip_gradient=False)
         self.momentum = momentum
         self.bound = nn.Buffer(torch.zeros(groups))
-        self.is_empty = nn.Buffer(torch.tensor(True))
 
-    def observe(self, x: torch.Tensor) -> None:
-        """The largest value of each group (G, M)."""
+    def observe(self, x: torch.Tensor) -> torch.Tensor:
+        """The largest value of each group (G, M); zeros and what is not finite leave the kept one as it is."""
         largest = x.abs().amax(dim=1).to(self.bound.dtype)
-        self.bound.copy_(largest if self.is_empty else torch.lerp(self.bound, largest, self.momentum))
-        self.is_empty.fill_(False)
+        mean = torch.where(self.bound > 0, torch.lerp(self.bound, largest, self.momentum), largest)
+        self.bound.copy_(torch.where((largest > 0) & largest.isfinite(), mean, self.bound))
+        return largest
+
+    @torch.no_grad()
+    def widen(self, x: torch.Tensor) -> None:
+        """Moves the bounds out to the largest values of a tensor."""
+        largest = x.reshape(self.groups, -1).abs().amax(dim=1).to(self.bound.dtype)
+        self.bound.copy_(torch.maximum(self.bound, largest))
 
     @property
     def low(self) -> torch.Tensor:  # type: ignore[override]
@@ -220,13 +230,18 @@ class PactQuantizer(Quantizer):
 
     @property
     def low(self) -> torch.Tensor:  # type: ignore[override]
-        """(1,) a⁻."""
-        return torch.zeros_like(self.upper) if self.lower is None else self.lower
+        """(1,) a⁻, at most 0: however far the bound is learned, zero stays a level."""
+        return torch.zeros_like(self.upper) if self.lower is None else _held(self.lower, most=0.0)
 
     @property
     def high(self) -> torch.Tensor:  # type: ignore[override]
-        """(1,) a⁺."""
-        return self.upper
+        """(1,) a⁺, above 0."""
+        return _held(self.upper, least=SMALLEST_BOUND)
+
+
+def _held(bound: torch.Tensor, least: float | None = None, most: float | None = None) -> torch.Tensor:
+    """A bound within limits, with the gradient that it would have without them."""
+    return bound + (bound.clamp(least, most) - bound).detach()
 
 
 class FixedQuantizer(Quantizer):
@@ -243,17 +258,17 @@ class FixedQuantizer(Quantizer):
 
     def __init__(self, bits: int, bound: float, zero_aligned: bool = True) -> None:
         super().__init__(bits, zero_aligned)
-        self.bound = nn.Buffer(torch.tensor([bound]))
+        self.bound = bound  # of the configuration, not of a checkpoint
 
     @property
     def low(self) -> torch.Tensor:  # type: ignore[override]
         """(1,) -a."""
-        return -self.bound
+        return torch.tensor([-self.bound])
 
     @property
     def high(self) -> torch.Tensor:  # type: ignore[override]
         """(1,) a."""
-        return self.bound
+        return torch.tensor([self.bound])
 
 
 def input_bound(dropout: float) -> float:
@@ -293,9 +308,9 @@ def _tiny(x: torch.Tensor) -> float:
 class _StraightThrough(torch.autograd.Function):
     """Quantized values whose gradient takes the rounding for the identity.
 
-    With z = (x - a⁻) / step of x and g the gradient of y, d x = g where a⁻ <= x <= a⁺ (everywhere, if the gradient is
-    not clipped), d a⁺ = Σ g over x >= a⁺ and d a⁻ = Σ g over x <= a⁻; PACT+ adds (round z - z) / (n - 1) of what lies
-    between to d a⁺, and its negative to d a⁻.
+    With z = (x - a⁻) / step of x (x / step where zero is aligned) and g the gradient of y, d x = g where a⁻ <= x <= a⁺
+    (everywhere, if the gradient is not clipped), d a⁺ = Σ g over x >= a⁺ and d a⁻ = Σ g over x <= a⁻; PACT+ adds
+    (round z - z) / (n - 1) of what lies between to d a⁺, and its negative to d a⁻.
     """
 
     @staticmethod
@@ -311,20 +326,22 @@ class _StraightThrough(torch.autograd.Function):
     ) -> torch.Tensor:
         codes = quantize(x, low, high, levels, zero_aligned)
         ctx.save_for_backward(x, low, high)
-        ctx.settings = levels, clip_gradient, residual
+        ctx.settings = levels, zero_aligned, clip_gradient, residual
         return dequantize(codes, low, high, levels, zero_aligned).to(x.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         x, low, high = ctx.saved_tensors
-        levels, clip_gradient, residual = ctx.settings
+        levels, zero_aligned, clip_gradient, residual = ctx.settings
         above, below = x >= high, x <= low
         by_low = by_high = None
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
             of_high, of_low = above.to(grad.dtype), below.to(grad.dtype)
             if residual:
-                z = (x - low) * (levels - 1) / (high - low)
+                z = (
+                    (x if zero_aligned else x - low) * (levels - 1) / (high - low)
+                )  # a whole number more changes nothing
                 rest = ((z.round() - z) / (levels - 1)).masked_fill(above | below, 0.0)
                 of_high, of_low = of_high + rest, of_low - rest
             by_low = (grad * of_low).sum(dim=1, keepdim=True).to(low.dtype)
@@ -336,5 +353,5 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def calibrated(quantizers: Sequence[Quantizer]) -> bool:
-    """Whether every quantizer has seen what its bounds are taken from."""
-    return all(bool((quantizer.high > quantizer.low).all()) for quantizer in quantizers)
+    """Whether every quantizer has seen what its bounds are taken from; a channel of zeros has none."""
+    return all(bool((quantizer.high > quantizer.low).any()) for quantizer in quantizers)

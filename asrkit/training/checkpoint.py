@@ -18,6 +18,7 @@ from asrkit.bundle.model_file import part_of, read_model_file, require_same_weig
 from asrkit.console import log
 from asrkit.errors import UserError
 from asrkit.files import atomic_path
+from asrkit.quantization.qat import OBSERVED_BOUND
 
 STATE_FORMAT = 2
 
@@ -28,11 +29,14 @@ def trained_tensors(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
 
 
 def average_tensors(paths: Sequence[Path]) -> dict[str, torch.Tensor]:
-    """The mean of the tensors of several model files."""
+    """The mean of the tensors of several model files; what quantizers took from the data, of the last."""
     total: dict[str, torch.Tensor] = {}
     for path in paths:
         for name, tensor in read_model_file(path).tensors.items():
-            total[name] = total.get(name, torch.zeros_like(tensor, dtype=torch.float64)) + tensor.double()
+            if name.endswith(OBSERVED_BOUND):
+                total[name] = tensor.double() * len(paths)
+            else:
+                total[name] = total.get(name, torch.zeros_like(tensor, dtype=torch.float64)) + tensor.double()
     return {name: (tensor / len(paths)).float() for name, tensor in total.items()}
 
 

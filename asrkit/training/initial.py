@@ -9,7 +9,7 @@ from asrkit.config_training import TrainConfig
 from asrkit.console import log
 from asrkit.distributed.learners import is_first_process
 from asrkit.errors import UserError
-from asrkit.quantization.qat import QUANTIZER_STATE
+from asrkit.quantization.qat import QUANTIZER_STATE, quantizers
 from asrkit.text.tokenizer import Tokenizer
 from asrkit.training.checkpoint import trained_tensors
 from asrkit.training.objective import Trainable
@@ -20,14 +20,18 @@ MOST_NAMED = 5
 def load_initial(settings: TrainConfig, module: Trainable, tokenizer: Tokenizer, exp_dir: Path) -> None:
     """Takes the weights of ``train.init_from``, if it is set and the experiment has no checkpoint yet.
 
-    What the objective needs and a shipped model lacks keeps its random start; bounds of quantizers that a float model
-    lacks are taken from the first updates.
+    What the objective needs and a shipped model lacks keeps its random start; quantizers that a float model lacks begin
+    as the settings say.
 
     Raises:
         UserError: the file cannot be read, or differs in names, shapes or symbols and ``train.init_mismatch`` is
             ``error``.
     """
-    if not settings.init_from or any((exp_dir / "checkpoints").glob("epoch-*.state.pt")):
+    if any((exp_dir / "checkpoints").glob("epoch-*.state.pt")):
+        return
+    if not settings.init_from:
+        if quantizers(module) and is_first_process():
+            log("train.init_from is not set: the quantized model starts from random weights")
         return
     file = read_model_file(Path(settings.init_from))
     theirs, ours = trained_tensors(file.tensors), module.state_dict()

@@ -92,6 +92,12 @@ def test_a_language_model_is_quantized_on_transcripts(workshop: Workshop, tmp_pa
     tokens = torch.tensor([tokenizer.encode("ONE TWO THREE")])
     with torch.no_grad():
         assert 0 < (quantized(tokens) - lm(tokens)).abs().max() < 0.02
+    exported = tmp_path / "exported.safetensors"
+    done = CliRunner().invoke(cli, ["export", "--model", str(tmp_path / "int8.safetensors"), "--output", str(exported)])
+    assert done.exit_code == 0 and "total" in done.output
+    assert exported.stat().st_size < (tmp_path / "int8.safetensors").stat().st_size
+    with torch.no_grad():
+        assert torch.equal(load_language_model(exported).model(tokens), quantized(tokens))
 
 
 def test_other_symbols_and_unused_layers_are_refused(workshop: Workshop, float_model: Path, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_steps_are_the_sequence_and_the_equations(layer: LstmLayer) -> None:
 
 def test_weights_may_be_given(layer: LstmLayer) -> None:
     x, dropped = torch.randn(4, 2, 5).double(), torch.zeros(12, 3).double()
-    forgetful = layer.run(x, weight_hh=dropped)[0]
+    forgetful = layer.run(x, drop=lambda weight: dropped)[0]
     with torch.no_grad():
         layer.weight_hh.zero_()
     assert torch.equal(layer.run(x)[0], forgetful)

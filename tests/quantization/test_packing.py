@@ -115,3 +115,16 @@ def test_codes_that_fit_no_weight_are_refused(tmp_path: Path) -> None:
     save_file(tensors, path, header | {"sha256": tensors_digest(tensors)})
     with pytest.raises(UserError, match=r"is damaged: .* codes of 4 bits take"):
         load_recognizer(path)
+
+
+def test_a_model_that_nothing_has_passed_is_not_packed(tmp_path: Path) -> None:
+    config, tokenizer = tiny({"type": "conformer"}), tiny_bundle().tokenizer
+    bundle = ModelBundle(build_transducer(config, tokenizer.vocab_size), config, tokenizer)
+    with pytest.raises(UserError, match="has no bounds: nothing has passed it yet"):
+        save_recognizer(tmp_path / "m.safetensors", bundle, packed=True)
+    with torch.no_grad():
+        for parameter in bundle.model.parameters():
+            parameter.fill_(torch.nan)
+    with pytest.raises(UserError, match="is not finite"):
+        save_recognizer(tmp_path / "m.safetensors", bundle, packed=True)
+    assert not (tmp_path / "m.safetensors").exists()

@@ -276,5 +276,38 @@ def test_policies_that_fit_nothing_are_named() -> None:
             build_transducer(config, 6)
     config = tiny({"type": "conformer"})
     config.quantization.layers["all"].weights.bits = 3
-    with pytest.raises(UserError, match="no SAWB coefficients for 7 levels; set zero_aligned"):
+    with pytest.raises(UserError, match="no SAWB coefficients for 7 levels; set zero_aligned: false"):
         quantize_layers(nn.Sequential(nn.Linear(2, 2)), config)
+
+
+def test_a_transformer_language_model_is_refused() -> None:
+    values = {"lm": {"type": "transformer", "hidden_dim": 8, "num_heads": 2}} | EVERYTHING
+    with pytest.raises(UserError, match=r"only lm\.type=lstm can be quantized"):
+        build_language_model(config_from_dict(values, "tests"), 6)
+
+
+def test_connections_are_dropped_after_quantizing() -> None:
+    """Dropping first would widen the bounds, since what stays is scaled."""
+    torch.manual_seed(0)
+    layer = QuantizedLstmLayer(LstmLayer(5, 8), POLICY)
+    seen: list[torch.Tensor] = []
+
+    def drop(weight: torch.Tensor) -> torch.Tensor:
+        seen.append(weight)
+        return F.dropout(weight, 0.25)
+
+    x = torch.randn(3, 2, 5)
+    layer.run(x, drop=drop)
+    quantizer = layer.hidden_weight_quantizer
+    assert isinstance(quantizer, Quantizer)
+    bound = quantizer.high.clone()
+    assert len(seen[0].unique()) <= 15
+    layer.run(x)
+    assert torch.equal(quantizer.high, bound)
+
+
+def test_an_lstm_trains_with_running_maxima() -> None:
+    largest = QuantizerConfig("max", bits=8)
+    layer = QuantizedLstmLayer(LstmLayer(5, 3), LayerPolicyConfig(weights=largest, inputs=largest, hidden=largest))
+    layer.run(torch.randn(7, 2, 5))[0].sum().backward()
+    assert layer.weight_hh.grad is not None and layer.weight_hh.grad.abs().sum() > 0

@@ -112,10 +112,12 @@ def test_pact_plus_learns_from_the_rounding_too() -> None:
     assert quantizer.lower.grad.item() == pytest.approx(-0.016667, abs=1e-6)
 
 
-def test_pact_plus_is_the_derivative_of_its_surrogate() -> None:
+@pytest.mark.parametrize("zero_aligned", [False, True])
+def test_pact_plus_is_the_derivative_of_its_surrogate(zero_aligned: bool) -> None:
     """With round z - z held as it is: y = a⁻ + (z + rest) step, by finite differences in the bounds and in x."""
     torch.manual_seed(0)
-    quantizer = PactQuantizer(4, zero_aligned=False, residual=True).double()
+    quantizer = PactQuantizer(4, zero_aligned=zero_aligned, residual=True).double()
+    steps = quantizer.levels - 1
     assert quantizer.lower is not None
     with torch.no_grad():
         quantizer.upper.fill_(1.3)
@@ -124,11 +126,12 @@ def test_pact_plus_is_the_derivative_of_its_surrogate() -> None:
     weight = torch.randn(50, dtype=torch.float64)
     (quantizer(x) * weight).sum().backward()
     with torch.no_grad():
-        z = (x + 0.7) * 15 / 2.0
+        # Rounded on the grid on which zero lies.
+        z = (x if zero_aligned else x + 0.7) * steps / 2.0
         rest = z.round() - z
 
         def surrogate(x: torch.Tensor, low: float, high: float) -> torch.Tensor:
-            step = (high - low) / 15
+            step = (high - low) / steps
             inside = low + ((x - low) / step + rest) * step
             y = torch.where(x >= high, torch.full_like(x, high), torch.where(x <= low, torch.full_like(x, low), inside))
             return (y * weight).sum()
@@ -217,8 +220,11 @@ def test_activations_are_clipped_at_a_running_maximum() -> None:
     quantizer = MaxQuantizer(8, True, momentum=0.1)
     quantizer(torch.tensor([2.0, -1.0]))
     assert quantizer.bound.item() == 2.0
-    quantizer(torch.tensor([4.0]))
+    assert quantizer(torch.tensor([4.0])).item() == 4.0  # while training, at its own maximum
     assert quantizer.bound.item() == pytest.approx(2.2)
+    for nothing in (0.0, math.inf, math.nan):
+        quantizer(torch.tensor([nothing]))
+        assert quantizer.bound.item() == pytest.approx(2.2)
     quantizer.eval()
     assert quantizer(torch.tensor([9.0])).item() == pytest.approx(2.2)
     loaded = MaxQuantizer(8, True, momentum=0.1)
@@ -242,3 +248,33 @@ def test_fewer_bits_lose_more() -> None:
 def test_half_precision_inputs_keep_their_type() -> None:
     quantizer = nn.Sequential(FixedQuantizer(4, 1.0))
     assert quantizer(torch.randn(3, 4).bfloat16()).dtype == torch.bfloat16
+
+
+def test_a_tensor_may_pass_twice_before_the_gradient() -> None:
+    for quantizer in (MaxQuantizer(8, True, momentum=0.1), SawbQuantizer(4)):
+        first, second = (torch.randn(6, generator=torch.Generator().manual_seed(n)).requires_grad_() for n in (0, 1))
+        (quantizer(first) + 2 * quantizer(second)).sum().backward()
+        assert first.grad is not None and first.grad.tolist() == [1.0] * 6
+        assert second.grad is not None and second.grad.tolist() == [2.0] * 6
+
+
+def test_learned_bounds_never_cross_zero() -> None:
+    quantizer = PactQuantizer(4)
+    assert quantizer.lower is not None
+    with torch.no_grad():
+        quantizer.lower.fill_(0.2)
+    x = torch.tensor([-3.0, 0.0, 0.4, 3.0])
+    out = quantizer(x)
+    assert out[:2].tolist() == [0.0, 0.0] and out[3].item() == 1.0
+    out.sum().backward()
+    assert quantizer.lower.grad is not None and quantizer.lower.grad.item() == 2.0  # as without limits
+    with torch.no_grad():
+        quantizer.upper.fill_(-0.1)
+    assert quantizer(x).abs().max() <= 1e-6
+
+
+def test_a_channel_of_zeros_stays_one() -> None:
+    weights = torch.stack([torch.zeros(4), torch.arange(4.0)])
+    quantizer = MaxQuantizer(8, True, groups=2)
+    out = quantizer(weights)
+    assert torch.equal(out[0], weights[0]) and calibrated([quantizer])
