@@ -100,7 +100,25 @@ class Quantizer(nn.Module):
         return f"bits={self.bits}, levels={self.levels}, groups={self.groups}"
 
 
-class MaxQuantizer(Quantizer):
+class SymmetricQuantizer(Quantizer):
+    """One bound a for both sides, taken from the data."""
+
+    def __init__(self, bits: int, zero_aligned: bool, groups: int, clip_gradient: bool) -> None:
+        super().__init__(bits, zero_aligned, groups, clip_gradient)
+        self.bound = nn.Buffer(torch.zeros(groups))
+
+    @property
+    def low(self) -> torch.Tensor:  # type: ignore[override]
+        """(G,) -a."""
+        return -self.bound
+
+    @property
+    def high(self) -> torch.Tensor:  # type: ignore[override]
+        """(G,) a."""
+        return self.bound
+
+
+class MaxQuantizer(SymmetricQuantizer):
     """a = max |x| while training; for evaluation a running mean of it, or of weights the newest.
 
     Args:
@@ -113,7 +131,6 @@ class MaxQuantizer(Quantizer):
     def __init__(self, bits: int, zero_aligned: bool, groups: int = 1, momentum: float = 1.0) -> None:
         super().__init__(bits, zero_aligned, groups, clip_gradient=False)
         self.momentum = momentum
-        self.bound = nn.Buffer(torch.zeros(groups))
 
     def observe(self, x: torch.Tensor) -> torch.Tensor:
         """The largest value of each group (G, M); zeros and what is not finite leave the kept one as it is."""
@@ -128,18 +145,8 @@ class MaxQuantizer(Quantizer):
         largest = x.reshape(self.groups, -1).abs().amax(dim=1).to(self.bound.dtype)
         self.bound.copy_(torch.maximum(self.bound, largest))
 
-    @property
-    def low(self) -> torch.Tensor:  # type: ignore[override]
-        """(G,) -a."""
-        return -self.bound
 
-    @property
-    def high(self) -> torch.Tensor:  # type: ignore[override]
-        """(G,) a."""
-        return self.bound
-
-
-class SawbQuantizer(Quantizer):
+class SawbQuantizer(SymmetricQuantizer):
     """a = c1 sqrt(E[w²]) + c2 E|w|, near the bound of the least squared error for the usual shapes of weights.
 
     Args:
@@ -153,23 +160,12 @@ class SawbQuantizer(Quantizer):
         super().__init__(bits, zero_aligned, groups, clip_gradient)
         if (bits, zero_aligned) not in SAWB_COEFFICIENTS:
             raise ValueError(f"there are no SAWB coefficients for {self.levels} levels")
-        self.bound = nn.Buffer(torch.zeros(groups))
 
     def observe(self, x: torch.Tensor) -> None:
         """The bound of each group (G, M); the largest value where the formula gives none."""
         first, second = SAWB_COEFFICIENTS[self.bits, self.zero_aligned]
         bound = first * x.square().mean(dim=1).sqrt() + second * x.abs().mean(dim=1)
         self.bound.copy_(torch.where(bound > 0, bound, x.abs().amax(dim=1)))
-
-    @property
-    def low(self) -> torch.Tensor:  # type: ignore[override]
-        """(G,) -a."""
-        return -self.bound
-
-    @property
-    def high(self) -> torch.Tensor:  # type: ignore[override]
-        """(G,) a."""
-        return self.bound
 
 
 class PactQuantizer(Quantizer):
