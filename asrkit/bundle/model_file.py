@@ -97,13 +97,7 @@ def load_recognizer(path: Path) -> ModelBundle[Transducer]:
     Raises:
         UserError: no such file, no recognizer of asrkit, or weights of another architecture than its configuration's.
     """
-    file = read_model_file(path)
-    if file.kind != RECOGNIZER:
-        raise UserError(f"{path} is a {file.kind.replace('_', ' ')}, not a recognizer")
-    statistics = {}
-    if "statistics.mean" in file.tensors:
-        statistics[GLOBAL] = MeanStd(file.tensors["statistics.mean"], file.tensors["statistics.std"])
-    return ModelBundle(_load(file, build_transducer), file.config, file.tokenizer, statistics)
+    return recognizer_of(read_model_file(path))
 
 
 def load_language_model(path: Path) -> ModelBundle[LanguageModel]:
@@ -112,9 +106,23 @@ def load_language_model(path: Path) -> ModelBundle[LanguageModel]:
     Raises:
         UserError: no such file, or not a language model of asrkit.
     """
-    file = read_model_file(path)
+    return language_model_of(read_model_file(path))
+
+
+def recognizer_of(file: ModelFile) -> ModelBundle[Transducer]:
+    """The recognizer in a file that has been read; see :func:`load_recognizer`."""
+    if file.kind != RECOGNIZER:
+        raise UserError(f"{file.path} is a {file.kind.replace('_', ' ')}, not a recognizer")
+    statistics = {}
+    if "statistics.mean" in file.tensors:
+        statistics[GLOBAL] = MeanStd(file.tensors["statistics.mean"], file.tensors["statistics.std"])
+    return ModelBundle(_load(file, build_transducer), file.config, file.tokenizer, statistics)
+
+
+def language_model_of(file: ModelFile) -> ModelBundle[LanguageModel]:
+    """The language model in a file that has been read; see :func:`load_language_model`."""
     if file.kind != LANGUAGE_MODEL:
-        raise UserError(f"{path} is not a language model; give the file that asrkit train-lm wrote")
+        raise UserError(f"{file.path} is not a language model; give the file that asrkit train-lm wrote")
     return ModelBundle(_load(file, build_language_model), file.config, file.tokenizer)
 
 

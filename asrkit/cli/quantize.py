@@ -9,10 +9,10 @@ import click
 
 from asrkit.bundle.model_file import (
     RECOGNIZER,
-    load_language_model,
-    load_recognizer,
+    language_model_of,
     part_of,
     read_model_file,
+    recognizer_of,
     save_language_model,
     save_recognizer,
 )
@@ -58,12 +58,12 @@ def quantize(
     make_folder(output.parent)
     source = read_model_file(model_path)
     if source.kind == RECOGNIZER:
-        recognizer = quantize_recognizer(load_recognizer(model_path), policies, folder, split, utterances)
+        recognizer = quantize_recognizer(recognizer_of(source), policies, folder, split, utterances)
         record.begin()
         # With the heads that only training needs, for a quantization-aware training that starts from the output.
         save_recognizer(output, recognizer, part_of(source.tensors, "objective"))
     else:
-        lm = quantize_language_model(load_language_model(model_path), policies, folder, split, utterances)
+        lm = quantize_language_model(language_model_of(source), policies, folder, split, utterances)
         record.begin()
         save_language_model(output, lm)
     record.keep()

@@ -14,9 +14,10 @@ from asrkit.bundle.front_end import build_pipeline
 from asrkit.bundle.model_file import (
     LANGUAGE_MODEL,
     ModelBundle,
-    load_language_model,
+    language_model_of,
     load_recognizer,
     read_model_file,
+    recognizer_of,
     save_language_model,
     save_recognizer,
 )
@@ -48,12 +49,13 @@ def export_model(source: Path, target: Path, begin: Callable[[], None] = lambda:
     Raises:
         UserError: the source is not an asrkit model, or the target cannot be written.
     """
-    if read_model_file(source).kind == LANGUAGE_MODEL:
-        lm = load_language_model(source)
+    file = read_model_file(source)
+    if file.kind == LANGUAGE_MODEL:
+        lm = language_model_of(file)
         begin()
         save_language_model(target, lm, packed=True)
         return lm.model
-    bundle = load_recognizer(source)
+    bundle = recognizer_of(file)
     begin()
     save_recognizer(target, bundle, packed=True)
     return bundle.model

@@ -57,6 +57,8 @@ class Quantizer(nn.Module):
     """(G,) a⁻."""
     high: torch.Tensor
     """(G,) a⁺."""
+    residual = False
+    """Whether the rounding error inside the bounds moves them too."""
 
     def __init__(self, bits: int, zero_aligned: bool, groups: int = 1, clip_gradient: bool = True) -> None:
         super().__init__()
@@ -77,7 +79,7 @@ class Quantizer(nn.Module):
         low, high = (self.low.clone(), self.high.clone()) if own is None else (-own, own)
         low, high = low.to(x.device)[:, None], high.to(x.device)[:, None]
         out: torch.Tensor = _StraightThrough.apply(  # type: ignore[no-untyped-call]
-            grouped, low, high, self.levels, self.zero_aligned, self.clip_gradient, False
+            grouped, low, high, self.levels, self.zero_aligned, self.clip_gradient, self.residual
         )
         return out.view(x.shape)
 
@@ -92,8 +94,8 @@ class Quantizer(nn.Module):
     def scales(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Step and zero point (G,) each: a value is step · (code - zero point). Of an even number of levels between
         symmetric bounds the zero point lies between two codes."""
-        low, high, zero = _grid(self.low, self.high, self.levels, self.zero_aligned)
-        return (high - low) / (self.levels - 1), zero
+        zero = _zero_code(self.low, self.high, self.levels, self.zero_aligned)
+        return (self.high - self.low) / (self.levels - 1), zero
 
     def extra_repr(self) -> str:
         """For printing a model."""
@@ -187,13 +189,6 @@ class PactQuantizer(Quantizer):
         self.upper = nn.Parameter(torch.tensor([bound]))
         self.lower: nn.Parameter | None = nn.Parameter(torch.tensor([-bound])) if two_sided else None
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """A tensor of any shape with quantized values, and gradients for the bounds."""
-        out: torch.Tensor = _StraightThrough.apply(  # type: ignore[no-untyped-call]
-            x.reshape(1, -1), self.low[:, None], self.high[:, None], self.levels, self.zero_aligned, True, self.residual
-        )
-        return out.view(x.shape)
-
     @torch.no_grad()
     def fit(self, x: torch.Tensor, number: int) -> None:
         """Moves the bounds to the mean, over tensors, of those that round a tensor with the least squared error.
@@ -244,7 +239,7 @@ class FixedQuantizer(Quantizer):
     """Bound-aware clipping (BAC): a bound that is known beforehand and gets no gradient.
 
     A hidden state of an LSTM lies within 1, as a product of a sigmoid and a tanh; the input of a layer within
-    1 / (1 - dropout), see :func:`input_bound`.
+    1 / (1 - dropout), how far dropout's scaling lifts a value within 1.
 
     Args:
         bits: k.
@@ -267,15 +262,10 @@ class FixedQuantizer(Quantizer):
         return torch.tensor([self.bound])
 
 
-def input_bound(dropout: float) -> float:
-    """1 / (1 - dropout): how far dropout's scaling lifts a value within 1."""
-    return 1.0 / (1.0 - dropout)
-
-
 def quantize(x: torch.Tensor, low: torch.Tensor, high: torch.Tensor, levels: int, zero_aligned: bool) -> torch.Tensor:
     """Codes of a tensor, as whole numbers of its type; bounds broadcast to its shape."""
-    low, high, zero = _grid(low, high, levels, zero_aligned)
     if zero_aligned:
+        zero = _zero_code(low, high, levels, zero_aligned)
         low = -zero * (high - low) / (levels - 1)
     # From the lower bound, as the formula has it: ties are rounded to even codes.
     return ((x - low) * ((levels - 1) / (high - low).clamp_min(_tiny(high)))).round().clamp(0, levels - 1)
@@ -285,16 +275,14 @@ def dequantize(
     codes: torch.Tensor, low: torch.Tensor, high: torch.Tensor, levels: int, zero_aligned: bool
 ) -> torch.Tensor:
     """Values of codes: a zero is exact where it is a level, and so are symmetric bounds."""
-    low, high, zero = _grid(low, high, levels, zero_aligned)
+    zero = _zero_code(low, high, levels, zero_aligned)
     return (codes - zero) * (high - low) / (levels - 1)
 
 
-def _grid(
-    low: torch.Tensor, high: torch.Tensor, levels: int, zero_aligned: bool
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Bounds, and the code of zero: a whole number where zero is aligned."""
+def _zero_code(low: torch.Tensor, high: torch.Tensor, levels: int, zero_aligned: bool) -> torch.Tensor:
+    """The code of zero: a whole number where zero is aligned."""
     zero = -low * (levels - 1) / (high - low).clamp_min(_tiny(high))
-    return low, high, zero.round() if zero_aligned else zero
+    return zero.round() if zero_aligned else zero
 
 
 def _tiny(x: torch.Tensor) -> float:

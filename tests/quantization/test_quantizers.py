@@ -17,7 +17,6 @@ from asrkit.quantization.quantizers import (
     Quantizer,
     SawbQuantizer,
     calibrated,
-    input_bound,
 )
 
 EVERY: list[Callable[[], Quantizer]] = [
@@ -79,7 +78,7 @@ def test_fixed_bounds_map_as_published() -> None:
     assert found == pytest.approx([0.0, 0.0, 0.142857, 0.428571, 1.0, -1.0, -1.0], abs=1e-6)
     assert found[0] == 0.0 and found[4:] == [1.0, -1.0, -1.0]  # exactly
     assert aligned.scales()[0].item() == pytest.approx(1 / 7) and other.scales()[0].item() == pytest.approx(2 / 15)
-    wide = FixedQuantizer(4, input_bound(0.2))
+    wide = FixedQuantizer(4, 1 / (1 - 0.2))
     assert wide.scales()[0].item() == pytest.approx(0.178571, abs=1e-6)
     assert len(wide(torch.linspace(-2, 2, 1000)).unique()) == 15
 
