@@ -165,10 +165,10 @@ def _read_with_includes(path: Path, seen: tuple[Path, ...] = ()) -> list[dict[st
         raise UserError(f"{path}: the top level must be a mapping of keys, not {type(values).__name__}")
     layers: list[dict[str, Any]] = []
     for name in values.pop("include", None) or []:
-        beside, shared = path.parent / name, CONF_DIR / name
-        included = beside if beside.exists() else shared
+        next_to_it, shared = path.parent / name, CONF_DIR / name
+        included = next_to_it if next_to_it.exists() else shared
         if not included.exists():
-            raise UserError(f"{path}: include: '{name}' is neither at {beside} nor at {shared}")
+            raise UserError(f"{path}: include: '{name}' is neither at {next_to_it} nor at {shared}")
         layers += _read_with_includes(included, (*seen, path.resolve()))
     return [*layers, values]
 

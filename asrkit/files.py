@@ -15,7 +15,7 @@ from asrkit.errors import UserError
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yields a temporary name beside ``path`` and renames it to ``path`` once the block has written it.
+    """Yields a temporary name next to ``path`` and renames it to ``path`` once the block has written it.
 
     The temporary name keeps the suffixes of ``path`` because writers choose their format by them.
 

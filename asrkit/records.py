@@ -1,4 +1,4 @@
-"""The inputs of an output, kept beside it, so that finished work is never mistaken for something else."""
+"""The inputs of an output, kept next to it, so that finished work is never mistaken for something else."""
 
 from __future__ import annotations
 

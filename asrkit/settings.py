@@ -20,7 +20,7 @@ Section = TypeVar("Section")
 
 @dataclass(frozen=True)
 class Rule:
-    """What is declared of a setting beside its type and its default."""
+    """What is declared of a setting in addition to its type and its default."""
 
     meaning: str = ""
     choices: tuple[object, ...] = ()
@@ -120,7 +120,7 @@ def check_read(values: object, layers: Mapping[str, int], facts: Mapping[str, ob
     Args:
         values: the experiment.
         layers: number, from 1, of the layer that gives a setting, by full name; others are not asked about.
-        facts: what conditions may name beside settings, such as ``command``.
+        facts: what conditions may name in addition to settings, such as ``command``.
         sections: the top-level sections that are read now.
 
     Raises:

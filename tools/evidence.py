@@ -3,7 +3,7 @@
 Usage: .venv/bin/python tools/evidence.py egs/RECIPE/evidence.yaml [--list] [--tables] [--only NAME]... [--minutes N]
 
 The list says which configurations are trained with which seeds and which are compared. A row that is done is a small
-file in egs/RECIPE/evidence/, with what every utterance cost; commit it, and the list goes on on another machine. A
+file in egs/RECIPE/evidence/, with what every utterance cost; commit it, and the list resumes on another machine. A
 training that was cut off is resumed. --minutes starts no other row after that time.
 """
 
@@ -46,7 +46,7 @@ class Row:
     """Its folder."""
     config: Path
     arguments: tuple[str, ...]
-    """Of run.sh, beside the configuration and the seed."""
+    """Of run.sh, in addition to the configuration and the seed."""
 
     @property
     def name(self) -> str:

@@ -1,6 +1,6 @@
 """Anyone's corpus: a folder of audio and a file ``text`` with one line an utterance, ``id words …``.
 
-Beside ``text`` may lie ``utt2spk`` (``id speaker``; without it every utterance is its own speaker) and
+Next to ``text`` may lie ``utt2spk`` (``id speaker``; without it every utterance is its own speaker) and
 ``split`` (``id train|dev|test``; without it, whole speakers are drawn for dev and test).
 """
 

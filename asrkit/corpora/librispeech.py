@@ -1,4 +1,4 @@
-"""LibriSpeech (Panayotov et al. 2015; OpenSLR 12; CC BY 4.0) and the small corpora made of it.
+"""LibriSpeech (Panayotov et al. 2015; OpenSLR 12; CC BY 4.0) and the small corpora drawn from it.
 
 All have the release's layout: ``<part>/<speaker>/<chapter>/<id>.flac`` (or a re-encoded copy) and ``*.trans.txt``.
 """

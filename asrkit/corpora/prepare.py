@@ -49,7 +49,7 @@ def prepare_corpus(
         corpus: a key of ``READERS``.
         corpus_dir: the release.
         folder: where the CutSets go.
-        skip_bad: write bad utterances to ``bad.jsonl``, with reasons, and go on without them.
+        skip_bad: write bad utterances to ``bad.jsonl``, with reasons, and continue without them.
         num_jobs: processes.
         begin: called before the first output is written.
 

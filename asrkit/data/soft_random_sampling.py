@@ -1,7 +1,7 @@
 """Soft random sampling: each epoch trains on r·N examples, newly drawn with replacement.
 
 Cui et al. 2023 (arXiv 2311.12727). An epoch's indices are a pure function of (seed, epoch): they do not depend on
-processes or workers, and a resumed run draws what the unbroken one drew. Beside it, the draws it is compared with.
+processes or workers, and a resumed run draws what the unbroken one drew. With it, the draws it is compared with.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class BeamOptions:
     score_margin: float = math.inf
     """Hypotheses worse than the best by more are dropped."""
     max_symbols: int = 5
-    """Most labels at one frame; 0 sets no bound beside ``max_labels_per_frame``."""
+    """Most labels at one frame; 0 sets no bound in addition to ``max_labels_per_frame``."""
     max_labels_per_frame: float = 1.0
     """A hypothesis of T' frames has at most this times T' labels, so a search ends after so many more steps."""
     blank_penalty: float = 0.0

@@ -81,7 +81,7 @@ class OpenSearch:
         self.histories = Histories(model, fusion)
         self.trace = Trace()
         self.greedy: GreedyPath | None = None
-        """Greedy's hypothesis: one more lane beside the beam."""
+        """Greedy's hypothesis: one more lane next to the beam."""
         self.steps = self.most_steps = 0
         self.utterance = torch.arange(batch, device=model.device)
         """(N,) numbers of the utterances whose search continues, as in all that follows."""

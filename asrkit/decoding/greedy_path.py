@@ -1,4 +1,4 @@
-"""Greedy's hypothesis, followed beside a beam."""
+"""Greedy's hypothesis, followed along with a beam."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A text line y_1 … y_U is read as <s> y_1 … y_U </s>; both marks are symbol 0, which is blank elsewhere. The
 sizes that Saon et al. 2021 (arXiv 2103.09935) state, 5 to 84 M, are those of an LSTM whose embedding is as wide as
-its state, whose upper layers see the embedding beside the layer below, and whose output passes a bottleneck.
+its state, whose upper layers see the embedding along with the layer below, and whose output passes a bottleneck.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ class Interval:
 
 
 def bootstrap_mean(values: np.ndarray, *, replications: int = 10_000, seed: int = 0) -> Interval:
-    """Mean of (Q,) values with its interval, queries being drawn anew with replacement.
+    """Mean of (Q,) values with its interval, queries being drawn again with replacement.
 
     On the differences of two systems over the same queries it is the paired bootstrap: they differ where the interval
     leaves out 0.

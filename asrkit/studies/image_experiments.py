@@ -30,7 +30,7 @@ from asrkit.studies.image_models import ImageModel, resnet18, small_cnn
 from asrkit.studies.suite import conduct, run_once
 
 WATCHED = ("SRS", "RS2", "fixed random")
-"""Methods whose accuracy is measured after each epoch, beside the full run's."""
+"""Methods whose accuracy is measured after each epoch, along with the full run's."""
 
 
 @dataclass(frozen=True)

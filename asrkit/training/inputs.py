@@ -49,7 +49,7 @@ def start_training(
         config: the experiment.
         exp_dir: its folder.
         model: name of the file that the training leaves.
-        inputs: what it depends on beside its settings.
+        inputs: what it depends on in addition to its settings.
         command: the subcommand that trains.
 
     Raises:

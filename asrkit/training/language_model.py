@@ -173,7 +173,7 @@ def _exp(mean_loss: float) -> float:
 
 
 def text_inputs(tokenizer_path: Path, text: Sequence[Path], dev_text: Sequence[Path]) -> dict[str, Any]:
-    """What a language model's training depends on beside its settings."""
+    """What a language model's training depends on in addition to its settings."""
     return {
         "symbols": digest(tokenizer_path),
         "text": [digest(path) for path in text],

@@ -32,7 +32,7 @@ from asrkit.training.task import Phase, Step, Task
 
 @dataclass
 class LoopState:
-    """Where training is; what a checkpoint holds beside weights and optimizer."""
+    """Where training is; what a checkpoint holds in addition to weights and optimizer."""
 
     epoch: int = 1
     """The epoch to continue in."""

@@ -50,7 +50,7 @@ class Task(Protocol):
         """Batches of this learner's parts of each step, from step ``first`` on."""
 
     def counts(self, batch: Any) -> dict[str, float]:
-        """What a batch adds to the epoch's sums, beside its losses."""
+        """What a batch adds to the epoch's sums, in addition to its losses."""
 
     def describe(self, batch: Any) -> str:
         """Which utterances or lines a batch holds, for an error."""
@@ -62,7 +62,7 @@ class Task(Protocol):
         """A word for the progress bar on what this run has added to an epoch's sums in so many seconds."""
 
     def epoch_values(self, sums: Mapping[str, float]) -> dict[str, Any]:
-        """What metrics.jsonl holds of an epoch beside what the loop adds."""
+        """What metrics.jsonl holds of an epoch in addition to what the loop adds."""
 
     def summary(self, values: Mapping[str, Any]) -> str:
         """An epoch's line of metrics.jsonl as a line for people."""

@@ -113,23 +113,10 @@ def test_tuning_decodes_what_it_chooses(shop: dict[str, Path], tmp_path: Path) -
 
 def test_fusion_is_tuned_decoded_and_rescored(shop: dict[str, Path]) -> None:
     folder, lm = shop["folder"], shop["folder"] / "lm" / "best.safetensors"
-    printed = asrkit(
-        "decode",
-        "--model",
-        folder / "model.safetensors",
-        "--data-dir",
-        shop["data"],
-        "--split",
-        "dev",
-        "--out-dir",
-        folder / "fused",
-        "--tune-fusion",
-        "decode.method=beam",
-        "decode.beam=4",
-        "decode.nbest=4",
-        f"decode.fusion.target_lm={lm}",
-        "decode.fusion.source_lm=internal",
-    )
+    decode = ["decode", "--model", folder / "model.safetensors", "--data-dir", shop["data"], "--split", "dev"]
+    decode += ["decode.method=beam", "decode.beam=4", "decode.nbest=4"]
+    decode += [f"decode.fusion.target_lm={lm}", "decode.fusion.source_lm=internal"]
+    printed = asrkit(*decode, "--out-dir", folder / "fused", "--tune-fusion")
     assert (folder / "fused" / "fusion_grid.png").is_file()
     tried = [line.split(maxsplit=1)[1] for line in printed.splitlines() if line.startswith("decoded: ")]
     lowest = min(tried, key=lambda line: float(line.split()[0]))
@@ -139,24 +126,8 @@ def test_fusion_is_tuned_decoded_and_rescored(shop: dict[str, Path]) -> None:
     asrkit("score", "--ref", folder / "fused" / "ref.trn", "--hyp", folder / "fused" / "hyp.trn")
     scored = json.loads((folder / "fused" / "score.json").read_text())
     assert scored["wer"]["rate"] == pytest.approx(float(lowest.split()[0]), abs=0.01)
-    again = asrkit(
-        "decode",
-        "--model",
-        folder / "model.safetensors",
-        "--data-dir",
-        shop["data"],
-        "--split",
-        "dev",
-        "--out-dir",
-        folder / "weighted",
-        "decode.method=beam",
-        "decode.beam=4",
-        "decode.nbest=4",
-        f"decode.fusion.target_lm={lm}",
-        "decode.fusion.source_lm=internal",
-        "decode.fusion.target_weight=0.3",
-        "decode.fusion.source_weight=0.2",
-    )
+    weights = ["decode.fusion.target_weight=0.3", "decode.fusion.source_weight=0.2"]
+    again = asrkit(*decode, "--out-dir", folder / "weighted", *weights)
     assert "lowest" not in again
     asrkit(
         "decode",
