@@ -113,7 +113,15 @@ def test_tuning_decodes_what_it_chooses(shop: dict[str, Path], tmp_path: Path) -
 
 def test_fusion_is_tuned_decoded_and_rescored(shop: dict[str, Path]) -> None:
     folder, lm = shop["folder"], shop["folder"] / "lm" / "best.safetensors"
-    decode = ["decode", "--model", folder / "model.safetensors", "--data-dir", shop["data"], "--split", "dev"]
+    decode: list[str | Path] = [
+        "decode",
+        "--model",
+        folder / "model.safetensors",
+        "--data-dir",
+        shop["data"],
+        "--split",
+        "dev",
+    ]
     decode += ["decode.method=beam", "decode.beam=4", "decode.nbest=4"]
     decode += [f"decode.fusion.target_lm={lm}", "decode.fusion.source_lm=internal"]
     printed = asrkit(*decode, "--out-dir", folder / "fused", "--tune-fusion")
