@@ -23,7 +23,9 @@ from asrkit.text.tokenizer import train_tokenizer
 _CORPUS = click.argument("corpus", type=click.Choice(sorted(READERS)))
 _CORPUS_DIR = click.option("--corpus-dir", type=PATH, required=True, help="The corpus' release.")
 _DATA_DIR = click.option("--data-dir", type=PATH, required=True, help="Where prepared data goes.")
-_JOBS = click.option("--num-jobs", default=2, show_default=True, help="Processes that listen to audio.")
+_JOBS = click.option(
+    "--num-jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Processes that read audio."
+)
 _SHAPING = ("sampling_rate_hz", "num_mel_bins", "speed_factors", "tempo_factors", "store")
 """Settings that the feature stage's files depend on; the others are applied while training."""
 _FORCE = click.option("--force", is_flag=True, help="Run it again where it is done.")
@@ -79,9 +81,10 @@ def combine(sources: tuple[Path, ...], data_dir: Path, force: bool) -> None:
 
 @click.command()
 @_DATA_DIR
+@_JOBS
 @_FORCE
 @config_options
-def features(data_dir: Path, force: bool, config_path: Path | None, overrides: tuple[str, ...]) -> None:
+def features(data_dir: Path, num_jobs: int, force: bool, config_path: Path | None, overrides: tuple[str, ...]) -> None:
     """Make speed replicas, feature statistics and, with features.store, the features themselves."""
     settings = load_config(config_path, overrides, reads=("features",)).features
     folder = DataFolder(data_dir)
@@ -98,7 +101,7 @@ def features(data_dir: Path, force: bool, config_path: Path | None, overrides: t
     pipeline = FeaturePipeline(settings.sampling_rate_hz, settings.num_mel_bins, normalization="none")
     statistics: dict[str, MeanStd] = {}
     for split, cuts in cut_sets.items():
-        found = compute_statistics(cuts, pipeline, settings.normalization == "side")
+        found = compute_statistics(cuts, pipeline, settings.normalization == "side", num_jobs)
         statistics |= {name: item for name, item in found.items() if name != GLOBAL or split == "train"}
         written = make_features(
             cuts,
@@ -109,6 +112,7 @@ def features(data_dir: Path, force: bool, config_path: Path | None, overrides: t
             speed_factors=settings.speed_factors,
             tempo_factors=settings.tempo_factors,
             store=settings.store,
+            num_jobs=num_jobs,
         )
         hours = sum(cut.duration for cut in written) / 3600
         log(f"features of {split}: {len(written)} utterances, {hours:.2f} h{', stored' if settings.store else ''}")

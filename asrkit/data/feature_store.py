@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from lhotse import CutSet, NumpyFilesWriter, Recording, SupervisionSegment
@@ -14,10 +19,13 @@ from asrkit.data.folder import DataFolder
 from asrkit.errors import UserError
 from asrkit.features.audio_files import UNWRITABLE, write_samples
 from asrkit.features.fbank import KaldiFbank, KaldiFbankConfig
-from asrkit.features.normalization import MeanStd, accumulate_statistics
+from asrkit.features.normalization import MeanStd, Moments, accumulate_statistics
 from asrkit.features.pipeline import TEMPO, FeaturePipeline, load_audio, side_of, speaker_of
 from asrkit.features.tempo import change_tempo
 from asrkit.files import atomic_path
+
+CUTS_PER_JOB = 200
+"""At least so many for each process, which takes seconds to start."""
 
 
 def make_features(
@@ -30,6 +38,7 @@ def make_features(
     speed_factors: list[float],
     store: bool,
     tempo_factors: Sequence[float] = (),
+    num_jobs: int = 1,
 ) -> CutSet:
     """Writes the CutSet that training and decoding read.
 
@@ -42,6 +51,7 @@ def make_features(
         speed_factors: replicas of train, such as 0.9, 1.0, 1.1 (Ko et al. 2015).
         store: compute features now and keep them as float32, the same numbers that a loader computes.
         tempo_factors: more replicas of train, whose audio is written as FLAC.
+        num_jobs: processes that store features.
 
     Returns:
         What was written.
@@ -56,7 +66,12 @@ def make_features(
         cuts = CutSet.from_cuts(replicas)
     if store:
         extractor = KaldiFbank(KaldiFbankConfig(sampling_rate_hz, num_mel_bins))
-        cuts = _stored(cuts, extractor, folder.arrays(split))
+        num_jobs = _useful_jobs(num_jobs, cuts)
+        parts = [CutSet.from_cuts(list(cuts)[n::num_jobs]) for n in range(num_jobs)]
+        with _jobs(num_jobs, chunksize=1) as run:
+            stored = list(run(partial(_stored, extractor=extractor, folder=folder.arrays(split)), parts))
+        by_id = {cut.id: cut for part in stored for cut in part}
+        cuts = CutSet.from_cuts([by_id[cut.id] for cut in cuts])
     with atomic_path(folder.features(split)) as temporary:
         cuts.to_file(temporary)
     if store:
@@ -132,12 +147,37 @@ def _of_the_same_side(original: Cut, replica: Cut) -> Cut:
     return replica
 
 
-def compute_statistics(cuts: CutSet, pipeline: FeaturePipeline, by_side: bool = False) -> dict[str, MeanStd]:
-    """Mean and deviation of log-Mel energies over all, and by speaker or by side of a conversation."""
+def compute_statistics(
+    cuts: CutSet, pipeline: FeaturePipeline, by_side: bool = False, num_jobs: int = 1
+) -> dict[str, MeanStd]:
+    """Mean and deviation of log-Mel energies over all, and by speaker or by side of a conversation.
 
-    def utterances() -> Iterator[tuple[str, torch.Tensor]]:
-        for cut in cuts:
-            group = f"side:{side_of(cut)}" if by_side else f"speaker:{speaker_of(cut) or cut.id}"
-            yield group, pipeline.raw(cut)
+    The number of processes ``num_jobs`` changes no figure: utterances are added up in their order.
+    """
+    groups = (f"side:{side_of(cut)}" if by_side else f"speaker:{speaker_of(cut) or cut.id}" for cut in cuts)
+    with _jobs(_useful_jobs(num_jobs, cuts), chunksize=8) as run:
+        return accumulate_statistics(zip(groups, run(partial(_moments, pipeline), cuts), strict=True))
 
-    return accumulate_statistics(utterances())
+
+def _moments(pipeline: FeaturePipeline, cut: Cut) -> Moments:
+    return Moments.of(pipeline.raw(cut))
+
+
+def _useful_jobs(number: int, cuts: CutSet) -> int:
+    return max(1, min(number, len(cuts) // CUTS_PER_JOB))
+
+
+@contextmanager
+def _jobs(number: int, chunksize: int) -> Iterator[Callable[..., Iterator[Any]]]:
+    """``map``, in so many processes of one thread each."""
+    if number == 1:
+        yield map
+        return
+    # A forked process must not use the threads that its parent has started.
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(number, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        try:
+            yield partial(pool.map, chunksize=chunksize)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # what is left would only delay the message
+            raise

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 
@@ -22,19 +22,28 @@ class MeanStd:
         return (features - self.mean) / self.std
 
 
-@dataclass
-class _Sums:
-    count: int = 0
-    total: torch.Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.float64))
-    squares: torch.Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.float64))
+@dataclass(frozen=True)
+class Moments:
+    """Sums over frames, which add up to those of a group."""
 
-    def add(self, features: torch.Tensor) -> None:
+    count: int
+    total: torch.Tensor
+    """(F,) float64."""
+    squares: torch.Tensor
+    """(F,) float64."""
+
+    @classmethod
+    def of(cls, features: torch.Tensor) -> Moments:
+        """Those of one (T, F) matrix."""
         x = features.to(torch.float64)
-        self.count += x.shape[0]
-        self.total = self.total + x.sum(0)
-        self.squares = self.squares + x.square().sum(0)
+        return cls(x.shape[0], x.sum(0), x.square().sum(0))
+
+    def __add__(self, other: Moments) -> Moments:
+        """Those of both."""
+        return Moments(self.count + other.count, self.total + other.total, self.squares + other.squares)
 
     def finish(self) -> MeanStd:
+        """Mean and deviation."""
         mean = self.total / self.count
         variance = (self.squares / self.count - mean.square()).clamp_min(1e-10)
         return MeanStd(mean.float(), variance.sqrt().float())
@@ -42,19 +51,17 @@ class _Sums:
 
 def mean_std(features: torch.Tensor) -> MeanStd:
     """Statistics of one (T, F) matrix."""
-    sums = _Sums()
-    sums.add(features)
-    return sums.finish()
+    return Moments.of(features).finish()
 
 
-def accumulate_statistics(utterances: Iterable[tuple[str, torch.Tensor]]) -> dict[str, MeanStd]:
+def accumulate_statistics(utterances: Iterable[tuple[str, Moments]]) -> dict[str, MeanStd]:
     """Statistics of each group and, under the name ``global``, of all frames together.
 
     Args:
-        utterances: pairs of a group's name (such as ``speaker:fash``) and (T, F) features.
+        utterances: pairs of a group's name (such as ``speaker:fash``) and an utterance's moments.
     """
-    sums: dict[str, _Sums] = {GLOBAL: _Sums()}
-    for group, features in utterances:
-        sums[GLOBAL].add(features)
-        sums.setdefault(group, _Sums()).add(features)
+    sums: dict[str, Moments] = {}
+    for group, moments in utterances:
+        for name in (GLOBAL, group):
+            sums[name] = sums[name] + moments if name in sums else moments
     return {name: item.finish() for name, item in sums.items() if item.count}

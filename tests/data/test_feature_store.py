@@ -11,6 +11,7 @@ from lhotse import CutSet, Recording
 from lhotse.audio.backend import LibsndfileBackend, audio_backend
 from lhotse.cut import Cut
 
+from asrkit.data import feature_store
 from asrkit.data.feature_store import compute_statistics, make_features
 from asrkit.data.folder import DataFolder, read_cuts
 from asrkit.data.loaders import transcript
@@ -109,3 +110,18 @@ def test_a_broken_cut_set_is_named(content: bytes, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"train\.jsonl\.gz (cannot be read|holds no cuts)"):
         read_cuts(path)
+
+
+def test_several_processes_make_what_one_makes(
+    tmp_path: Path, an4_cuts: CutSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_store, "CUTS_PER_JOB", 2)
+    cuts, pipeline = an4_cuts.subset(first=4).to_eager(), FeaturePipeline(num_mel_bins=16, normalization="none")
+    one, two = (compute_statistics(cuts, pipeline, num_jobs=jobs) for jobs in (1, 2))
+    assert list(one) == list(two)
+    assert all(torch.equal(one[k].mean, two[k].mean) and torch.equal(one[k].std, two[k].std) for k in one)
+    make = partial(make_features, cuts, "train", sampling_rate_hz=16000, num_mel_bins=16, speed_factors=[1.0, 1.1])
+    stored = [make(DataFolder(tmp_path / str(jobs)), store=True, num_jobs=jobs) for jobs in (1, 2)]
+    assert [cut.id for cut in stored[0]] == [cut.id for cut in stored[1]]
+    for a, b in zip(*stored, strict=True):
+        assert torch.equal(torch.from_numpy(a.load_features()), torch.from_numpy(b.load_features()))

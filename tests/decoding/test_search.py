@@ -323,3 +323,21 @@ def test_expansions_are_by_the_best_labels(search) -> None:  # type: ignore[no-u
         return found
 
     assert ranks(0) == {0, 1, 2} and ranks(2) == {0, 1} and ranks(1) == {0}
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("method", ["greedy", "beam", "modified"])
+def test_cuda_finds_what_the_cpu_finds(method: str) -> None:
+    model, x, lens = talkative(tiny_model(dtype=torch.float64)), encoded(3, 20, dtype=torch.float64), [20, 13, 7]
+
+    def found(device: str) -> list[list[int]]:
+        moved, options = model.to(device), BeamOptions(beam=4)
+        where = x.to(device), torch.tensor(lens, device=device)
+        if method == "greedy":
+            return [h.tokens for h in greedy_search(moved, *where, frame_shift_s=0.04, max_symbols=5)]
+        search = beam_search if method == "beam" else modified_beam_search
+        return [h.tokens for nbest in search(moved, *where, frame_shift_s=0.04, options=options) for h in nbest]
+
+    expected = found("cpu")
+    assert any(expected) and found("cuda") == expected

@@ -7,7 +7,7 @@ import torch
 from lhotse import CutSet
 
 from asrkit.errors import UserError
-from asrkit.features.normalization import GLOBAL, accumulate_statistics
+from asrkit.features.normalization import GLOBAL, Moments, accumulate_statistics
 from asrkit.features.pipeline import FeaturePipeline, load_audio, speaker_of
 from asrkit.features.spec_augment import SpecAugment
 from asrkit.randomness import seeded_generator
@@ -20,7 +20,7 @@ def test_statistics_normalize_to_mean_0_and_deviation_1() -> None:
     torch.manual_seed(0)
     of_a, of_b, more_of_a = torch.randn(50, 4) * 3 + 2, torch.randn(70, 4) - 5, torch.randn(30, 4)
     groups = [("speaker:a", of_a), ("speaker:b", of_b), ("speaker:a", more_of_a)]
-    statistics = accumulate_statistics(groups)
+    statistics = accumulate_statistics((name, Moments.of(x)) for name, x in groups)
     everything = torch.cat([x for _, x in groups])
     for name, x in ((GLOBAL, everything), ("speaker:a", torch.cat([of_a, more_of_a]))):
         normal = statistics[name].apply(x)
@@ -31,7 +31,7 @@ def test_statistics_normalize_to_mean_0_and_deviation_1() -> None:
 def test_speaker_normalization_falls_back_to_the_utterance(an4_cuts: CutSet) -> None:
     cuts = list(an4_cuts.subset(first=4))
     raw = FeaturePipeline(num_mel_bins=16, normalization="none")
-    statistics = accumulate_statistics((f"speaker:{speaker_of(cut)}", raw.raw(cut)) for cut in cuts)
+    statistics = accumulate_statistics((f"speaker:{speaker_of(cut)}", Moments.of(raw.raw(cut))) for cut in cuts)
     pipeline = FeaturePipeline(num_mel_bins=16, normalization="speaker", statistics=statistics)
     known = pipeline.normalize(raw.raw(cuts[0]), speaker_of(cuts[0]))
     unknown = pipeline.normalize(raw.raw(cuts[0]), "somebody else")

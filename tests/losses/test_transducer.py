@@ -181,3 +181,19 @@ def test_what_does_not_fit_is_said() -> None:
         transducer_loss(logits, tokens, torch.tensor([5, 0]), token_lens)
     with pytest.raises(ValueError, match="blank_id 6"):
         transducer_loss(logits, tokens, frame_lens, token_lens, blank_id=6)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("packed", [False, True])
+def test_cuda_gives_the_value_and_gradient_of_the_cpu(packed: bool) -> None:
+    logits, tokens, frame_lens, token_lens = random_lattices((4, 50, 20, 30))
+    inputs = pack(logits, frame_lens, token_lens) if packed else logits
+    there, here = inputs.cuda().requires_grad_(), inputs.clone().requires_grad_()
+    losses = transducer_loss(there, tokens.cuda(), frame_lens.cuda(), token_lens.cuda())
+    expected = transducer_loss(here, tokens, frame_lens, token_lens)
+    assert torch.allclose(losses.cpu(), expected, rtol=1e-5)
+    losses.sum().backward()
+    expected.sum().backward()
+    assert there.grad is not None and here.grad is not None
+    assert (there.grad.cpu() - here.grad).abs().max() < 1e-5

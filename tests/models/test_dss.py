@@ -237,3 +237,12 @@ def test_a_local_convolution_takes_the_place_of_the_shortcut() -> None:
         assert torch.allclose(layer(x), expected)
     with pytest.raises(ValueError, match="sees frames to come"):
         layer.step(x[:, 0], layer.initial_state(2))
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("form", ["exp", "softmax"])
+def test_cuda_gives_the_kernel_of_the_cpu(form: str) -> None:
+    kernel = kernel_of(form, [-0.3 + 2j, -1 + 5j], [0.5, -1.0], 0.1, 40)
+    expected = kernel(40)
+    assert torch.allclose(kernel.cuda()(40).cpu(), expected, atol=1e-5)

@@ -33,13 +33,13 @@ DURATION_S, LABELS, SYMBOLS = 4.0, 25, 100
 
 
 def training_step(
-    batch_seconds: float, autocast: str, overrides: Sequence[str] = (), name: str = MODEL
+    batch_seconds: float, autocast: str, overrides: Sequence[str] = (), name: str = MODEL, device: str = "cpu"
 ) -> tuple[Callable[[], float], int]:
     """A function that makes one update on random features, and the number of parameters it trains."""
     config = load_config(MODELS / f"{name}.yaml", ["loss.ctc_weight=0.3", *overrides])
     torch.manual_seed(0)
     model = build_transducer(config, SYMBOLS)
-    module = Trainable(model, TransducerObjective(config.loss, model))
+    module = Trainable(model, TransducerObjective(config.loss, model)).to(device)
     optimizer = torch.optim.AdamW(module.parameters(), fused=True)
     size, frames = round(batch_seconds / DURATION_S), round(100 * DURATION_S)
     # Lengths spread as those of a bucket.
@@ -51,10 +51,10 @@ def training_step(
         torch.full((size,), LABELS),
         CutSet(),
         {},
-    )
+    ).to(torch.device(device))
 
     def step() -> float:
-        with autocast_context(torch.device("cpu"), autocast):
+        with autocast_context(torch.device(device), autocast):
             losses = module(batch, TRANSDUCER)
         (losses.total / size).backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), 5.0)

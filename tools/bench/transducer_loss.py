@@ -34,7 +34,7 @@ ROUNDS = 3
 Shape = tuple[int, int, int, int]
 
 
-def full_step(kind: str, shape: Shape) -> Callable[[], torch.Tensor]:
+def full_step(kind: str, shape: Shape, device: str = "cpu") -> Callable[[], torch.Tensor]:
     """Loss and gradient of the logits; returns the gradient."""
     batch, times, labels, symbols = shape
     torch.manual_seed(0)
@@ -42,6 +42,7 @@ def full_step(kind: str, shape: Shape) -> Callable[[], torch.Tensor]:
     logits = torch.randn(batch, times, labels + 1, symbols).to(dtype)
     tokens = torch.randint(1, symbols, (batch, labels))
     lens = torch.full((batch,), times), torch.full((batch,), labels)
+    logits, tokens, lens = logits.to(device), tokens.to(device), (lens[0].to(device), lens[1].to(device))
 
     def step() -> torch.Tensor:
         x = logits.detach().requires_grad_()
