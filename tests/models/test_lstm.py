@@ -86,7 +86,7 @@ def test_weights_lie_together_on_cuda() -> None:
     layer, x = LstmLayer(5, 3), torch.randn(7, 2, 5)
     expected = layer.run(x)[0]
     layer = layer.cuda()
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), torch.backends.cudnn.flags(allow_tf32=False):
         warnings.simplefilter("error")  # cuDNN warns of weights that it has to copy together
         found = layer.run(x.cuda())[0]
     assert torch.allclose(found.cpu(), expected, atol=1e-5)
