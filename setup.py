@@ -1,11 +1,11 @@
-"""Packs the shared YAML of ``conf/``, which stands at the top of the repository, into the package."""
+"""Packs the shared YAML of ``conf/`` into the package, and compiles its C where there is a compiler."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import Extension, setup
 from setuptools.command.build_py import build_py
 
 
@@ -20,4 +20,12 @@ class BuildWithConf(build_py):
             shutil.copytree(source, Path(self.build_lib) / "asrkit" / "conf", dirs_exist_ok=True)
 
 
-setup(cmdclass={"build_py": BuildWithConf})
+W4A4 = Extension(
+    "asrkit.kernels._w4a4",
+    ["asrkit/kernels/w4a4.c"],
+    extra_compile_args=["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-pthread"],
+    extra_link_args=["-pthread"],
+    optional=True,
+)
+
+setup(cmdclass={"build_py": BuildWithConf}, ext_modules=[W4A4])

@@ -18,6 +18,7 @@ ROOMS = [
     "data",
     "corpora",
     "models",
+    "kernels",
     "quantization",
     "bundle",
     "decoding",

@@ -7,13 +7,14 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 usage() {
   cat <<EOF
 Usage: $0 [--wheels DIR] [--output DIR] [--corpus-dir DIR] [--minutes N]
-       $0 --pack DIR
+       $0 --pack DIR [--python VERSION]
 
   --wheels DIR      a machine without package registries whose PYTHON (python3) has torch: installs DIR's wheels next to it
   --output DIR      where results go (exp/gpu)
   --corpus-dir DIR  mini LibriSpeech, for the training
   --minutes N       stops the training after so long (8); run again, it is resumed
-  --pack DIR        here, with registries: downloads such wheels, for the Python that --python names (3.12)
+  --pack DIR        here, with registries: downloads such wheels
+  --python VERSION  of that machine, for --pack (3.12)
 EOF
 }
 
@@ -54,7 +55,7 @@ if [ -n "$wheels" ] && [ ! -e .venv ]; then
   { pwd; "$python" -c 'import site; print(*site.getsitepackages(), sep="\n")'; } > "$site/machine.pth"
   printf '#!%s\nfrom asrkit.cli.main import main\nmain()\n' "$PWD/.venv/bin/python" > .venv/bin/asrkit
   chmod +x .venv/bin/asrkit
-  cp pyproject.toml .venv/.asrkit-installed
+  cat pyproject.toml setup.py asrkit/kernels/*.c > .venv/.asrkit-installed  # as setup.sh has it
 fi
 tools/setup.sh
 mkdir -p "$output"

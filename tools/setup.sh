@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Makes .venv at the top of the project, if there is none, and installs asrkit with its development tools.
-# Safe to run again: where pyproject.toml has not changed since, it returns at once.
+# Safe to run again: where neither pyproject.toml nor what is compiled has changed since, it returns at once.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 stamp=.venv/.asrkit-installed
-if [ -f "$stamp" ] && cmp -s pyproject.toml "$stamp"; then
+installed() { cat pyproject.toml setup.py asrkit/kernels/*.c; }
+if [ -f "$stamp" ] && installed | cmp -s - "$stamp"; then
   exit 0
 fi
 python=${PYTHON:-python3}
@@ -16,5 +17,5 @@ python=${PYTHON:-python3}
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 echo "setup: installing asrkit into $PWD/.venv (once, a few minutes)" >&2
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
-cp pyproject.toml "$stamp"
+installed > "$stamp"
 echo "setup: done" >&2

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from asrkit.cpu import find_allocator
 from asrkit.features.audio_files import LIBSNDFILE_VERSION
+from asrkit.quantization.kernels import describe
 
 REQUIRED = (
     "asrkit",
@@ -49,6 +50,7 @@ def doctor() -> None:
     table.add_row("libsndfile", LIBSNDFILE_VERSION)
     table.add_row("cores", f"{os.cpu_count()}, torch uses {torch.get_num_threads()}")
     table.add_row("instruction sets", ", ".join(_instruction_sets()) or "unknown")
+    table.add_row("products of codes", describe())
     allocator = find_allocator()
     table.add_row(
         "allocator", allocator or "malloc: a CPU trains and decodes slower than with libtcmalloc-minimal4 installed"

@@ -23,6 +23,7 @@ from asrkit.devices import choose_device
 from asrkit.errors import UserError
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.models.transducer import Transducer
+from asrkit.quantization.integer import use_integers
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,14 @@ class Decoded:
 
 
 def decode_split(bundle: ModelBundle[Transducer], folder: DataFolder, split: str, settings: DecodeConfig) -> Decoded:
-    """Decodes a split of prepared data, on CUDA where there is one.
+    """Decodes a split of prepared data: on CUDA where there is one, else with codes where the model is quantized.
 
     Raises:
         UserError: data or language models that cannot be used, or settings that contradict each other.
     """
     device = choose_device("auto")
+    if device.type == "cpu":
+        use_integers(bundle.model)
     pipeline = build_pipeline(bundle.config, folder.load_statistics() | bundle.statistics)
     cuts = list(folder.read_features(split))
     search = build_search(settings, bundle.tokenizer, device)

@@ -18,6 +18,7 @@ import torch
 
 from asrkit.models.language_model import LayerSteps, LstmLanguageModel, LstmSteps, line_log_probs, steps_of
 from asrkit.models.transducer import Transducer
+from asrkit.quantization.integer_steps import IntegerSteps, has_integer_layers
 
 Pair = tuple[torch.Tensor, torch.Tensor]
 Value = TypeVar("Value", float, np.ndarray, torch.Tensor)
@@ -104,9 +105,13 @@ class Fusion:
         return source, target
 
     @cached_property
-    def _steps(self) -> dict[str, LstmSteps | LayerSteps]:
+    def _steps(self) -> dict[str, LstmSteps | LayerSteps | IntegerSteps]:
         models = {"source": self.source, "target": self.target}
-        return {name: steps_of(lm) for name, lm in models.items() if lm is not None}
+        return {
+            name: IntegerSteps(lm) if has_integer_layers(lm) else steps_of(lm)
+            for name, lm in models.items()
+            if lm is not None
+        }
 
 
 def internal_log_probs(transducer: Transducer, projection: torch.Tensor) -> torch.Tensor:

@@ -19,6 +19,7 @@ from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.errors import UserError
 from asrkit.models.language_model import LstmLanguageModel
 from asrkit.models.transducer import Transducer
+from asrkit.quantization.integer import use_integers
 from asrkit.text.tokenizer import Tokenizer
 
 GREEDY, BEAM, MODIFIED_BEAM = METHODS = ("greedy", "beam", "modified_beam")
@@ -164,4 +165,7 @@ def _read(path: str, tokenizer: Tokenizer, device: torch.device) -> LstmLanguage
         raise UserError(f"{path} has other symbols than the recognizer; train it with the same tokenizer.json")
     if not isinstance(bundle.model, LstmLanguageModel):
         raise UserError(f"{path} is a transformer, which rescores n-best lists (asrkit rescore); fusion takes an LSTM")
-    return bundle.model.to(device)
+    model = bundle.model.to(device)
+    if device.type == "cpu":
+        use_integers(model)
+    return model

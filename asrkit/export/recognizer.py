@@ -31,6 +31,7 @@ from asrkit.features.audio_files import UNREADABLE, read_samples, resample
 from asrkit.features.fbank import FRAME_LENGTH_S, fbank
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.models.transducer import Transducer
+from asrkit.quantization.integer import use_integers
 
 
 def export_model(source: Path, target: Path, begin: Callable[[], None] = lambda: None) -> nn.Module:
@@ -83,6 +84,7 @@ class Recognizer:
 
     def __init__(self, path: str | Path, method: str = "greedy", beam: int = 8) -> None:
         self.bundle: ModelBundle[Transducer] = load_recognizer(Path(path))
+        use_integers(self.bundle.model)
         if self.bundle.config.features.speaker_vector_dim:
             raise UserError(f"{path} needs a vector of each speaker; use asrkit decode on prepared data instead")
         self.pipeline: FeaturePipeline = build_pipeline(self.bundle.config, self.bundle.statistics)

@@ -277,3 +277,16 @@ def test_a_channel_of_zeros_stays_one() -> None:
     quantizer = MaxQuantizer(8, True, groups=2)
     out = quantizer(weights)
     assert torch.equal(out[0], weights[0]) and calibrated([quantizer])
+
+
+def test_a_value_takes_the_nearest_level_between_uneven_bounds() -> None:
+    quantizer = PactQuantizer(4)
+    assert quantizer.lower is not None
+    with torch.no_grad():
+        quantizer.upper.fill_(2.3)
+        quantizer.lower.fill_(-0.6)  # zero is level 3 of 15, so the levels end at -0.62 and 2.28
+        step = 2.9 / 14
+        levels = torch.arange(-3, 12) * step
+        x = torch.linspace(-1, 3, 401)
+        nearest = levels[(x[:, None] - levels).abs().argmin(1)]
+        assert torch.allclose(quantizer(x), nearest, atol=1e-6)

@@ -1,0 +1,1 @@
+"""C, called through ctypes; see :mod:`asrkit.quantization.kernels`."""

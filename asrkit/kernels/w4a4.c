@@ -1,0 +1,633 @@
+// Products of quantized matrices with exact integer sums, and the LSTM that steps on them.
+//
+// Weights are unsigned codes: of 4 bits (two a byte) or 8. Activations are codes less half of their range, so that they
+// are signed. Columns of the product stand in panels of 16, codes of a panel in groups of four along K:
+//
+//   8 bits: [N/16][K/4][16][4]      4 bits: [N/16][K/8][16][4], k .. k+3 in the low halves, k+4 .. k+7 in the high ones
+//
+// N is padded to panels and K to a multiple of 8, with codes of 0 for weights. One row of activations is a broadcast of
+// four codes against 16 columns. AVX2 adds pairs of 4-bit products in 16 bits (a pair is at most 2 * 15 * 8 = 240, so
+// 136 of them fit), which is what makes 4 bits faster than 8 there; AVX-512 VNNI adds four products in 32 bits; AMX
+// multiplies blocks of 32 x 32. All give the same sums.
+//
+// With sums S = sum of codes over K, the product is  scale[n] * (p * S[m, n] + r * rowsum[m] + q[n]) + bias[n]:  p, r and
+// q carry the zero points of both sides, in whole numbers.
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define X86 1
+#include <cpuid.h>
+#include <immintrin.h>
+#if __GNUC__ >= 11 && defined(__linux__)
+#define AMX 1
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#endif
+
+#define PANEL 16
+#define MAX_ROWS 16     // of a tile
+#define MAX_PANELS 4    // of a tile
+#define ROW_BLOCK 192   // rows whose codes stay in the second-level cache while all panels pass
+#define MAX_THREADS 64
+#define INLINE static inline __attribute__((always_inline))
+
+enum { PLAIN, AVX2, VNNI, AMX_INT8 };
+
+typedef struct {
+  const int8_t *x;        // (m, k) codes, 64 readable bytes behind them
+  const int32_t *sums;    // (m,) of each row's codes
+  const uint8_t *w;
+  const float *scale;     // (n,)
+  const int32_t *shift;   // (n,) q
+  const float *bias;      // (n,) or none
+  float *out;             // (m, n), rows ld apart
+  long m, n, k, ld;
+  int32_t p, r;
+  int32_t bits;           // of the weights: 4 or 8
+  int32_t add;            // to what is in out
+} product_t;
+
+typedef struct {
+  float low, factor;      // code = round((x - low) * factor), within 0 .. top
+  float top;
+  int32_t half;           // taken off the code
+} quantizer_t;
+
+// ---------------------------------------------------------------------------------------------------------- threads
+
+typedef void (*part_t)(void *job, int part, int parts);
+
+static struct {
+  pthread_mutex_t busy, lock;
+  pthread_cond_t wake;
+  atomic_int generation, left, sleeping;
+  int started, parts, first[MAX_THREADS];  // first: what a worker starts from
+  part_t run;
+  void *job;
+} pool = {.busy = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+
+INLINE void relax(int turn) {
+#ifdef X86
+  _mm_pause();
+#endif
+  if (turn > 4000) sched_yield();
+}
+
+static void *worker(void *argument) {
+  int part = (int)(intptr_t)argument, seen = pool.first[part];
+  for (;;) {
+    // A product is over within microseconds and the next one is near: look for it before going to sleep.
+    for (int turn = 0; turn < 2000 && atomic_load(&pool.generation) == seen; turn++) relax(turn);
+    if (atomic_load(&pool.generation) == seen) {
+      pthread_mutex_lock(&pool.lock);
+      atomic_fetch_add(&pool.sleeping, 1);
+      while (atomic_load(&pool.generation) == seen) pthread_cond_wait(&pool.wake, &pool.lock);
+      atomic_fetch_sub(&pool.sleeping, 1);
+      pthread_mutex_unlock(&pool.lock);
+    }
+    seen = atomic_load(&pool.generation);
+    if (part < pool.parts) pool.run(pool.job, part, pool.parts);
+    atomic_fetch_sub(&pool.left, 1);
+  }
+  return NULL;
+}
+
+static void forget_workers(void) {  // in the child of a fork
+  pthread_mutex_init(&pool.busy, NULL);
+  pthread_mutex_init(&pool.lock, NULL);
+  pthread_cond_init(&pool.wake, NULL);
+  pool.started = 0;
+  atomic_store(&pool.generation, 0);
+  atomic_store(&pool.sleeping, 0);
+}
+
+// Runs all parts of a job, each once; returns how many there are. A second caller at the same time works alone.
+static void run_parts(part_t run, void *job, int parts) {
+  if (parts > MAX_THREADS) parts = MAX_THREADS;
+  if (parts <= 1 || pthread_mutex_trylock(&pool.busy)) {
+    run(job, 0, 1);
+    return;
+  }
+  static int registered;
+  if (!registered) registered = !pthread_atfork(NULL, NULL, forget_workers);
+  while (pool.started < parts - 1) {
+    pthread_t thread;
+    pool.first[pool.started + 1] = atomic_load(&pool.generation);
+    if (pthread_create(&thread, NULL, worker, (void *)(intptr_t)(pool.started + 1))) break;
+    pthread_detach(thread);
+    pool.started++;
+  }
+  if (parts > pool.started + 1) parts = pool.started + 1;
+  pool.run = run, pool.job = job, pool.parts = parts;
+  atomic_store(&pool.left, pool.started);
+  pthread_mutex_lock(&pool.lock);
+  atomic_fetch_add(&pool.generation, 1);
+  if (atomic_load(&pool.sleeping)) pthread_cond_broadcast(&pool.wake);
+  pthread_mutex_unlock(&pool.lock);
+  run(job, 0, parts);
+  for (int turn = 0; atomic_load(&pool.left); turn++) relax(turn);
+  pthread_mutex_unlock(&pool.busy);
+}
+
+// ------------------------------------------------------------------------------------------------------------ tiles
+// c[row][column] = sums of rows x panels; c has room for MAX_PANELS panels a row.
+
+#define ROW (PANEL * MAX_PANELS)
+
+INLINE long panel_bytes(const product_t *j) { return j->k * PANEL * j->bits / 8; }
+
+INLINE void tile_plain(int rows, int bits, const int8_t *x, long k, const uint8_t *w, int32_t (*c)[ROW]) {
+  for (int i = 0; i < rows; i++) {
+    int32_t sum[PANEL] = {0};
+    const int8_t *row = x + i * k;
+    if (bits == 8) {
+      for (long g = 0; g < k; g += 4)
+        for (int n = 0; n < PANEL; n++)
+          for (int q = 0; q < 4; q++) sum[n] += w[g * PANEL + 4 * n + q] * row[g + q];
+    } else {
+      for (long g = 0; g < k; g += 8)
+        for (int n = 0; n < PANEL; n++)
+          for (int q = 0; q < 4; q++) {
+            uint8_t two = w[g * PANEL / 2 + 4 * n + q];
+            sum[n] += (two & 15) * row[g + q] + (two >> 4) * row[g + 4 + q];
+          }
+    }
+    memcpy(c[i], sum, sizeof sum);
+  }
+}
+
+#ifdef X86
+#define TARGET(...) __attribute__((target(__VA_ARGS__)))
+
+INLINE int32_t four(const int8_t *x) {
+  int32_t v;
+  memcpy(&v, x, 4);
+  return v;
+}
+
+TARGET("avx2,fma") INLINE void tile4_avx2(int rows, const int8_t *x, long k, const uint8_t *w, int32_t (*c)[ROW]) {
+  const __m256i one = _mm256_set1_epi16(1), low = _mm256_set1_epi8(15);
+  for (int i = 0; i < rows; i++) memset(c[i], 0, PANEL * sizeof(int32_t));
+  for (long begin = 0; begin < k; begin += 512) {  // 128 pairs of at most 240 in each 16 bits
+    long end = begin + 512 < k ? begin + 512 : k;
+    __m256i a[6][2];
+    for (int i = 0; i < rows; i++) a[i][0] = a[i][1] = _mm256_setzero_si256();
+    for (long g = begin; g < end; g += 8) {
+      const __m256i *two = (const __m256i *)(w + g * PANEL / 2);
+      for (int half = 0; half < 2; half++) {
+        __m256i b0 = _mm256_loadu_si256(two), b1 = _mm256_loadu_si256(two + 1);
+        if (half) b0 = _mm256_srli_epi16(b0, 4), b1 = _mm256_srli_epi16(b1, 4);
+        b0 = _mm256_and_si256(b0, low), b1 = _mm256_and_si256(b1, low);
+        for (int i = 0; i < rows; i++) {
+          __m256i v = _mm256_set1_epi32(four(x + i * k + g + 4 * half));
+          a[i][0] = _mm256_add_epi16(a[i][0], _mm256_maddubs_epi16(b0, v));
+          a[i][1] = _mm256_add_epi16(a[i][1], _mm256_maddubs_epi16(b1, v));
+        }
+      }
+    }
+    for (int i = 0; i < rows; i++)
+      for (int h = 0; h < 2; h++) {
+        __m256i *sum = (__m256i *)(c[i] + 8 * h);
+        _mm256_storeu_si256(sum, _mm256_add_epi32(_mm256_loadu_si256(sum), _mm256_madd_epi16(a[i][h], one)));
+      }
+  }
+}
+
+TARGET("avx2,fma") INLINE void tile8_avx2(int rows, const int8_t *x, long k, const uint8_t *w, int32_t (*c)[ROW]) {
+  __m256i a[2][4];  // four columns each, two sums a column
+  for (int i = 0; i < rows; i++)
+    for (int h = 0; h < 4; h++) a[i][h] = _mm256_setzero_si256();
+  for (long g = 0; g < k; g += 4) {
+    const __m128i *codes = (const __m128i *)(w + g * PANEL);
+    __m256i v[2];
+    for (int i = 0; i < rows; i++) v[i] = _mm256_broadcastq_epi64(_mm_cvtepi8_epi16(_mm_cvtsi32_si128(four(x + i * k + g))));
+    for (int h = 0; h < 4; h++) {
+      __m256i b = _mm256_cvtepu8_epi16(_mm_loadu_si128(codes + h));
+      for (int i = 0; i < rows; i++) a[i][h] = _mm256_add_epi32(a[i][h], _mm256_madd_epi16(b, v[i]));
+    }
+  }
+  for (int i = 0; i < rows; i++)
+    for (int h = 0; h < 4; h += 2) {  // hadd leaves columns 0 1 4 5 | 2 3 6 7
+      __m256i sums = _mm256_permute4x64_epi64(_mm256_hadd_epi32(a[i][h], a[i][h + 1]), 0xD8);
+      _mm256_storeu_si256((__m256i *)(c[i] + 4 * h), sums);
+    }
+}
+
+#define VNNI_TARGET TARGET("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma")
+
+VNNI_TARGET INLINE void tile_vnni(
+    int rows, int panels, int bits, const int8_t *x, long k, const uint8_t *w, long stride, int32_t (*c)[ROW]) {
+  const __m512i low = _mm512_set1_epi8(15);
+  __m512i a[MAX_ROWS][MAX_PANELS];
+  for (int i = 0; i < rows; i++)
+    for (int j = 0; j < panels; j++) a[i][j] = _mm512_setzero_si512();
+  for (long g = 0; g < k; g += 8)
+    for (int j = 0; j < panels; j++) {
+      __m512i b0, b1;
+      if (bits == 8) {
+        b0 = _mm512_loadu_si512(w + j * stride + g * PANEL);
+        b1 = _mm512_loadu_si512(w + j * stride + g * PANEL + 64);
+      } else {
+        __m512i two = _mm512_loadu_si512(w + j * stride + g * PANEL / 2);
+        b0 = _mm512_and_si512(two, low), b1 = _mm512_and_si512(_mm512_srli_epi16(two, 4), low);
+      }
+      for (int i = 0; i < rows; i++) {
+        const int8_t *row = x + i * k + g;
+        a[i][j] = _mm512_dpbusd_epi32(a[i][j], b0, _mm512_set1_epi32(four(row)));
+        a[i][j] = _mm512_dpbusd_epi32(a[i][j], b1, _mm512_set1_epi32(four(row + 4)));
+      }
+    }
+  for (int i = 0; i < rows; i++)
+    for (int j = 0; j < panels; j++) _mm512_storeu_si512(c[i] + PANEL * j, a[i][j]);
+}
+#endif
+
+// -------------------------------------------------------------------------------------- a tile's sums become a result
+
+INLINE void finish(const product_t *j, int rows, int columns, long row, long column, int32_t (*c)[ROW]) {
+  const float *scale = j->scale + column;
+  const int32_t *shift = j->shift + column;
+  for (int i = 0; i < rows; i++) {
+    float *out = j->out + (row + i) * j->ld + column;
+    int32_t of_row = j->r * j->sums[row + i];
+    if (j->add)
+      for (int n = 0; n < columns; n++) out[n] += scale[n] * (float)(j->p * c[i][n] + of_row + shift[n]);
+    else
+      for (int n = 0; n < columns; n++) out[n] = scale[n] * (float)(j->p * c[i][n] + of_row + shift[n]);
+    if (j->bias)
+      for (int n = 0; n < columns; n++) out[n] += j->bias[column + n];
+  }
+}
+
+INLINE int least(long a, long b) { return (int)(a < b ? a : b); }
+
+// Rows [m0, m1) against panels [p0, p1), by path.
+
+static void block_plain(const product_t *j, long m0, long m1, long p0, long p1) {
+  int32_t c[MAX_ROWS][ROW];
+  for (long p = p0; p < p1; p++)
+    for (long m = m0; m < m1; m += MAX_ROWS) {
+      int rows = least(m1 - m, MAX_ROWS);
+      tile_plain(rows, j->bits, j->x + m * j->k, j->k, j->w + p * panel_bytes(j), c);
+      finish(j, rows, least(j->n - p * PANEL, PANEL), m, p * PANEL, c);
+    }
+}
+
+#ifdef X86
+#define EACH(X) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16)
+
+TARGET("avx2,fma") static void block_avx2(const product_t *j, long m0, long m1, long p0, long p1) {
+  int32_t c[MAX_ROWS][ROW];
+  for (long p = p0; p < p1; p++) {
+    const uint8_t *w = j->w + p * panel_bytes(j);
+    for (long m = m0; m < m1;) {
+      const int8_t *x = j->x + m * j->k;
+      int rows = least(m1 - m, j->bits == 8 ? 2 : 6);
+      if (j->bits == 8) {
+        if (rows == 2) tile8_avx2(2, x, j->k, w, c);
+        else tile8_avx2(1, x, j->k, w, c);
+      } else {
+        switch (rows) {
+          case 1: tile4_avx2(1, x, j->k, w, c); break;
+          case 2: tile4_avx2(2, x, j->k, w, c); break;
+          case 3: tile4_avx2(3, x, j->k, w, c); break;
+          case 4: tile4_avx2(4, x, j->k, w, c); break;
+          case 5: tile4_avx2(5, x, j->k, w, c); break;
+          default: tile4_avx2(6, x, j->k, w, c);
+        }
+      }
+      finish(j, rows, least(j->n - p * PANEL, PANEL), m, p * PANEL, c);
+      m += rows;
+    }
+  }
+}
+
+VNNI_TARGET INLINE void block_vnni_of(int bits, const product_t *j, long m0, long m1, long p0, long p1) {
+  int32_t c[MAX_ROWS][ROW];
+  long stride = panel_bytes(j);
+  for (long p = p0; p < p1;) {
+    const uint8_t *w = j->w + p * stride;
+    // As many sums as there are registers, or a sum waits for the one before it.
+    int wide = m1 - m0 <= 4 ? 4 : m1 - m0 <= 8 ? 2 : 1;
+    int panels = least(p1 - p, wide) == wide ? wide : 1;
+    for (long m = m0; m < m1;) {
+      const int8_t *x = j->x + m * j->k;
+      int rows = least(m1 - m, MAX_ROWS);
+#define CASE(R)                                                                     \
+  case R:                                                                           \
+    if (R <= 4 && panels == 4) tile_vnni(R, 4, bits, x, j->k, w, stride, c);        \
+    else if (R > 4 && R <= 8 && panels == 2) tile_vnni(R, 2, bits, x, j->k, w, stride, c); \
+    else tile_vnni(R, 1, bits, x, j->k, w, stride, c);                              \
+    break;
+      switch (rows) { EACH(CASE) }
+#undef CASE
+      finish(j, rows, least(j->n - p * PANEL, panels * PANEL), m, p * PANEL, c);
+      m += rows;
+    }
+    p += panels;
+  }
+}
+
+VNNI_TARGET static void block_vnni(const product_t *j, long m0, long m1, long p0, long p1) {
+  if (j->bits == 8) block_vnni_of(8, j, m0, m1, p0, p1);
+  else block_vnni_of(4, j, m0, m1, p0, p1);
+}
+#endif
+
+#ifdef AMX
+#define AMX_TARGET TARGET("amx-tile,amx-int8,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma")
+
+// 32 rows x 2 panels: tiles 0-3 are sums, 4 and 5 rows, 6 and 7 panels, whose groups of four stand as AMX wants them.
+AMX_TARGET static void block_amx(const product_t *j, long m0, long m1, long p0, long p1) {
+  long whole = m0 + (m1 - m0) / 32 * 32, k = (j->k + 63) / 64 * 64;
+  uint8_t *codes = whole > m0 ? aligned_alloc(64, 2 * k * PANEL) : NULL;
+  if (!codes) {
+    block_vnni(j, m0, m1, p0, p1);
+    return;
+  }
+  struct __attribute__((packed)) { uint8_t palette, start, zero[14]; uint16_t bytes[16]; uint8_t rows[16]; } layout;
+  memset(&layout, 0, sizeof layout);
+  layout.palette = 1;
+  for (int t = 0; t < 8; t++) layout.bytes[t] = 64, layout.rows[t] = 16;
+  _tile_loadconfig(&layout);
+  const __m512i low = _mm512_set1_epi8(15);
+  int32_t c[32][ROW];
+  for (long p = p0; p < p1; p += 2) {
+    int panels = least(p1 - p, 2);
+    for (int half = 0; half < 2; half++) {
+      const uint8_t *w = j->w + (p + (half < panels ? half : 0)) * panel_bytes(j);
+      uint8_t *to = codes + half * k * PANEL;
+      if (j->bits == 8) memcpy(to, w, j->k * PANEL);
+      else
+        for (long g = 0; g < j->k; g += 8) {
+          __m512i two = _mm512_loadu_si512(w + g * PANEL / 2);
+          _mm512_store_si512(to + g * PANEL, _mm512_and_si512(two, low));
+          _mm512_store_si512(to + g * PANEL + 64, _mm512_and_si512(_mm512_srli_epi16(two, 4), low));
+        }
+      memset(to + j->k * PANEL, 0, (k - j->k) * PANEL);
+    }
+    for (long m = m0; m < whole; m += 32) {
+      _tile_zero(0);
+      _tile_zero(1);
+      _tile_zero(2);
+      _tile_zero(3);
+      for (long g = 0; g < k; g += 64) {  // past the end of a row its codes meet zeros
+        _tile_loadd(4, j->x + m * j->k + g, j->k);
+        _tile_loadd(5, j->x + (m + 16) * j->k + g, j->k);
+        _tile_loadd(6, codes + g * PANEL, 64);
+        _tile_loadd(7, codes + (k + g) * PANEL, 64);
+        _tile_dpbsud(0, 4, 6);
+        _tile_dpbsud(1, 4, 7);
+        _tile_dpbsud(2, 5, 6);
+        _tile_dpbsud(3, 5, 7);
+      }
+      _tile_stored(0, c[0], sizeof c[0]);
+      _tile_stored(1, c[0] + PANEL, sizeof c[0]);
+      _tile_stored(2, c[16], sizeof c[0]);
+      _tile_stored(3, c[16] + PANEL, sizeof c[0]);
+      finish(j, 32, least(j->n - p * PANEL, panels * PANEL), m, p * PANEL, c);
+    }
+  }
+  _tile_release();
+  free(codes);
+  if (whole < m1) block_vnni(j, whole, m1, p0, p1);
+}
+#endif
+
+static void block(int path, const product_t *j, long m0, long m1, long p0, long p1) {
+  switch (path) {
+#ifdef AMX
+    case AMX_INT8: block_amx(j, m0, m1, p0, p1); return;
+#endif
+#ifdef X86
+    case VNNI: block_vnni(j, m0, m1, p0, p1); return;
+    case AVX2: block_avx2(j, m0, m1, p0, p1); return;
+#endif
+    default: block_plain(j, m0, m1, p0, p1);
+  }
+}
+
+// --------------------------------------------------------------------------------------------------------- the product
+
+typedef struct {
+  const product_t *product;
+  int path;
+} product_job_t;
+
+static void product_part(void *argument, int part, int parts) {
+  const product_job_t *job = argument;
+  const product_t *j = job->product;
+  long panels = (j->n + PANEL - 1) / PANEL, p0 = panels * part / parts, p1 = panels * (part + 1) / parts;
+  for (long m = 0; m < j->m; m += ROW_BLOCK) block(job->path, j, m, m + least(j->m - m, ROW_BLOCK), p0, p1);
+}
+
+void asrkit_product(int path, int threads, const product_t *j) {
+  product_job_t job = {j, path};
+  // Waking another core costs as much as a few hundred thousand products.
+  if ((double)j->m * j->n * j->k < 3e5) threads = 1;
+  run_parts(product_part, &job, threads);
+}
+
+// --------------------------------------------------------------------------------------------------- codes of activations
+
+INLINE int8_t code(const quantizer_t *q, float x) {
+  float z = (x - q->low) * q->factor;
+  z = z > 0.0f ? z : 0.0f;
+  z = z < q->top ? z : q->top;
+  // The nearest whole number, ties to even: of floats above 2^23 only those are left.
+  return (int8_t)((int32_t)((z + 12582912.0f) - 12582912.0f) - q->half);
+}
+
+INLINE int32_t codes_of(const quantizer_t *q, const float *x, long n, int8_t *codes) {
+  int32_t sum = 0;
+  for (long i = 0; i < n; i++) codes[i] = code(q, x[i]);
+  for (long i = 0; i < n; i++) sum += codes[i];
+  return sum;
+}
+
+INLINE void rows_of(const quantizer_t *q, const float *x, long m, long k, long padded, int8_t *codes, int32_t *sums) {
+  for (long i = 0; i < m; i++) {
+    sums[i] = codes_of(q, x + i * k, k, codes + i * padded);
+    for (long g = k; g < padded; g++) codes[i * padded + g] = 0;
+  }
+}
+
+#ifdef X86
+VNNI_TARGET static void rows_vnni(
+    const quantizer_t *q, const float *x, long m, long k, long padded, int8_t *codes, int32_t *sums) {
+  rows_of(q, x, m, k, padded, codes, sums);
+}
+TARGET("avx2,fma") static void rows_avx2(
+    const quantizer_t *q, const float *x, long m, long k, long padded, int8_t *codes, int32_t *sums) {
+  rows_of(q, x, m, k, padded, codes, sums);
+}
+#endif
+
+// x (m, k) to codes (m, padded) and their sums (m,).
+void asrkit_codes(
+    int path, const quantizer_t *q, const float *x, long m, long k, long padded, int8_t *codes, int32_t *sums) {
+#ifdef X86
+  if (path >= VNNI) { rows_vnni(q, x, m, k, padded, codes, sums); return; }
+  if (path == AVX2) { rows_avx2(q, x, m, k, padded, codes, sums); return; }
+#endif
+  rows_of(q, x, m, k, padded, codes, sums);
+}
+
+// ---------------------------------------------------------------------------------------------------------------- LSTM
+
+INLINE float exponential(float x) {  // relative error below 2e-7
+  x = x < 88.0f ? x : 88.0f;
+  x = x > -87.0f ? x : -87.0f;
+  float n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;
+  float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  float y = 1.9875691500e-4f;
+  y = y * r + 1.3981999507e-3f;
+  y = y * r + 8.3334519073e-3f;
+  y = y * r + 4.1665795894e-2f;
+  y = y * r + 1.6666665459e-1f;
+  y = y * r + 5.0000001201e-1f;
+  y = y * r * r + r + 1.0f;
+  union { int32_t i; float f; } power = {((int32_t)n + 127) << 23};
+  return y * power.f;
+}
+
+INLINE float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
+INLINE float hyperbolic(float x) { return 1.0f - 2.0f / (exponential(2.0f * x) + 1.0f); }
+
+// One row: gates (4, hidden) in the order input, forget, cell, output; units [u0, u1).
+INLINE void cells_of(const float *gates, float *h, float *c, long hidden, long u0, long u1) {
+  for (long u = u0; u < u1; u++) {
+    float of_input = sigmoid(gates[u]), forget = sigmoid(gates[hidden + u]);
+    float cell = hyperbolic(gates[2 * hidden + u]), output = sigmoid(gates[3 * hidden + u]);
+    c[u] = forget * c[u] + of_input * cell;
+    h[u] = output * hyperbolic(c[u]);
+  }
+}
+
+#ifdef X86
+VNNI_TARGET static void cells_vnni(const float *gates, float *h, float *c, long hidden, long u0, long u1) {
+  cells_of(gates, h, c, hidden, u0, u1);
+}
+TARGET("avx2,fma") static void cells_avx2(const float *gates, float *h, float *c, long hidden, long u0, long u1) {
+  cells_of(gates, h, c, hidden, u0, u1);
+}
+#endif
+
+static void cells(int path, const float *gates, float *h, float *c, long hidden, long u0, long u1) {
+#ifdef X86
+  if (path >= VNNI) { cells_vnni(gates, h, c, hidden, u0, u1); return; }
+  if (path == AVX2) { cells_avx2(gates, h, c, hidden, u0, u1); return; }
+#endif
+  cells_of(gates, h, c, hidden, u0, u1);
+}
+
+// gates (rows, 4 * hidden) and c (rows, hidden) to h and c, (rows, hidden) each.
+void asrkit_cells(int path, const float *gates, float *h, float *c, long rows, long hidden) {
+  for (long i = 0; i < rows; i++) cells(path, gates + i * 4 * hidden, h + i * hidden, c + i * hidden, hidden, 0, hidden);
+}
+
+typedef struct {
+  product_t of_hidden;    // hidden codes to gates; x, sums, out and m are set here
+  quantizer_t quantizer;  // of the hidden state
+  float *gates;           // (time, rows, 4 * hidden): what the inputs add; overwritten
+  const float *h;         // (rows, hidden) before the first step
+  float *c;               // (rows, hidden) before it, and after the last
+  float *out;             // (time, rows, hidden)
+  long time, rows, hidden;
+  int path;
+  int8_t *codes[2];       // (rows, k) each
+  int32_t *sums[2];       // (rows, threads) each
+  atomic_int arrived, turn;
+} lstm_t;
+
+static void wait_for_all(lstm_t *j, int parts) {
+  int turn = atomic_load(&j->turn);
+  if (atomic_fetch_add(&j->arrived, 1) == parts - 1) {
+    atomic_store(&j->arrived, 0);
+    atomic_fetch_add(&j->turn, 1);
+  } else {
+    for (int spin = 0; atomic_load(&j->turn) == turn; spin++) relax(spin);
+  }
+}
+
+// A thread has the same hidden units in all four gates, so that one wait a step is enough.
+static void lstm_part(void *argument, int part, int parts) {
+  lstm_t *j = argument;
+  long panels = j->hidden / PANEL, k = j->of_hidden.k, u0, u1;
+  if (j->hidden % PANEL) {  // gates share panels: one thread does all
+    if (part) return;
+    parts = 1;
+  }
+  u0 = j->hidden % PANEL ? 0 : panels * part / parts * PANEL;
+  u1 = j->hidden % PANEL ? j->hidden : panels * (part + 1) / parts * PANEL;
+  int32_t *sums = malloc(j->rows * sizeof(int32_t) + 1);
+  for (long t = 0; t < j->time; t++) {
+    const float *h = t ? j->out + (t - 1) * j->rows * j->hidden : j->h;
+    int side = t & 1;
+    for (long b = 0; b < j->rows; b++)
+      asrkit_codes(j->path, &j->quantizer, h + b * j->hidden + u0, 1, u1 - u0, u1 - u0, j->codes[side] + b * k + u0,
+                   j->sums[side] + b * MAX_THREADS + part);
+    if (parts > 1) wait_for_all(j, parts);
+    for (long b = 0; b < j->rows; b++) {
+      sums[b] = 0;
+      for (int other = 0; other < parts; other++) sums[b] += j->sums[side][b * MAX_THREADS + other];
+    }
+    product_t product = j->of_hidden;
+    product.x = j->codes[side], product.sums = sums, product.m = j->rows, product.add = 1;
+    product.out = j->gates + t * j->rows * 4 * j->hidden, product.ld = 4 * j->hidden;
+    if (parts == 1) block(j->path, &product, 0, j->rows, 0, (product.n + PANEL - 1) / PANEL);
+    else
+      for (int gate = 0; gate < 4; gate++)
+        block(j->path, &product, 0, j->rows, (gate * j->hidden + u0) / PANEL, (gate * j->hidden + u1) / PANEL);
+    for (long b = 0; b < j->rows; b++)
+      cells(j->path, product.out + b * 4 * j->hidden, j->out + (t * j->rows + b) * j->hidden, j->c + b * j->hidden,
+            j->hidden, u0, u1);
+  }
+  free(sums);
+}
+
+// Runs an LSTM over a sequence; returns 0, or -1 where there is no memory.
+int asrkit_lstm(
+    int path, int threads, const product_t *of_hidden, const quantizer_t *quantizer, float *gates, const float *h, float *c,
+    float *out, long time, long rows, long hidden) {
+  lstm_t job = {.of_hidden = *of_hidden, .quantizer = *quantizer, .gates = gates, .h = h, .c = c, .out = out,
+                .time = time, .rows = rows, .hidden = hidden, .path = path};
+  long codes = rows * of_hidden->k + 64, sums = rows * MAX_THREADS;
+  int8_t *memory = calloc(2 * codes + 2 * sums * sizeof(int32_t) + 64, 1);
+  if (!memory) return -1;
+  job.sums[0] = (int32_t *)memory, job.sums[1] = job.sums[0] + sums;
+  job.codes[0] = memory + 2 * sums * sizeof(int32_t), job.codes[1] = job.codes[0] + codes;
+  if (threads > hidden / PANEL) threads = hidden / PANEL ? (int)(hidden / PANEL) : 1;
+  if (rows * hidden < 64) threads = 1;
+  run_parts(lstm_part, &job, threads);
+  free(memory);
+  return 0;
+}
+
+// ------------------------------------------------------------------------------------------------------------ what there is
+
+// Bit n is set where path n can be taken here.
+int asrkit_paths(void) {
+  int paths = 1 << PLAIN;
+#ifdef X86
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) paths |= 1 << AVX2;
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vnni") && (paths & 1 << AVX2)) {
+    paths |= 1 << VNNI;
+#ifdef AMX
+    unsigned a, b, c, d;
+    // AMX-TILE and AMX-INT8, and the system's leave to use the tiles.
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 24 & 3) == 3 && !syscall(SYS_arch_prctl, 0x1023, 18))
+      paths |= 1 << AMX_INT8;
+#endif
+  }
+#endif
+  return paths;
+}
