@@ -12,7 +12,6 @@
 //
 // With sums S = sum of codes over K, the product is  scale[n] * (p * S[m, n] + r * rowsum[m] + q[n]) + bias[n]:  p, r and
 // q carry the zero points of both sides, in whole numbers.
-#include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -33,7 +32,7 @@
 #define PANEL 16
 #define MAX_ROWS 16     // of a tile
 #define MAX_PANELS 4    // of a tile
-#define ROW_BLOCK 192   // rows whose codes stay in the second-level cache while all panels pass
+#define ROW_BYTES (1 << 18)  // of codes that stay in the second-level cache while all panels pass
 #define MAX_THREADS 64
 #define INLINE static inline __attribute__((always_inline))
 
@@ -60,79 +59,39 @@ typedef struct {
 } quantizer_t;
 
 // ---------------------------------------------------------------------------------------------------------- threads
+// Those of the OpenMP library that torch runs on, whose entry points are handed over: threads of our own would compete
+// for the cores with torch's, which look for work for a while after each operation.
 
 typedef void (*part_t)(void *job, int part, int parts);
 
 static struct {
-  pthread_mutex_t busy, lock;
-  pthread_cond_t wake;
-  atomic_int generation, left, sleeping;
-  int started, parts, first[MAX_THREADS];  // first: what a worker starts from
+  void (*parallel)(void (*run)(void *), void *data, unsigned threads, unsigned flags);  // GOMP_parallel
+  int (*thread)(void);                                                                  // omp_get_thread_num
+  int (*threads)(void);                                                                 // omp_get_num_threads
+} team;
+
+void asrkit_use_team(void *parallel, void *thread, void *threads) {
+  memcpy(&team.parallel, &parallel, sizeof parallel);
+  memcpy(&team.thread, &thread, sizeof thread);
+  memcpy(&team.threads, &threads, sizeof threads);
+}
+
+typedef struct {
   part_t run;
   void *job;
-} pool = {.busy = PTHREAD_MUTEX_INITIALIZER, .lock = PTHREAD_MUTEX_INITIALIZER, .wake = PTHREAD_COND_INITIALIZER};
+} call_t;
 
-INLINE void relax(int turn) {
-#ifdef X86
-  _mm_pause();
-#endif
-  if (turn > 4000) sched_yield();
+static void run_part(void *data) {
+  const call_t *call = data;
+  call->run(call->job, team.thread(), team.threads());
 }
 
-static void *worker(void *argument) {
-  int part = (int)(intptr_t)argument, seen = pool.first[part];
-  for (;;) {
-    // A product is over within microseconds and the next one is near: look for it before going to sleep.
-    for (int turn = 0; turn < 2000 && atomic_load(&pool.generation) == seen; turn++) relax(turn);
-    if (atomic_load(&pool.generation) == seen) {
-      pthread_mutex_lock(&pool.lock);
-      atomic_fetch_add(&pool.sleeping, 1);
-      while (atomic_load(&pool.generation) == seen) pthread_cond_wait(&pool.wake, &pool.lock);
-      atomic_fetch_sub(&pool.sleeping, 1);
-      pthread_mutex_unlock(&pool.lock);
-    }
-    seen = atomic_load(&pool.generation);
-    if (part < pool.parts) pool.run(pool.job, part, pool.parts);
-    atomic_fetch_sub(&pool.left, 1);
-  }
-  return NULL;
-}
-
-static void forget_workers(void) {  // in the child of a fork
-  pthread_mutex_init(&pool.busy, NULL);
-  pthread_mutex_init(&pool.lock, NULL);
-  pthread_cond_init(&pool.wake, NULL);
-  pool.started = 0;
-  atomic_store(&pool.generation, 0);
-  atomic_store(&pool.sleeping, 0);
-}
-
-// Runs all parts of a job, each once; returns how many there are. A second caller at the same time works alone.
+// Runs all parts of a job, each once and all at the same time; there may be fewer than were asked for.
 static void run_parts(part_t run, void *job, int parts) {
+  call_t call = {run, job};
   if (parts > MAX_THREADS) parts = MAX_THREADS;
-  if (parts <= 1 || pthread_mutex_trylock(&pool.busy)) {
-    run(job, 0, 1);
-    return;
-  }
-  static int registered;
-  if (!registered) registered = !pthread_atfork(NULL, NULL, forget_workers);
-  while (pool.started < parts - 1) {
-    pthread_t thread;
-    pool.first[pool.started + 1] = atomic_load(&pool.generation);
-    if (pthread_create(&thread, NULL, worker, (void *)(intptr_t)(pool.started + 1))) break;
-    pthread_detach(thread);
-    pool.started++;
-  }
-  if (parts > pool.started + 1) parts = pool.started + 1;
-  pool.run = run, pool.job = job, pool.parts = parts;
-  atomic_store(&pool.left, pool.started);
-  pthread_mutex_lock(&pool.lock);
-  atomic_fetch_add(&pool.generation, 1);
-  if (atomic_load(&pool.sleeping)) pthread_cond_broadcast(&pool.wake);
-  pthread_mutex_unlock(&pool.lock);
-  run(job, 0, parts);
-  for (int turn = 0; atomic_load(&pool.left); turn++) relax(turn);
-  pthread_mutex_unlock(&pool.busy);
+  if (parts > 1 && team.parallel) team.parallel(run_part, &call, parts, 0);
+  else run(job, 0, 1);
 }
 
 // ------------------------------------------------------------------------------------------------------------ tiles
@@ -234,7 +193,9 @@ VNNI_TARGET INLINE void tile_vnni(
         b0 = _mm512_loadu_si512(w + j * stride + g * PANEL);
         b1 = _mm512_loadu_si512(w + j * stride + g * PANEL + 64);
       } else {
-        __m512i two = _mm512_loadu_si512(w + j * stride + g * PANEL / 2);
+        const uint8_t *codes = w + j * stride + g * PANEL / 2;
+        __m512i two = _mm512_loadu_si512(codes);
+        if (rows <= 4) _mm_prefetch((const char *)(codes + 1024), _MM_HINT_T0);
         b0 = _mm512_and_si512(two, low), b1 = _mm512_and_si512(_mm512_srli_epi16(two, 4), low);
       }
       for (int i = 0; i < rows; i++) {
@@ -250,18 +211,30 @@ VNNI_TARGET INLINE void tile_vnni(
 
 // -------------------------------------------------------------------------------------- a tile's sums become a result
 
-INLINE void finish(const product_t *j, int rows, int columns, long row, long column, int32_t (*c)[ROW]) {
+INLINE void finish_row(const product_t *j, float *out, const int32_t *c, int32_t of_row, long column, int columns) {
   const float *scale = j->scale + column;
   const int32_t *shift = j->shift + column;
+  float value[ROW];
+  if (j->p == 1)
+    for (int n = 0; n < columns; n++) value[n] = scale[n] * (float)(c[n] + of_row + shift[n]);
+  else
+    for (int n = 0; n < columns; n++) value[n] = scale[n] * (float)(j->p * c[n] + of_row + shift[n]);
+  if (j->bias)
+    for (int n = 0; n < columns; n++) value[n] += j->bias[column + n];
+  if (j->add)
+    for (int n = 0; n < columns; n++) value[n] += out[n];
+  memcpy(out, value, columns * sizeof(float));
+}
+
+INLINE void finish(const product_t *j, int rows, int columns, long row, long column, int32_t (*c)[ROW]) {
   for (int i = 0; i < rows; i++) {
     float *out = j->out + (row + i) * j->ld + column;
     int32_t of_row = j->r * j->sums[row + i];
-    if (j->add)
-      for (int n = 0; n < columns; n++) out[n] += scale[n] * (float)(j->p * c[i][n] + of_row + shift[n]);
-    else
-      for (int n = 0; n < columns; n++) out[n] = scale[n] * (float)(j->p * c[i][n] + of_row + shift[n]);
-    if (j->bias)
-      for (int n = 0; n < columns; n++) out[n] += j->bias[column + n];
+    // Constants, so that the loops are unrolled.
+    if (columns == 4 * PANEL) finish_row(j, out, c[i], of_row, column, 4 * PANEL);
+    else if (columns == 2 * PANEL) finish_row(j, out, c[i], of_row, column, 2 * PANEL);
+    else if (columns == PANEL) finish_row(j, out, c[i], of_row, column, PANEL);
+    else finish_row(j, out, c[i], of_row, column, columns);
   }
 }
 
@@ -343,60 +316,85 @@ VNNI_TARGET static void block_vnni(const product_t *j, long m0, long m1, long p0
 #ifdef AMX
 #define AMX_TARGET TARGET("amx-tile,amx-int8,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,fma")
 
-// 32 rows x 2 panels: tiles 0-3 are sums, 4 and 5 rows, 6 and 7 panels, whose groups of four stand as AMX wants them.
-AMX_TARGET static void block_amx(const product_t *j, long m0, long m1, long p0, long p1) {
-  long whole = m0 + (m1 - m0) / 32 * 32, k = (j->k + 63) / 64 * 64;
-  uint8_t *codes = whole > m0 ? aligned_alloc(64, 2 * k * PANEL) : NULL;
-  if (!codes) {
-    block_vnni(j, m0, m1, p0, p1);
-    return;
-  }
+// Codes [begin, begin + size) of a panel, a byte each, and zeros past the last.
+AMX_TARGET INLINE void unpack(const product_t *j, long panel, long begin, long size, uint8_t *to) {
+  const uint8_t *w = j->w + panel * panel_bytes(j) + begin * PANEL * j->bits / 8;
+  long real = least(j->k - begin, size);
+  if (j->bits == 8) memcpy(to, w, real * PANEL);
+  else
+    for (long g = 0; g < real; g += 8) {
+      const __m512i low = _mm512_set1_epi8(15);
+      __m512i two = _mm512_loadu_si512(w + g * PANEL / 2);
+      _mm_prefetch((const char *)(w + g * PANEL / 2 + 2048), _MM_HINT_T0);
+      _mm512_store_si512(to + g * PANEL, _mm512_and_si512(two, low));
+      _mm512_store_si512(to + g * PANEL + 64, _mm512_and_si512(_mm512_srli_epi16(two, 4), low));
+    }
+  memset(to + real * PANEL, 0, (size - real) * PANEL);
+}
+
+// Up to 32 rows x 2 panels: tiles 0-3 are sums, 4 and 5 rows, 6 and 7 panels, whose groups of four stand as AMX wants.
+AMX_TARGET static void rows_amx(const product_t *j, long m0, long m1, long p0, long p1, uint8_t *codes, long k) {
   struct __attribute__((packed)) { uint8_t palette, start, zero[14]; uint16_t bytes[16]; uint8_t rows[16]; } layout;
+  int all = least(m1 - m0, 32), above = least(all, 16), below = all - above;
   memset(&layout, 0, sizeof layout);
   layout.palette = 1;
   for (int t = 0; t < 8; t++) layout.bytes[t] = 64, layout.rows[t] = 16;
+  layout.rows[0] = layout.rows[1] = layout.rows[4] = above;
+  layout.rows[2] = layout.rows[3] = layout.rows[5] = below ? below : 1;
   _tile_loadconfig(&layout);
-  const __m512i low = _mm512_set1_epi8(15);
   int32_t c[32][ROW];
+  // What one pass over the rows needs of the panels stays in the first-level cache; several passes unpack all at once.
+  long step = m1 - m0 <= 32 && k > 256 ? 256 : k;
   for (long p = p0; p < p1; p += 2) {
     int panels = least(p1 - p, 2);
-    for (int half = 0; half < 2; half++) {
-      const uint8_t *w = j->w + (p + (half < panels ? half : 0)) * panel_bytes(j);
-      uint8_t *to = codes + half * k * PANEL;
-      if (j->bits == 8) memcpy(to, w, j->k * PANEL);
-      else
-        for (long g = 0; g < j->k; g += 8) {
-          __m512i two = _mm512_loadu_si512(w + g * PANEL / 2);
-          _mm512_store_si512(to + g * PANEL, _mm512_and_si512(two, low));
-          _mm512_store_si512(to + g * PANEL + 64, _mm512_and_si512(_mm512_srli_epi16(two, 4), low));
-        }
-      memset(to + j->k * PANEL, 0, (k - j->k) * PANEL);
-    }
-    for (long m = m0; m < whole; m += 32) {
+    for (long m = m0; m < m1; m += all) {
       _tile_zero(0);
       _tile_zero(1);
       _tile_zero(2);
       _tile_zero(3);
-      for (long g = 0; g < k; g += 64) {  // past the end of a row its codes meet zeros
-        _tile_loadd(4, j->x + m * j->k + g, j->k);
-        _tile_loadd(5, j->x + (m + 16) * j->k + g, j->k);
-        _tile_loadd(6, codes + g * PANEL, 64);
-        _tile_loadd(7, codes + (k + g) * PANEL, 64);
-        _tile_dpbsud(0, 4, 6);
-        _tile_dpbsud(1, 4, 7);
-        _tile_dpbsud(2, 5, 6);
-        _tile_dpbsud(3, 5, 7);
+      for (long begin = 0; begin < k; begin += step) {
+        long size = least(k - begin, step);
+        if (m == m0)
+          for (int half = 0; half < panels; half++) unpack(j, p + half, begin, size, codes + half * step * PANEL);
+        for (long g = 0; g < size; g += 64) {  // past the end of a row its codes meet zeros
+          const int8_t *x = j->x + m * j->k + begin + g;
+          _tile_loadd(4, x, j->k);
+          _tile_loadd(6, codes + g * PANEL, 64);
+          _tile_loadd(7, codes + (step + g) * PANEL, 64);
+          _tile_dpbsud(0, 4, 6);
+          _tile_dpbsud(1, 4, 7);
+          if (below) {
+            _tile_loadd(5, x + 16 * j->k, j->k);
+            _tile_dpbsud(2, 5, 6);
+            _tile_dpbsud(3, 5, 7);
+          }
+        }
       }
       _tile_stored(0, c[0], sizeof c[0]);
       _tile_stored(1, c[0] + PANEL, sizeof c[0]);
-      _tile_stored(2, c[16], sizeof c[0]);
-      _tile_stored(3, c[16] + PANEL, sizeof c[0]);
-      finish(j, 32, least(j->n - p * PANEL, panels * PANEL), m, p * PANEL, c);
+      if (below) {
+        _tile_stored(2, c[16], sizeof c[0]);
+        _tile_stored(3, c[16] + PANEL, sizeof c[0]);
+      }
+      finish(j, all, least(j->n - p * PANEL, panels * PANEL), m, p * PANEL, c);
     }
   }
   _tile_release();
+}
+
+AMX_TARGET static void block_amx(const product_t *j, long m0, long m1, long p0, long p1) {
+  long whole = m0 + (m1 - m0) / 32 * 32, k = (j->k + 63) / 64 * 64;
+  // Few rows are not worth the unpacking.
+  uint8_t *codes = m1 - m0 >= 8 ? aligned_alloc(64, 2 * k * PANEL) : NULL;
+  if (!codes) {
+    block_vnni(j, m0, m1, p0, p1);
+    return;
+  }
+  memset(codes, 0, 2 * k * PANEL);  // of a panel that is not there too
+  if (whole > m0) rows_amx(j, m0, whole, p0, p1, codes, k);
+  if (m1 - whole >= 8) rows_amx(j, whole, m1, p0, p1, codes, k);
+  else if (m1 > whole) block_vnni(j, whole, m1, p0, p1);
   free(codes);
-  if (whole < m1) block_vnni(j, whole, m1, p0, p1);
 }
 #endif
 
@@ -424,7 +422,9 @@ static void product_part(void *argument, int part, int parts) {
   const product_job_t *job = argument;
   const product_t *j = job->product;
   long panels = (j->n + PANEL - 1) / PANEL, p0 = panels * part / parts, p1 = panels * (part + 1) / parts;
-  for (long m = 0; m < j->m; m += ROW_BLOCK) block(job->path, j, m, m + least(j->m - m, ROW_BLOCK), p0, p1);
+  long rows = ROW_BYTES / j->k / 96 * 96;  // whole tiles of every path
+  if (rows < 96) rows = 96;
+  for (long m = 0; m < j->m; m += rows) block(job->path, j, m, m + least(j->m - m, rows), p0, p1);
 }
 
 void asrkit_product(int path, int threads, const product_t *j) {
@@ -469,14 +469,36 @@ TARGET("avx2,fma") static void rows_avx2(
 }
 #endif
 
-// x (m, k) to codes (m, padded) and their sums (m,).
-void asrkit_codes(
+static void rows_by_path(
     int path, const quantizer_t *q, const float *x, long m, long k, long padded, int8_t *codes, int32_t *sums) {
 #ifdef X86
   if (path >= VNNI) { rows_vnni(q, x, m, k, padded, codes, sums); return; }
   if (path == AVX2) { rows_avx2(q, x, m, k, padded, codes, sums); return; }
 #endif
   rows_of(q, x, m, k, padded, codes, sums);
+}
+
+typedef struct {
+  int path;
+  const quantizer_t *q;
+  const float *x;
+  long m, k, padded;
+  int8_t *codes;
+  int32_t *sums;
+} codes_job_t;
+
+static void codes_part(void *argument, int part, int parts) {
+  const codes_job_t *j = argument;
+  long m0 = j->m * part / parts, m1 = j->m * (part + 1) / parts;
+  rows_by_path(j->path, j->q, j->x + m0 * j->k, m1 - m0, j->k, j->padded, j->codes + m0 * j->padded, j->sums + m0);
+}
+
+// x (m, k) to codes (m, padded) and their sums (m,).
+void asrkit_codes(
+    int path, int threads, const quantizer_t *q, const float *x, long m, long k, long padded, int8_t *codes,
+    int32_t *sums) {
+  codes_job_t job = {path, q, x, m, k, padded, codes, sums};
+  run_parts(codes_part, &job, m * k < 50000 ? 1 : threads);
 }
 
 // ---------------------------------------------------------------------------------------------------------------- LSTM
@@ -527,9 +549,23 @@ static void cells(int path, const float *gates, float *h, float *c, long hidden,
   cells_of(gates, h, c, hidden, u0, u1);
 }
 
+typedef struct {
+  int path;
+  const float *gates;
+  float *h, *c;
+  long rows, hidden;
+} cells_job_t;
+
+static void cells_part(void *argument, int part, int parts) {
+  const cells_job_t *j = argument;
+  for (long i = j->rows * part / parts; i < j->rows * (part + 1) / parts; i++)
+    cells(j->path, j->gates + i * 4 * j->hidden, j->h + i * j->hidden, j->c + i * j->hidden, j->hidden, 0, j->hidden);
+}
+
 // gates (rows, 4 * hidden) and c (rows, hidden) to h and c, (rows, hidden) each.
-void asrkit_cells(int path, const float *gates, float *h, float *c, long rows, long hidden) {
-  for (long i = 0; i < rows; i++) cells(path, gates + i * 4 * hidden, h + i * hidden, c + i * hidden, hidden, 0, hidden);
+void asrkit_cells(int path, int threads, const float *gates, float *h, float *c, long rows, long hidden) {
+  cells_job_t job = {path, gates, h, c, rows, hidden};
+  run_parts(cells_part, &job, rows * hidden < 4000 ? 1 : threads);
 }
 
 typedef struct {
@@ -545,6 +581,13 @@ typedef struct {
   int32_t *sums[2];       // (rows, threads) each
   atomic_int arrived, turn;
 } lstm_t;
+
+static void relax(int turn) {
+#ifdef X86
+  _mm_pause();
+#endif
+  if (turn > 4000) sched_yield();
+}
 
 static void wait_for_all(lstm_t *j, int parts) {
   int turn = atomic_load(&j->turn);
@@ -571,7 +614,7 @@ static void lstm_part(void *argument, int part, int parts) {
     const float *h = t ? j->out + (t - 1) * j->rows * j->hidden : j->h;
     int side = t & 1;
     for (long b = 0; b < j->rows; b++)
-      asrkit_codes(j->path, &j->quantizer, h + b * j->hidden + u0, 1, u1 - u0, u1 - u0, j->codes[side] + b * k + u0,
+      rows_by_path(j->path, &j->quantizer, h + b * j->hidden + u0, 1, u1 - u0, u1 - u0, j->codes[side] + b * k + u0,
                    j->sums[side] + b * MAX_THREADS + part);
     if (parts > 1) wait_for_all(j, parts);
     for (long b = 0; b < j->rows; b++) {

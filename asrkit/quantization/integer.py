@@ -178,8 +178,9 @@ class Int8Products:
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(M, K) int64 to (M, N) int64."""
         padded = F.pad(x, (0, self.weight.shape[1] - x.shape[1]))
-        sums: torch.Tensor = torch._int_mm(padded.to(torch.int8), self.weight.t())
-        return sums[:, : self.rows].long() + (self.half * x.sum(1))[:, None]
+        sums = torch._int_mm(padded.to(torch.int8), self.weight.t())[:, : self.rows]
+        result: torch.Tensor = sums.long() + (self.half * x.sum(1))[:, None]
+        return result
 
 
 TorchProducts = type[FloatProducts] | type[Int8Products]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 from ctypes import POINTER, Structure, c_float, c_int, c_int32, c_long, c_void_p
 from enum import IntEnum
 from functools import lru_cache
@@ -75,12 +76,31 @@ def library() -> ctypes.CDLL | None:
             continue
         product, quantizer = POINTER(ProductStruct), POINTER(QuantizerStruct)
         found.asrkit_product.argtypes = [c_int, c_int, product]
-        found.asrkit_codes.argtypes = [c_int, quantizer, c_void_p, c_long, c_long, c_long, c_void_p, c_void_p]
-        found.asrkit_cells.argtypes = [c_int, c_void_p, c_void_p, c_void_p, c_long, c_long]
+        found.asrkit_codes.argtypes = [c_int, c_int, quantizer, c_void_p, *[c_long] * 3, c_void_p, c_void_p]
+        found.asrkit_cells.argtypes = [c_int, c_int, c_void_p, c_void_p, c_void_p, c_long, c_long]
         found.asrkit_lstm.argtypes = [c_int, c_int, product, quantizer, *[c_void_p] * 4, *[c_long] * 3]
-        for function in (found.asrkit_product, found.asrkit_codes, found.asrkit_cells):
+        found.asrkit_use_team.argtypes = [c_void_p] * 3
+        for function in (found.asrkit_product, found.asrkit_codes, found.asrkit_cells, found.asrkit_use_team):
             function.restype = None
+        if (team := openmp()) is not None:
+            names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+            found.asrkit_use_team(*(ctypes.cast(getattr(team, name), c_void_p) for name in names))
         return found
+    return None
+
+
+def openmp() -> ctypes.CDLL | None:
+    """The OpenMP library that torch runs on, if it can be found and has GNU's interface (Linux)."""
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return None
+    loaded = {line.split()[-1] for line in lines if re.search(r"/lib(gomp|iomp5|omp)[^/]*\.so[^/]*$", line)}
+    # Other packages bring theirs.
+    for path in sorted(loaded, key=lambda path: "torch" not in path):
+        library = ctypes.CDLL(path)
+        if hasattr(library, "GOMP_parallel"):
+            return library
     return None
 
 
@@ -129,7 +149,8 @@ def make_codes(
     sums = torch.empty(rows, dtype=torch.int32)
     found = library()
     assert found is not None
-    found.asrkit_codes(path, quantizer, pointer(x), rows, columns, padded, pointer(codes), pointer(sums))
+    threads = torch.get_num_threads()
+    found.asrkit_codes(path, threads, quantizer, pointer(x), rows, columns, padded, pointer(codes), pointer(sums))
     return codes, sums
 
 
@@ -144,7 +165,7 @@ def run_cells(path: Instructions, gates: torch.Tensor, c: torch.Tensor) -> torch
     """Gates (B, 4 H) and cell states (B, H), which are overwritten, to hidden states (B, H); all float32."""
     found, h = library(), torch.empty_like(c)
     assert found is not None
-    found.asrkit_cells(path, pointer(gates), pointer(h), pointer(c), len(c), c.shape[1])
+    found.asrkit_cells(path, torch.get_num_threads(), pointer(gates), pointer(h), pointer(c), len(c), c.shape[1])
     return h
 
 

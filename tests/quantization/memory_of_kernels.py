@@ -27,9 +27,9 @@ class Quantizer(Structure):
 def main(path: str) -> None:
     library, random = ctypes.CDLL(path), np.random.default_rng(0)
     library.asrkit_product.argtypes = [c_int, c_int, POINTER(Product)]
-    library.asrkit_codes.argtypes = [c_int, POINTER(Quantizer), c_void_p, c_long, c_long, c_long, c_void_p, c_void_p]
+    library.asrkit_codes.argtypes = [c_int, c_int, POINTER(Quantizer), c_void_p, *[c_long] * 3, c_void_p, c_void_p]
     library.asrkit_lstm.argtypes = [c_int, c_int, POINTER(Product), POINTER(Quantizer), *[c_void_p] * 4, *[c_long] * 3]
-    library.asrkit_cells.argtypes = [c_int, c_void_p, c_void_p, c_void_p, c_long, c_long]
+    library.asrkit_cells.argtypes = [c_int, c_int, c_void_p, c_void_p, c_void_p, c_long, c_long]
     for instructions in [n for n in range(8) if library.asrkit_paths() >> n & 1]:
         for case in range(60):
             m, k, n = int(random.integers(1, 70)), int(random.integers(1, 150)), int(random.integers(1, 90))
@@ -39,7 +39,15 @@ def main(path: str) -> None:
             x = random.standard_normal((m, k)).astype(np.float32)
             codes, sums = np.empty(m * padded + 64, np.int8), np.empty(m, np.int32)
             library.asrkit_codes(
-                instructions, byref(quantizer), x.ctypes.data, m, k, padded, codes.ctypes.data, sums.ctypes.data
+                instructions,
+                threads,
+                byref(quantizer),
+                x.ctypes.data,
+                m,
+                k,
+                padded,
+                codes.ctypes.data,
+                sums.ctypes.data,
             )
             w = random.integers(0, 256, wide * padded * bits // 8, np.uint8)
             scale, shift = np.ones(n, np.float32), np.zeros(n, np.int32)
@@ -70,7 +78,7 @@ def main(path: str) -> None:
                 *(array.ctypes.data for array in (gates, h, c, states)),
                 *(time, rows, hidden),
             )
-            library.asrkit_cells(instructions, gates.ctypes.data, h.ctypes.data, c.ctypes.data, rows, hidden)
+            library.asrkit_cells(instructions, 1, gates.ctypes.data, h.ctypes.data, c.ctypes.data, rows, hidden)
     print("checked")
 
 

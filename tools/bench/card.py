@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from measure import alternate
 from peer_searches import torchaudio_search
-from random_models import set_label_rate
+from random_models import greedy_rate, set_label_rate, sharpen
 from training import MODEL, MODELS, training_step
 from transducer_loss import SHAPES, full_step
 
@@ -75,7 +75,8 @@ def searches(device: str, repeats: int) -> list[Row]:
     model = build_transducer(load_config(MODELS / f"{MODEL}.yaml", overrides), 100).to(device).eval()
     with torch.no_grad():
         encoder_out = torch.randn(UTTERANCES, FRAMES, model.joiner.encoder_proj.in_features, device=device)
-        rate = set_label_rate(model, encoder_out, LABELS_PER_FRAME)
+        sharpen(model)
+        rate = set_label_rate(model, lambda: greedy_rate(model, encoder_out), LABELS_PER_FRAME)
         lens = torch.full((UTTERANCES,), FRAMES, device=device)
         options = BeamOptions(beam=BEAM)
         theirs = torchaudio_search(model, BEAM)

@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from asrkit.decoding.greedy import greedy_search
 from asrkit.models.transducer import Transducer
 
-SHARPNESS = 8.0
-"""Of the output layer: symbols differ as clearly as those of a trained model, so that a beam finds competitors."""
+ENCODER, PREDICTOR, OUTPUT = 8.0, 4.0, 16.0
+"""What the joiner's projections and its output are multiplied by: symbols differ as clearly, and as differently from
+frame to frame, as those of a trained model, so that a beam finds competitors."""
 
 
-def set_label_rate(model: Transducer, encoder_out: torch.Tensor, labels_per_frame: float) -> float:
-    """Sets the bias of the blank so that greedy search emits so many labels per frame of ``encoder_out`` (B, T', D).
+def sharpen(model: Transducer) -> None:
+    """Widens what the joiner makes of its inputs."""
+    with torch.no_grad():
+        model.joiner.encoder_proj.weight.mul_(ENCODER)
+        model.joiner.predictor_proj.weight.mul_(PREDICTOR)
+        model.joiner.out.weight.mul_(OUTPUT)
+
+
+def set_label_rate(model: Transducer, measure: Callable[[], float], rate: float) -> float:
+    """Sets the bias of the blank so that a search finds so many labels a frame.
+
+    Args:
+        model: whose bias it is.
+        measure: labels a frame with the bias as it is.
+        rate: that it should be.
 
     Returns:
-        The rate it came to.
+        What it came to.
     """
-    lens = torch.full((encoder_out.shape[0],), encoder_out.shape[1], device=encoder_out.device)
-    out = model.joiner.out
-    low, high, rate = -50.0, 50.0, 0.0
+    low, high, tried = -20.0, 20.0, {}
+    for _ in range(10):
+        middle = (low + high) / 2
+        with torch.no_grad():
+            model.joiner.out.bias[0] = middle
+        tried[middle] = measure()
+        low, high = (low, middle) if tried[middle] < rate else (middle, high)
+    best = min(tried, key=lambda bias: abs(tried[bias] - rate))
     with torch.no_grad():
-        out.weight.mul_(SHARPNESS)
-        for _ in range(12):
-            out.bias[0] = (low + high) / 2
-            found = greedy_search(model, encoder_out, lens, frame_shift_s=0.04)
-            rate = sum(len(h.tokens) for h in found) / int(lens.sum())
-            low, high = (low, (low + high) / 2) if rate < labels_per_frame else ((low + high) / 2, high)
-    return rate
+        model.joiner.out.bias[0] = best
+    return tried[best]
+
+
+def greedy_rate(model: Transducer, encoder_out: torch.Tensor) -> float:
+    """Labels a frame that greedy search finds in (B, T', D), all of whose frames are real."""
+    lens = torch.full((encoder_out.shape[0],), encoder_out.shape[1], device=encoder_out.device)
+    found = greedy_search(model, encoder_out, lens, frame_shift_s=0.04)
+    return sum(len(h.tokens) for h in found) / int(lens.sum())
