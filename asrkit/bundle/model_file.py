@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,7 +21,7 @@ from torch import nn
 
 from asrkit.bundle.build import build_language_model, build_transducer
 from asrkit.bundle.migrations import FORMAT, upgrade
-from asrkit.config import Config
+from asrkit.config import Config, FusionConfig
 from asrkit.config_files import config_from_dict, config_to_dict
 from asrkit.errors import UserError
 from asrkit.features.normalization import GLOBAL, MeanStd
@@ -45,6 +45,18 @@ class ModelBundle(Generic[Model]):
     tokenizer: Tokenizer
     statistics: dict[str, MeanStd] = field(default_factory=dict)
     """Of features, for recognizers."""
+    fused: FusedModels | None = None
+    """What a recognizer ships with."""
+
+
+@dataclass
+class FusedModels:
+    """Language models over a recognizer's symbols, for its searches."""
+
+    fusion: FusionConfig
+    """Their weights; its files are empty, but for a source that is the transducer's own."""
+    models: dict[str, ModelBundle[LanguageModel]]
+    """By ``target`` and ``source``, of those that there are."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,9 @@ class ModelFile:
     tensors: dict[str, torch.Tensor]
     """``model.*`` the weights, ``objective.*`` those that only training needs, ``statistics.*``. On disk, quantized
     weights of an exported model are ``packed.*``."""
+    fusion: dict[str, Any] | None = None
+    """The weights of language models that are in the file, and their configurations; their tensors are ``target.*`` and
+    ``source.*``."""
 
 
 def save_recognizer(
@@ -79,7 +94,13 @@ def save_recognizer(
         overall = bundle.statistics[GLOBAL]
         tensors = {"statistics.mean": overall.mean, "statistics.std": overall.std}
     tensors |= {f"objective.{name}": tensor for name, tensor in (objective or {}).items()}
-    _save(path, RECOGNIZER, bundle, tensors, packed)
+    fusion: dict[str, Any] | None = None
+    if bundle.fused is not None:
+        fusion = {"weights": asdict(bundle.fused.fusion), "models": {}}
+        for role, lm in bundle.fused.models.items():
+            fusion["models"][role] = config_to_dict(lm.config)
+            tensors |= {f"{role}.{name}": tensor for name, tensor in _weights(path, lm, packed).items()}
+    _save(path, RECOGNIZER, bundle, tensors, packed, fusion)
 
 
 def save_language_model(path: Path, bundle: ModelBundle[LanguageModel], packed: bool = False) -> None:
@@ -116,7 +137,24 @@ def recognizer_of(file: ModelFile) -> ModelBundle[Transducer]:
     statistics = {}
     if "statistics.mean" in file.tensors:
         statistics[GLOBAL] = MeanStd(file.tensors["statistics.mean"], file.tensors["statistics.std"])
-    return ModelBundle(_load(file, build_transducer), file.config, file.tokenizer, statistics)
+    fused = None
+    if file.fusion is not None:
+        models = {
+            role: language_model_of(
+                _unpacked(
+                    ModelFile(
+                        file.path,
+                        LANGUAGE_MODEL,
+                        config_from_dict(config, str(file.path)),
+                        file.tokenizer,
+                        part_of(file.tensors, role),
+                    )
+                )
+            )
+            for role, config in file.fusion["models"].items()
+        }
+        fused = FusedModels(FusionConfig(**file.fusion["weights"]), models)
+    return ModelBundle(_load(file, build_transducer), file.config, file.tokenizer, statistics, fused)
 
 
 def language_model_of(file: ModelFile) -> ModelBundle[LanguageModel]:
@@ -135,7 +173,8 @@ def read_model_file(path: Path) -> ModelFile:
     header, tensors = _read(Path(path))
     config = config_from_dict(json.loads(header["config"]), str(path))
     tokenizer = tokenizer_from_dict(json.loads(header["tokenizer"]))
-    return _unpacked(ModelFile(Path(path), header["kind"], config, tokenizer, tensors))
+    fusion = json.loads(header["fusion"]) if "fusion" in header else None
+    return _unpacked(ModelFile(Path(path), header["kind"], config, tokenizer, tensors, fusion))
 
 
 def write_model_file(file: ModelFile) -> None:
@@ -152,6 +191,8 @@ def write_model_file(file: ModelFile) -> None:
         "tokenizer": json.dumps(file.tokenizer.to_dict()),
         "sha256": tensors_digest(tensors),
     }
+    if file.fusion is not None:
+        header["fusion"] = json.dumps(file.fusion)
     with atomic_path(file.path) as temporary:
         try:
             save_file(tensors, temporary, header)
@@ -191,7 +232,20 @@ def tensors_digest(tensors: Tensors) -> str:
     return content.hexdigest()
 
 
-def _save(path: Path, kind: str, bundle: ModelBundle[Model], tensors: dict[str, torch.Tensor], packed: bool) -> None:
+def _save(
+    path: Path,
+    kind: str,
+    bundle: ModelBundle[Model],
+    tensors: dict[str, torch.Tensor],
+    packed: bool,
+    fusion: dict[str, Any] | None = None,
+) -> None:
+    weights = _weights(path, bundle, packed)
+    write_model_file(ModelFile(path, kind, bundle.config, bundle.tokenizer, weights | tensors, fusion))
+
+
+def _weights(path: Path, bundle: ModelBundle[Model], packed: bool) -> dict[str, torch.Tensor]:
+    """A model's tensors as a file has them."""
     try:
         codes = pack_weights(bundle.model) if packed else {}
     except ValueError as error:
@@ -202,8 +256,7 @@ def _save(path: Path, kind: str, bundle: ModelBundle[Model], tensors: dict[str, 
         for name, value in bundle.model.state_dict().items()
         if name not in codes
     }
-    weights |= {f"{PACKED}.{name}": value for name, value in codes.items()}
-    write_model_file(ModelFile(path, kind, bundle.config, bundle.tokenizer, weights | tensors))
+    return weights | {f"{PACKED}.{name}": value for name, value in codes.items()}
 
 
 def _unpacked(file: ModelFile) -> ModelFile:

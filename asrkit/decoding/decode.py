@@ -53,7 +53,7 @@ def decode_split(bundle: ModelBundle[Transducer], folder: DataFolder, split: str
         use_integers(bundle.model)
     pipeline = build_pipeline(bundle.config, folder.load_statistics() | bundle.statistics)
     cuts = list(folder.read_features(split))
-    search = build_search(settings, bundle.tokenizer, device)
+    search = build_search(settings, bundle, device)
     started, lists = time.monotonic(), []
     with progress_bar(f"decode {split}", len(cuts)) as bar:
         for cut, nbest in decode_cuts(

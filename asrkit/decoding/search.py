@@ -9,7 +9,7 @@ from typing import Protocol
 
 import torch
 
-from asrkit.bundle.model_file import load_language_model
+from asrkit.bundle.model_file import ModelBundle, load_language_model
 from asrkit.config import DecodeConfig, FusionConfig
 from asrkit.decoding.beam import BeamOptions
 from asrkit.decoding.beam_search import AlignmentLengthSearch, ModifiedSearch
@@ -17,7 +17,7 @@ from asrkit.decoding.density_ratio import Fusion, FusionWeights
 from asrkit.decoding.greedy import GreedySearch
 from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.errors import UserError
-from asrkit.models.language_model import LstmLanguageModel
+from asrkit.models.language_model import LanguageModel, LstmLanguageModel
 from asrkit.models.transducer import Transducer
 from asrkit.quantization.integer import use_integers
 from asrkit.text.tokenizer import Tokenizer
@@ -89,8 +89,8 @@ def make_search(method: str, options: BeamOptions | None = None, fusion: Fusion 
     return Search(method, options, fusion)
 
 
-def build_search(settings: DecodeConfig, tokenizer: Tokenizer, device: torch.device) -> Search:
-    """The search of an experiment, its language models on ``device``.
+def build_search(settings: DecodeConfig, bundle: ModelBundle[Transducer], device: torch.device) -> Search:
+    """The search of an experiment, its language models on ``device``: those of the settings, else the recognizer's.
 
     Raises:
         UserError: settings that contradict each other, or language models of other symbols.
@@ -105,7 +105,27 @@ def build_search(settings: DecodeConfig, tokenizer: Tokenizer, device: torch.dev
         blank_penalty=settings.blank_penalty,
         full_sum=settings.full_sum,
     )
-    return make_search(settings.method, options, build_fusion(settings.fusion, tokenizer, device))
+    fusion = build_fusion(settings.fusion, bundle.tokenizer, device)
+    if fusion is None and settings.method != GREEDY:
+        fusion = own_fusion(bundle, device)
+    return make_search(settings.method, options, fusion)
+
+
+def own_fusion(bundle: ModelBundle[Transducer], device: torch.device) -> Fusion | None:
+    """The language models that a recognizer ships with, if any, on ``device``."""
+    if bundle.fused is None:
+        return None
+    given = bundle.fused.fusion
+    weights = FusionWeights(given.source_weight, given.target_weight, given.length_weight)
+    models = {role: _for_search(lm.model, device) for role, lm in bundle.fused.models.items()}
+    return Fusion(weights, models.get("target"), models.get("source"), given.source_lm == INTERNAL)
+
+
+def _for_search(model: LanguageModel, device: torch.device) -> LstmLanguageModel:
+    assert isinstance(model, LstmLanguageModel)
+    if device.type == "cpu":
+        use_integers(model)
+    return model.to(device)
 
 
 def build_fusion(settings: FusionConfig, tokenizer: Tokenizer, device: torch.device) -> Fusion | None:
@@ -165,7 +185,4 @@ def _read(path: str, tokenizer: Tokenizer, device: torch.device) -> LstmLanguage
         raise UserError(f"{path} has other symbols than the recognizer; train it with the same tokenizer.json")
     if not isinstance(bundle.model, LstmLanguageModel):
         raise UserError(f"{path} is a transformer, which rescores n-best lists (asrkit rescore); fusion takes an LSTM")
-    model = bundle.model.to(device)
-    if device.type == "cpu":
-        use_integers(model)
-    return model
+    return _for_search(bundle.model, device)

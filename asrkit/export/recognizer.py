@@ -25,7 +25,7 @@ from asrkit.decoding.beam import BeamOptions
 from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.decoding.long_audio import encode_any_length
 from asrkit.decoding.nbest import nbest_to_dicts
-from asrkit.decoding.search import Search, make_search
+from asrkit.decoding.search import GREEDY, Search, make_search, own_fusion
 from asrkit.errors import UserError
 from asrkit.features.audio_files import UNREADABLE, read_samples, resample
 from asrkit.features.fbank import FRAME_LENGTH_S, fbank
@@ -78,7 +78,7 @@ class Recognizer:
 
     Args:
         path: what ``asrkit export`` wrote.
-        method: ``greedy``, ``beam`` or ``modified_beam``.
+        method: ``greedy``, ``beam`` or ``modified_beam``, which listen to the language models that are in the file.
         beam: hypotheses kept.
     """
 
@@ -88,7 +88,8 @@ class Recognizer:
         if self.bundle.config.features.speaker_vector_dim:
             raise UserError(f"{path} needs a vector of each speaker; use asrkit decode on prepared data instead")
         self.pipeline: FeaturePipeline = build_pipeline(self.bundle.config, self.bundle.statistics)
-        self.search: Search = make_search(method, BeamOptions(beam=beam, nbest=beam))
+        fusion = None if method == GREEDY else own_fusion(self.bundle, torch.device("cpu"))
+        self.search: Search = make_search(method, BeamOptions(beam=beam, nbest=beam), fusion)
 
     def transcribe(self, path: str | Path) -> Transcript:
         """The text of a file that soundfile reads; channels are mixed, other sampling rates resampled.

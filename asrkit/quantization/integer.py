@@ -256,6 +256,10 @@ class IntegerLstmLayer(LstmLayer):
         self.inputs, self.hidden = list(inputs), hidden
         self.input_dim, self.hidden_dim = sum(part.columns for part in inputs), hidden.columns
 
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> IntegerLstmLayer:
+        """Codes stay where they are: there is nothing to move."""
+        return self
+
     def initial_state(self, number: int) -> LstmState:
         """Before any input: (number, H) zeros each."""
         return torch.zeros(number, self.hidden_dim), torch.zeros(number, self.hidden_dim)

@@ -1,0 +1,113 @@
+"""The recognizer at 4 bits with its language models in one file, written only if it is about as good as it was."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from asrkit.bundle.model_file import (
+    FusedModels,
+    ModelBundle,
+    language_model_of,
+    load_recognizer,
+    read_model_file,
+    recognizer_of,
+    save_recognizer,
+)
+from asrkit.config import DecodeConfig, FusionConfig
+from asrkit.config_files import CONF_DIR, load_config
+from asrkit.config_quantization import QuantizationConfig
+from asrkit.console import log
+from asrkit.data.folder import DataFolder
+from asrkit.data.loaders import transcript
+from asrkit.decoding.decode import decode_split
+from asrkit.decoding.search import INTERNAL, build_fusion
+from asrkit.errors import UserError
+from asrkit.export.post_training import REWRITE, quantize_language_model, quantize_recognizer
+from asrkit.files import atomic_path
+from asrkit.models.language_model import LanguageModel
+from asrkit.models.transducer import Transducer
+from asrkit.quantization.qat import restore_layers
+from asrkit.scoring.wer import word_error_rate
+
+POLICIES = {"blstm": "int4_rnnt", "conformer": "int4_conformer", "dssformer": "int4_conformer"}
+"""What quantizes a float model, by its encoder: the file in ``conf/quantize``."""
+CALIBRATION_UTTERANCES = 64
+
+
+def export_int4(
+    source: Path,
+    target: Path,
+    folder: DataFolder,
+    split: str,
+    settings: DecodeConfig,
+    max_wer_loss: float,
+    against: Path | None = None,
+) -> ModelBundle[Transducer]:
+    """Writes a recognizer with 4-bit weights and activations, and the language models that it is decoded with.
+
+    Args:
+        source: a model that was trained with quantizers; a float one is quantized with bounds from training utterances.
+        target: the file to write.
+        folder: prepared data.
+        split: decoded in both precisions.
+        settings: of the search; the language models of ``settings.fusion`` go into the file with their weights.
+        max_wer_loss: points of WER on the split that it may cost.
+        against: the float model to compare with; by default ``source`` without quantizers.
+
+    Returns:
+        What the file holds.
+
+    Raises:
+        UserError: inputs that cannot be used, or a greater loss, in which case nothing is written.
+    """
+    file = read_model_file(source)
+    reference = recognizer_of(read_model_file(against) if against else file)
+    reference.model = copy.deepcopy(reference.model)  # from here on the two go different ways
+    restore_layers(reference.model)
+    bundle = recognizer_of(file)
+    if REWRITE not in bundle.config.rewrites:
+        policy = _policy(POLICIES[bundle.config.model.encoder.type])
+        bundle = quantize_recognizer(bundle, policy, folder, "train", CALIBRATION_UTTERANCES)
+    if build_fusion(settings.fusion, bundle.tokenizer, bundle.model.device) is not None:
+        bundle = replace(bundle, fused=_fused(settings.fusion, folder))
+    before = _word_error_rate(reference, folder, split, settings)
+    with atomic_path(target) as temporary:
+        save_recognizer(temporary, bundle, packed=True)
+        alone = replace(settings, fusion=FusionConfig())  # the file brings its own
+        after = _word_error_rate(load_recognizer(temporary), folder, split, alone)
+        log(f"WER of {split}, {settings.method}: {before:.2f} % in floating point, {after:.2f} % as exported")
+        if after > before + max_wer_loss:
+            raise UserError(
+                f"{target} is not written: on {split} it costs {after - before:.2f} points of WER, more than "
+                f"--max-wer-loss {max_wer_loss:g}; train on with quantizers (train.init_from) or allow more"
+            )
+    return bundle
+
+
+def _policy(name: str) -> QuantizationConfig:
+    return load_config(CONF_DIR / "quantize" / f"{name}.yaml").quantization
+
+
+def _fused(fusion: FusionConfig, folder: DataFolder) -> FusedModels:
+    models: dict[str, ModelBundle[LanguageModel]] = {}
+    for role, path in (("target", fusion.target_lm), ("source", fusion.source_lm)):
+        weight = fusion.target_weight if role == "target" else fusion.source_weight
+        if not path or path == INTERNAL or weight == 0:
+            continue
+        lm = language_model_of(read_model_file(Path(path)))
+        if REWRITE not in lm.config.rewrites:
+            lm = quantize_language_model(lm, _policy("int4_lm"), folder, "train", CALIBRATION_UTTERANCES)
+        models[role] = lm
+    own = INTERNAL if fusion.source_lm == INTERNAL else ""
+    return FusedModels(replace(fusion, target_lm="", source_lm=own), models)
+
+
+def _word_error_rate(bundle: ModelBundle[Transducer], folder: DataFolder, split: str, settings: DecodeConfig) -> float:
+    pairs: Sequence[tuple[str, str]] = [
+        (transcript(cut), bundle.tokenizer.decode(found[0].tokens) if found else "")
+        for cut, found in decode_split(bundle, folder, split, settings).lists
+    ]
+    return word_error_rate(pairs)

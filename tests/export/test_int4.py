@@ -1,0 +1,105 @@
+"""A recognizer and its language models at 4 bits in one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from safetensors.torch import load_file
+
+from asrkit.bundle.build import build_language_model, build_transducer
+from asrkit.bundle.model_file import (
+    ModelBundle,
+    load_recognizer,
+    save_language_model,
+    save_recognizer,
+    tensors_digest,
+)
+from asrkit.cli.main import cli
+from asrkit.config_files import config_from_dict
+from asrkit.data.folder import DataFolder
+from asrkit.errors import UserError
+from asrkit.export.recognizer import Recognizer
+from asrkit.quantization.integer import IntegerLstmLayer
+from asrkit.scoring.nist import read_trn
+from tests.conftest import Workshop, tiny_bundle
+
+
+@pytest.fixture
+def models(workshop: Workshop, tmp_path: Path) -> Path:
+    """A float recognizer that says something, and two language models."""
+    bundle = tiny_bundle()
+    bundle.tokenizer = DataFolder(workshop.data_dir).load_tokenizer()
+    torch.manual_seed(0)
+    bundle.model = build_transducer(bundle.config, bundle.tokenizer.vocab_size).eval()
+    with torch.no_grad():
+        bundle.model.joiner.out.weight.mul_(20)
+        bundle.model.joiner.out.bias[0] += 2
+    save_recognizer(tmp_path / "float.safetensors", bundle)
+    config = config_from_dict({"lm": {"hidden_dim": 16, "num_layers": 1, "bottleneck_dim": 8}}, "tests")
+    for name in ("source", "target"):
+        lm = build_language_model(config, bundle.tokenizer.vocab_size)
+        save_language_model(tmp_path / f"{name}.safetensors", ModelBundle(lm, config, bundle.tokenizer))
+    return tmp_path
+
+
+def export(workshop: Workshop, models: Path, *more: str) -> Result:
+    words = ["export", "--int4", "--model", models / "float.safetensors", "--output", models / "int4.safetensors"]
+    return CliRunner().invoke(cli, [*map(str, words), "--data-dir", str(workshop.data_dir), *more])
+
+
+def test_one_file_decodes_as_the_data_folder_does(workshop: Workshop, models: Path) -> None:
+    fusion = [
+        f"decode.fusion.target_lm={models / 'target.safetensors'}",
+        f"decode.fusion.source_lm={models / 'source.safetensors'}",
+        "decode.fusion.target_weight=0.5",
+        "decode.fusion.source_weight=0.3",
+    ]
+    done = export(workshop, models, "--max-wer-loss", "100", "decode.method=beam", "decode.beam=4", *fusion)
+    assert not done.exception, done.output
+    assert "WER of dev, beam: " in done.output and done.output.count("ratio") == 3
+    bundle = load_recognizer(models / "int4.safetensors")
+    assert bundle.fused is not None and sorted(bundle.fused.models) == ["source", "target"]
+    assert bundle.fused.fusion.target_weight == 0.5 and not bundle.fused.fusion.target_lm
+    out = models / "decoded"
+    words = ["decode", "--model", models / "int4.safetensors", "--data-dir", workshop.data_dir, "--split", "dev"]
+    decoded = CliRunner().invoke(cli, [*map(str, [*words, "--out-dir", out]), "decode.method=beam", "decode.beam=4"])
+    assert not decoded.exception, decoded.output
+    texts = read_trn(out / "hyp.trn")
+    recognizer = Recognizer(models / "int4.safetensors", "beam", 4)
+    assert recognizer.search.fusion is not None and recognizer.search.fusion.target is not None
+    assert isinstance(recognizer.search.fusion.target.layers[0], IntegerLstmLayer)
+    cuts = list(DataFolder(workshop.data_dir).read_features("dev"))
+    heard = {cut.id: recognizer.transcribe(cut.recording.sources[0].source).text for cut in cuts}
+    assert any(heard.values())
+    assert heard == {name: text for name, (_, text) in texts.items()}
+    # A file that is exported again keeps its language models.
+    again = CliRunner().invoke(
+        cli, ["export", "--model", str(models / "int4.safetensors"), "--output", str(models / "again.safetensors")]
+    )
+    assert not again.exception
+    first, second = (load_file(models / f"{name}.safetensors") for name in ("int4", "again"))
+    assert tensors_digest(first) == tensors_digest(second)
+
+
+def test_a_file_that_loses_too_much_is_not_written(workshop: Workshop, models: Path) -> None:
+    other = load_recognizer(models / "float.safetensors")
+    with torch.no_grad():
+        other.model.joiner.out.bias[0] += 100  # finds nothing: fewer errors than a model that finds anything wrong
+    save_recognizer(models / "silent.safetensors", other)
+    refused = export(workshop, models, "--against", str(models / "silent.safetensors"), "--max-wer-loss", "0")
+    assert isinstance(refused.exception, UserError)
+    assert "is not written: on dev it costs" in str(refused.exception)
+    assert not (models / "int4.safetensors").exists() and not list(models.glob(".tmp*"))
+
+
+def test_what_it_needs_is_said(workshop: Workshop, models: Path) -> None:
+    source, target = str(models / "float.safetensors"), str(models / "int4.safetensors")
+    for words, message in (
+        (["--int4"], "--int4 needs --data-dir"),
+        (["decode.beam=4"], "only export --int4 reads a configuration"),
+    ):
+        done = CliRunner().invoke(cli, ["export", "--model", source, "--output", target, *words])
+        assert isinstance(done.exception, UserError) and message in str(done.exception)
