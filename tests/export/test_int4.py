@@ -18,9 +18,11 @@ from asrkit.bundle.model_file import (
     tensors_digest,
 )
 from asrkit.cli.main import cli
+from asrkit.config import DecodeConfig
 from asrkit.config_files import config_from_dict
 from asrkit.data.folder import DataFolder
 from asrkit.errors import UserError
+from asrkit.export.int4 import export_int4
 from asrkit.export.recognizer import Recognizer
 from asrkit.quantization.integer import IntegerLstmLayer
 from asrkit.scoring.nist import read_trn
@@ -85,14 +87,11 @@ def test_one_file_decodes_as_the_data_folder_does(workshop: Workshop, models: Pa
 
 
 def test_a_file_that_loses_too_much_is_not_written(workshop: Workshop, models: Path) -> None:
-    other = load_recognizer(models / "float.safetensors")
-    with torch.no_grad():
-        other.model.joiner.out.bias[0] += 100  # finds nothing: fewer errors than a model that finds anything wrong
-    save_recognizer(models / "silent.safetensors", other)
-    refused = export(workshop, models, "--against", str(models / "silent.safetensors"), "--max-wer-loss", "0")
-    assert isinstance(refused.exception, UserError)
-    assert "is not written: on dev it costs" in str(refused.exception)
-    assert not (models / "int4.safetensors").exists() and not list(models.glob(".tmp*"))
+    folder, target = DataFolder(workshop.data_dir), models / "int4.safetensors"
+    # It would have to gain a thousand points.
+    with pytest.raises(UserError, match=r"int4\.safetensors is not written: on dev it costs .* points of WER"):
+        export_int4(models / "float.safetensors", target, folder, "dev", DecodeConfig(), max_wer_loss=-1000)
+    assert not target.exists() and not list(models.glob(".tmp*"))
 
 
 def test_what_it_needs_is_said(workshop: Workshop, models: Path) -> None:
