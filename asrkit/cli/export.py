@@ -17,8 +17,9 @@ from asrkit.console import log
 from asrkit.data.folder import DataFolder
 from asrkit.decoding.search import GREEDY, METHODS, require_weights
 from asrkit.errors import UserError
-from asrkit.export.int4 import export_int4
+from asrkit.export.int4 import export_int4, refuse_loss, word_error_rate_of
 from asrkit.export.onnx import DECODER, ENCODER, JOINER, TOKENS, export_onnx
+from asrkit.export.onnx_weights import round_weights
 from asrkit.export.recognizer import Recognizer, export_model
 from asrkit.quantization.qat import quantizers
 from asrkit.quantization.size import size_table
@@ -32,14 +33,15 @@ from asrkit.records import INPUTS, Record, digest, is_done
 @click.option(
     "--int4", is_flag=True, help="Write 4-bit weights, with the language models of decode.fusion; needs --data-dir."
 )
-@click.option("--data-dir", type=PATH, help="Prepared data, which --int4 takes bounds from and is tested on.")
-@click.option("--split", default="dev", show_default=True, help="Decoded by --int4 in both precisions.")
+@click.option("--onnx-bits", type=click.Choice(["32", "8", "4"]), default="32", show_default=True, help="Of weights.")
+@click.option("--data-dir", type=PATH, help="Prepared data that fewer bits take bounds from and are tested on.")
+@click.option("--split", default="dev", show_default=True, help="Decoded in both precisions.")
 @click.option(
     "--max-wer-loss",
     type=click.FloatRange(min=0),
     default=1.0,
     show_default=True,
-    help="Points of WER that --int4 may cost there; where it costs more, nothing is written.",
+    help="Points of WER that fewer bits may cost there; where they cost more, nothing is written.",
 )
 @click.option("--against", type=PATH, help="The float model to compare with; else the model without its quantizers.")
 @click.option("--force", is_flag=True, help="Export again where it is done.")
@@ -49,6 +51,7 @@ def export(
     output: Path,
     onnx: bool,
     int4: bool,
+    onnx_bits: str,
     data_dir: Path | None,
     split: str,
     max_wer_loss: float,
@@ -60,17 +63,23 @@ def export(
     """Write one file with weights, feature statistics, tokenizer and configuration, or a folder of ONNX files.
 
     The one file has quantized weights as their codes, 4-bit ones two a byte; the sizes of the parts are printed. With
-    --int4 a float model is quantized first, and the configuration's decode.* settings say how it is tested.
+    --int4 a float model is quantized first. The configuration's decode.* settings say how fewer bits are tested.
     """
-    if int4 and (onnx or data_dir is None):
-        raise UserError("--int4 needs --data-dir, and writes one file, not --onnx")
-    if not int4 and (config_path or overrides):
-        raise UserError("only export --int4 reads a configuration, its decode.* settings")
+    bits = int(onnx_bits)
+    fewer = int4 or bits < 32
+    if int4 and onnx:
+        raise UserError("--int4 writes one file; --onnx takes --onnx-bits 4")
+    if bits < 32 and not onnx:
+        raise UserError("--onnx-bits is for --onnx")
+    if fewer and data_dir is None:
+        raise UserError("fewer bits need --data-dir, to measure what they cost")
+    if not fewer and (config_path or overrides):
+        raise UserError("only an export with fewer bits reads a configuration, its decode.* settings")
     path = output / INPUTS if onnx else output.with_name(f"{output.name}.{INPUTS}")
     inputs: dict[str, Any] = {"digest of model": digest(model_path)}
     settings = load_config(config_path, overrides, reads=("decode",)).decode
-    if data_dir is not None and int4:
-        inputs |= {"decode": asdict(settings), "--max-wer-loss": max_wer_loss, "--split": split}
+    if data_dir is not None and fewer:
+        inputs |= {"decode": asdict(settings), "--max-wer-loss": max_wer_loss, "--split": split, "--onnx-bits": bits}
         inputs |= {
             f"digest of {name}": digest(file)
             for name, file in {
@@ -84,16 +93,22 @@ def export(
     if is_done([output / TOKENS if onnx else output], record, force):
         return
     if onnx:
-        export_onnx(load_recognizer(model_path), output, record.begin)
+        bundle = load_recognizer(model_path)
+        if data_dir is not None and fewer:
+            before = word_error_rate_of(bundle, DataFolder(data_dir), split, settings)
+            round_weights(bundle.model, bits)
+            after = word_error_rate_of(bundle, DataFolder(data_dir), split, settings)
+            refuse_loss(output, split, before, after, max_wer_loss)
+        export_onnx(bundle, output, record.begin, bits)
         log(f"exported {output} for sherpa-onnx: {ENCODER}, {DECODER}, {JOINER}, {TOKENS}")
         record.keep()
         return
     if data_dir is not None and int4:
         require_weights(settings.fusion)
         record.begin()
-        bundle = export_int4(model_path, output, DataFolder(data_dir), split, settings, max_wer_loss, against)
-        models: list[nn.Module] = [bundle.model]
-        models += [lm.model for lm in (bundle.fused.models if bundle.fused else {}).values()]
+        made = export_int4(model_path, output, DataFolder(data_dir), split, settings, max_wer_loss, against)
+        models: list[nn.Module] = [made.model]
+        models += [lm.model for lm in (made.fused.models if made.fused else {}).values()]
     else:
         models = [export_model(model_path, output, record.begin)]
     log(f"exported {output} ({output.stat().st_size / 1e6:.1f} MB)")

@@ -73,18 +73,27 @@ def export_int4(
         bundle = quantize_recognizer(bundle, policy, folder, "train", CALIBRATION_UTTERANCES)
     if build_fusion(settings.fusion, bundle.tokenizer, bundle.model.device) is not None:
         bundle = replace(bundle, fused=_fused(settings.fusion, folder))
-    before = _word_error_rate(reference, folder, split, settings)
+    before = word_error_rate_of(reference, folder, split, settings)
     with atomic_path(target) as temporary:
         save_recognizer(temporary, bundle, packed=True)
         alone = replace(settings, fusion=FusionConfig())  # the file brings its own
-        after = _word_error_rate(load_recognizer(temporary), folder, split, alone)
-        log(f"WER of {split}, {settings.method}: {before:.2f} % in floating point, {after:.2f} % as exported")
-        if after > before + max_wer_loss:
-            raise UserError(
-                f"{target} is not written: on {split} it costs {after - before:.2f} points of WER, more than "
-                f"--max-wer-loss {max_wer_loss:g}; train on with quantizers (train.init_from) or allow more"
-            )
+        after = word_error_rate_of(load_recognizer(temporary), folder, split, alone)
+        refuse_loss(target, split, before, after, max_wer_loss)
     return bundle
+
+
+def refuse_loss(target: Path, split: str, before: float, after: float, most: float) -> None:
+    """Says what an export costs on a split, in % WER.
+
+    Raises:
+        UserError: more than ``most`` points.
+    """
+    log(f"WER of {split}: {before:.2f} % in floating point, {after:.2f} % as exported")
+    if after > before + most:
+        raise UserError(
+            f"{target} is not written: on {split} it costs {after - before:.2f} points of WER, more than "
+            f"--max-wer-loss {most:g}; train on with quantizers (train.init_from) or allow more"
+        )
 
 
 def _policy(name: str) -> QuantizationConfig:
@@ -105,7 +114,10 @@ def _fused(fusion: FusionConfig, folder: DataFolder) -> FusedModels:
     return FusedModels(replace(fusion, target_lm="", source_lm=own), models)
 
 
-def _word_error_rate(bundle: ModelBundle[Transducer], folder: DataFolder, split: str, settings: DecodeConfig) -> float:
+def word_error_rate_of(
+    bundle: ModelBundle[Transducer], folder: DataFolder, split: str, settings: DecodeConfig
+) -> float:
+    """Of a recognizer on a split, in %."""
     pairs: Sequence[tuple[str, str]] = [
         (transcript(cut), bundle.tokenizer.decode(found[0].tokens) if found else "")
         for cut, found in decode_split(bundle, folder, split, settings).lists

@@ -16,6 +16,7 @@ from torch import nn
 
 from asrkit.bundle.model_file import ModelBundle
 from asrkit.errors import UserError
+from asrkit.export.onnx_weights import quantize_file
 from asrkit.features.normalization import GLOBAL
 from asrkit.files import atomic_path, write_text
 from asrkit.models.predictor import StatelessPredictor
@@ -66,13 +67,17 @@ class OnnxJoiner(nn.Module):
         return self.joiner.combine(encoder_out, decoder_out)
 
 
-def export_onnx(bundle: ModelBundle[Transducer], folder: Path, begin: Callable[[], None] = lambda: None) -> None:
+def export_onnx(
+    bundle: ModelBundle[Transducer], folder: Path, begin: Callable[[], None] = lambda: None, bits: int = 32
+) -> None:
     """Writes encoder.onnx, decoder.onnx, joiner.onnx and tokens.txt.
 
     Args:
         bundle: the recognizer.
         folder: where the files go.
         begin: called before the first is written.
+        bits: of the weights of linear layers, 8 or 4 of a model that
+            :func:`asrkit.export.onnx_weights.round_weights` has rounded.
 
     Raises:
         UserError: the package onnx is missing, or the model cannot be served so: another predictor than the
@@ -125,6 +130,9 @@ def export_onnx(bundle: ModelBundle[Transducer], folder: Path, begin: Callable[[
         {"logit": {0: "N"}},
         {"joiner_dim": str(width)},
     )
+    if bits < 32:
+        for name in (ENCODER, DECODER, JOINER):
+            quantize_file(folder / name, bits)
     symbols = (f"{bundle.tokenizer.symbol(n)} {n}\n" for n in range(bundle.tokenizer.vocab_size))
     write_text(folder / TOKENS, "".join(symbols).replace("<blank>", "<blk>", 1))
 

@@ -61,7 +61,7 @@ def test_one_file_decodes_as_the_data_folder_does(workshop: Workshop, models: Pa
     ]
     done = export(workshop, models, "--max-wer-loss", "100", "decode.method=beam", "decode.beam=4", *fusion)
     assert not done.exception, done.output
-    assert "WER of dev, beam: " in done.output and done.output.count("ratio") == 3
+    assert "WER of dev: " in done.output and done.output.count("ratio") == 3
     bundle = load_recognizer(models / "int4.safetensors")
     assert bundle.fused is not None and sorted(bundle.fused.models) == ["source", "target"]
     assert bundle.fused.fusion.target_weight == 0.5 and not bundle.fused.fusion.target_lm
@@ -97,8 +97,8 @@ def test_a_file_that_loses_too_much_is_not_written(workshop: Workshop, models: P
 def test_what_it_needs_is_said(workshop: Workshop, models: Path) -> None:
     source, target = str(models / "float.safetensors"), str(models / "int4.safetensors")
     for words, message in (
-        (["--int4"], "--int4 needs --data-dir"),
-        (["decode.beam=4"], "only export --int4 reads a configuration"),
+        (["--int4"], "fewer bits need --data-dir"),
+        (["decode.beam=4"], "only an export with fewer bits reads a configuration"),
     ):
         done = CliRunner().invoke(cli, ["export", "--model", source, "--output", target, *words])
         assert isinstance(done.exception, UserError) and message in str(done.exception)

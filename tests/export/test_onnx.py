@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from asrkit.bundle.model_file import ModelBundle, save_recognizer
 from asrkit.config_files import config_from_dict
 from asrkit.errors import UserError
 from asrkit.export.onnx import DECODER, ENCODER, JOINER, TOKENS, export_onnx
+from asrkit.export.onnx_weights import round_weights
 from asrkit.export.recognizer import Recognizer
 from asrkit.features.normalization import GLOBAL
 from tests.conftest import TINY, tiny_bundle
@@ -91,3 +93,35 @@ def test_what_the_runtimes_cannot_serve_is_one_line(bundle: ModelBundle, tmp_pat
     with pytest.raises(UserError, match="plain log-Mel"):
         export_onnx(replace(bundle, config=config), tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("bits", "smaller"), [(8, 2.0), (4, 2.5)])
+def test_fewer_bits_compute_what_the_rounded_model_does(
+    bundle: ModelBundle, folder: Path, tmp_path: Path, bits: int, smaller: float
+) -> None:
+    rounded = replace(bundle, model=copy.deepcopy(bundle.model))
+    round_weights(rounded.model, bits)
+    export_onnx(rounded, tmp_path, bits=bits)
+    x, lens = torch.randn(2, 60, 16) - 5, torch.tensor([60, 40])
+    as_written = onnxruntime.SessionOptions()  # optimized, it rounds activations too
+    as_written.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    out, _ = onnxruntime.InferenceSession(str(tmp_path / ENCODER), as_written).run(
+        None, {"x": x.numpy(), "x_lens": lens.numpy()}
+    )
+    encoder_out, _ = rounded.model.encoder(rounded.statistics[GLOBAL].apply(x), lens)
+    expected = rounded.model.joiner.encoder_proj(encoder_out)
+    assert torch.allclose(torch.from_numpy(out), expected, atol=1e-4)
+    assert not torch.allclose(bundle.model.joiner.encoder_proj(encoder_out), expected, atol=1e-4)
+    predicted = session(tmp_path / DECODER).run(None, {"y": torch.tensor([[3, 5]]).numpy()})[0]
+    history = rounded.model.predictor(torch.tensor([[3, 5]]))[0, -1:]
+    assert torch.allclose(torch.from_numpy(predicted), rounded.model.joiner.predictor_proj(history), atol=1e-5)
+    joint = session(tmp_path / JOINER).run(None, {"encoder_out": out[:, 0], "decoder_out": predicted.repeat(2, 0)})[0]
+    assert joint.shape == (2, bundle.tokenizer.vocab_size)
+    wide, narrow = (_initializer_bytes(path / ENCODER) for path in (folder, tmp_path))
+    assert wide > smaller * narrow
+
+
+def _initializer_bytes(path: Path) -> int:
+    import onnx
+
+    return sum(len(tensor.raw_data) for tensor in onnx.load(str(path)).graph.initializer)
