@@ -21,8 +21,8 @@ class BuildWithConf(build_py):
 
 
 W4A4 = Extension(
-    "asrkit.kernels._w4a4",
-    ["asrkit/kernels/w4a4.c"],
+    "asrkit.quantization.kernels._w4a4",
+    ["asrkit/quantization/kernels/w4a4.c"],
     extra_compile_args=["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math"],
     optional=True,
 )

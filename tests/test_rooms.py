@@ -18,7 +18,6 @@ ROOMS = [
     "data",
     "corpora",
     "models",
-    "kernels",
     "quantization",
     "bundle",
     "decoding",

@@ -55,7 +55,7 @@ if [ -n "$wheels" ] && [ ! -e .venv ]; then
   { pwd; "$python" -c 'import site; print(*site.getsitepackages(), sep="\n")'; } > "$site/machine.pth"
   printf '#!%s\nfrom asrkit.cli.main import main\nmain()\n' "$PWD/.venv/bin/python" > .venv/bin/asrkit
   chmod +x .venv/bin/asrkit
-  cat pyproject.toml setup.py asrkit/kernels/*.c > .venv/.asrkit-installed  # as setup.sh has it
+  cat pyproject.toml setup.py asrkit/quantization/kernels/*.c > .venv/.asrkit-installed  # as setup.sh has it
 fi
 tools/setup.sh
 mkdir -p "$output"

@@ -5,7 +5,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 stamp=.venv/.asrkit-installed
-installed() { cat pyproject.toml setup.py asrkit/kernels/*.c; }
+installed() { cat pyproject.toml setup.py asrkit/quantization/kernels/*.c; }
 if [ -f "$stamp" ] && installed | cmp -s - "$stamp"; then
   exit 0
 fi

@@ -145,7 +145,7 @@ def test_nothing_reads_or_writes_past_its_memory(tmp_path: Path) -> None:
     """All paths, sizes that are multiples of nothing and arrays of exactly their sizes, under AddressSanitizer."""
     built = tmp_path / "w4a4.so"
     flags = ["-O1", "-g", "-std=gnu11", "-fPIC", "-shared", "-fsanitize=address,undefined"]
-    source = ROOT / "asrkit" / "kernels" / "w4a4.c"
+    source = ROOT / "asrkit" / "quantization" / "kernels" / "w4a4.c"
     subprocess.run(["gcc", *flags, str(source), "-o", str(built)], check=True)
     runtime = subprocess.run(["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True)
     script = Path(__file__).with_name("memory_of_kernels.py")

@@ -1,4 +1,4 @@
-"""The C of ``kernels/w4a4.c``: finding it, choosing the instructions that it runs on, and calling it.
+"""The C of ``w4a4.c``: finding it, choosing the instructions that it runs on, and calling it.
 
 It is compiled when the package is installed, where there is a compiler, and is called through ctypes: neither torch's
 nor Python's own interface is compiled against. Without it, products of codes are made by torch, as exactly.
@@ -18,7 +18,7 @@ import torch
 
 from asrkit.errors import UserError
 
-FOLDER = Path(__file__).resolve().parents[1] / "kernels"
+FOLDER = Path(__file__).resolve().parent
 SLACK = 64
 """Readable bytes that must stand behind codes."""
 PANEL = 16

@@ -1,1 +1,0 @@
-"""C, called through ctypes; see :mod:`asrkit.quantization.kernels`."""
