@@ -27,19 +27,24 @@ OVERRIDES = (
 )
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, so that nothing is left in the tree."""
-    folder = tmp_path_factory.mktemp("wheel")
+def build(folder: Path, **environment: str) -> Path:
+    """Builds the wheel from a copy, so that nothing is left in the tree."""
+    ignored = shutil.ignore_patterns("__pycache__", "*.so")
     for name in SOURCES:
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / name, folder / name, ignore=ignored)
         else:
             shutil.copy(ROOT / name, folder / name)
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", "dist", "."]
-    subprocess.run(pip, cwd=folder, check=True)
+    subprocess.run(pip, cwd=folder, check=True, env=os.environ | environment)
     (built,) = (folder / "dist").glob("*.whl")
     return built
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """As it is built here."""
+    return build(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +67,14 @@ def test_the_wheel_holds_the_shared_yaml(wheel: Path) -> None:
     shared = {f"asrkit/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
     assert shared and shared <= names
     assert not [name for name in names if name.startswith(("tests", "tools", "conf"))]
+
+
+def test_without_a_compiler_there_is_a_wheel_without_c(wheel: Path, tmp_path: Path) -> None:
+    def compiled(path: Path) -> bool:
+        return any("_w4a4" in name for name in zipfile.ZipFile(path).namelist())
+
+    assert compiled(wheel) == bool(shutil.which("gcc"))
+    assert not compiled(build(tmp_path, CC="/bin/false"))
 
 
 def test_a_model_trains_from_another_directory(environment: Path, folder_corpus: Path, tmp_path: Path) -> None:
