@@ -53,7 +53,7 @@ if [ -n "$wheels" ] && [ ! -e .venv ]; then
   "$python" -m pip install --quiet --no-index --no-deps --no-compile --target "$site" "$wheels"/*.whl
   # The machine's own packages after ours, and the project itself.
   { pwd; "$python" -c 'import site; print(*site.getsitepackages(), sep="\n")'; } > "$site/machine.pth"
-  printf '#!%s\nfrom asrkit.cli.main import main\nmain()\n' "$PWD/.venv/bin/python" > .venv/bin/asrkit
+  printf '#!%s\nfrom asrkit.cli.main import main\nif __name__ == "__main__":\n    main()\n' "$PWD/.venv/bin/python" > .venv/bin/asrkit
   chmod +x .venv/bin/asrkit
   cat pyproject.toml setup.py asrkit/quantization/kernels/*.c > .venv/.asrkit-installed  # as setup.sh has it
 fi

@@ -9,6 +9,8 @@ import torch
 
 FORMAT = "2"
 """The version that is written."""
+FUSED_FORMAT = "3"
+"""The version of recognizers with language models, which earlier programs would decode without them."""
 Header = dict[str, str]
 Tensors = dict[str, torch.Tensor]
 

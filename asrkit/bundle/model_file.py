@@ -20,18 +20,20 @@ from safetensors.torch import save_file
 from torch import nn
 
 from asrkit.bundle.build import build_language_model, build_transducer
-from asrkit.bundle.migrations import FORMAT, upgrade
+from asrkit.bundle.migrations import FORMAT, FUSED_FORMAT, upgrade
 from asrkit.config import Config, FusionConfig
-from asrkit.config_files import config_from_dict, config_to_dict
+from asrkit.config_files import config_from_dict, config_to_dict, typed
 from asrkit.errors import UserError
 from asrkit.features.normalization import GLOBAL, MeanStd
 from asrkit.files import atomic_path
-from asrkit.models.language_model import LanguageModel
+from asrkit.models.language_model import LanguageModel, LstmLanguageModel
 from asrkit.models.transducer import Transducer
 from asrkit.quantization.packing import PACKED, pack_weights, unpack_weights
 from asrkit.text.tokenizer import Tokenizer, tokenizer_from_dict
 
 RECOGNIZER, LANGUAGE_MODEL = "recognizer", "language_model"
+ROLES = ("target", "source")
+"""Of language models in a recognizer's file."""
 Model = TypeVar("Model", bound=nn.Module)
 Tensors = Mapping[str, torch.Tensor]
 
@@ -137,23 +139,7 @@ def recognizer_of(file: ModelFile) -> ModelBundle[Transducer]:
     statistics = {}
     if "statistics.mean" in file.tensors:
         statistics[GLOBAL] = MeanStd(file.tensors["statistics.mean"], file.tensors["statistics.std"])
-    fused = None
-    if file.fusion is not None:
-        models = {
-            role: language_model_of(
-                _unpacked(
-                    ModelFile(
-                        file.path,
-                        LANGUAGE_MODEL,
-                        config_from_dict(config, str(file.path)),
-                        file.tokenizer,
-                        part_of(file.tensors, role),
-                    )
-                )
-            )
-            for role, config in file.fusion["models"].items()
-        }
-        fused = FusedModels(FusionConfig(**file.fusion["weights"]), models)
+    fused = None if file.fusion is None else _fused(file, file.fusion)
     return ModelBundle(_load(file, build_transducer), file.config, file.tokenizer, statistics, fused)
 
 
@@ -171,10 +157,16 @@ def read_model_file(path: Path) -> ModelFile:
         UserError: no such file, or not a model file of asrkit, or a damaged one.
     """
     header, tensors = _read(Path(path))
-    config = config_from_dict(json.loads(header["config"]), str(path))
-    tokenizer = tokenizer_from_dict(json.loads(header["tokenizer"]))
-    fusion = json.loads(header["fusion"]) if "fusion" in header else None
-    return _unpacked(ModelFile(Path(path), header["kind"], config, tokenizer, tensors, fusion))
+    try:
+        kind, config_values, tokenizer_values = header["kind"], json.loads(header["config"]), header["tokenizer"]
+        tokenizer = tokenizer_from_dict(json.loads(tokenizer_values))
+        fusion = json.loads(header["fusion"]) if header["asrkit_format"] == FUSED_FORMAT else None
+        if header["asrkit_format"] == FUSED_FORMAT and not isinstance(fusion, dict):
+            raise ValueError("no language models")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} is damaged: its header cannot be read ({error!r}); copy or export it again") from error
+    config = config_from_dict(config_values, str(path))
+    return _unpacked(ModelFile(Path(path), kind, config, tokenizer, tensors, fusion))
 
 
 def write_model_file(file: ModelFile) -> None:
@@ -185,7 +177,7 @@ def write_model_file(file: ModelFile) -> None:
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in file.tensors.items()}
     header = {
-        "asrkit_format": FORMAT,
+        "asrkit_format": FORMAT if file.fusion is None else FUSED_FORMAT,
         "kind": file.kind,
         "config": json.dumps(config_to_dict(file.config)),
         "tokenizer": json.dumps(file.tokenizer.to_dict()),
@@ -259,6 +251,33 @@ def _weights(path: Path, bundle: ModelBundle[Model], packed: bool) -> dict[str, 
     return weights | {f"{PACKED}.{name}": value for name, value in codes.items()}
 
 
+def _fused(file: ModelFile, fusion: dict[str, Any]) -> FusedModels:
+    """The language models of a recognizer's file."""
+    try:
+        configs, given = fusion["models"], fusion["weights"]
+        if not isinstance(configs, dict) or not isinstance(given, dict):
+            raise ValueError("no models or no weights")
+        weights = typed(given, FusionConfig, str(file.path))
+        needed = {role for role in ROLES if getattr(weights, f"{role}_weight")}
+        if weights.source_lm:  # the transducer's own
+            needed.discard("source")
+        if set(configs) - set(ROLES) or needed - set(configs):
+            raise ValueError(f"it names the language models {sorted(configs)} and has weights for {sorted(needed)}")
+    except (KeyError, TypeError, ValueError, AttributeError, UserError) as error:
+        raise UserError(f"{file.path} is damaged: its language models cannot be read ({error})") from error
+    models = {}
+    for role, values in configs.items():
+        config = config_from_dict(values, f"{file.path}, {role} language model")
+        part = ModelFile(file.path, LANGUAGE_MODEL, config, file.tokenizer, part_of(file.tensors, role))
+        lm = language_model_of(_unpacked(part))
+        if not isinstance(lm.model, LstmLanguageModel):
+            raise UserError(
+                f"{file.path} is damaged: its {role} language model is a transformer, which no search takes"
+            )
+        models[role] = lm
+    return FusedModels(weights, models)
+
+
 def _unpacked(file: ModelFile) -> ModelFile:
     """The file with the values of its packed weights."""
     packed = part_of(file.tensors, PACKED)
@@ -311,6 +330,8 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     if "sha256" in header and header["sha256"] != tensors_digest(tensors):
         raise UserError(f"{path} is damaged: its tensors are not those that were written; copy or export it again")
     header, tensors = upgrade(header, tensors)
-    if header.get("asrkit_format") != FORMAT:
-        raise UserError(f"{path} is not an asrkit model of format {FORMAT} or earlier; export it with this version")
+    if header.get("asrkit_format") not in (FORMAT, FUSED_FORMAT):
+        raise UserError(
+            f"{path} is not an asrkit model of format {FUSED_FORMAT} or earlier; export it with this version"
+        )
     return header, tensors

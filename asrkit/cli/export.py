@@ -15,10 +15,10 @@ from asrkit.cli.common import PATH, config_options
 from asrkit.config_files import load_config
 from asrkit.console import log
 from asrkit.data.folder import DataFolder
-from asrkit.decoding.search import GREEDY, METHODS, require_weights
+from asrkit.decoding.search import METHODS, require_weights
 from asrkit.errors import UserError
 from asrkit.export.int4 import export_int4, refuse_loss, word_error_rate_of
-from asrkit.export.onnx import DECODER, ENCODER, JOINER, TOKENS, export_onnx
+from asrkit.export.onnx import DECODER, ENCODER, JOINER, TOKENS, export_onnx, require_servable
 from asrkit.export.onnx_weights import round_weights
 from asrkit.export.recognizer import Recognizer, export_model
 from asrkit.quantization.qat import quantizers
@@ -33,7 +33,9 @@ from asrkit.records import INPUTS, Record, digest, is_done
 @click.option(
     "--int4", is_flag=True, help="Write 4-bit weights, with the language models of decode.fusion; needs --data-dir."
 )
-@click.option("--onnx-bits", type=click.Choice(["32", "8", "4"]), default="32", show_default=True, help="Of weights.")
+@click.option(
+    "--onnx-bits", type=click.Choice(["32", "8", "4"]), default="32", show_default=True, help="Of a weight in them."
+)
 @click.option("--data-dir", type=PATH, help="Prepared data that fewer bits take bounds from and are tested on.")
 @click.option("--split", default="dev", show_default=True, help="Decoded in both precisions.")
 @click.option(
@@ -63,7 +65,8 @@ def export(
     """Write one file with weights, feature statistics, tokenizer and configuration, or a folder of ONNX files.
 
     The one file has quantized weights as their codes, 4-bit ones two a byte; the sizes of the parts are printed. With
-    --int4 a float model is quantized first. The configuration's decode.* settings say how fewer bits are tested.
+    --int4 a float model is quantized first. The configuration's decode.* settings say how fewer bits are tested; of
+    ONNX files the test rounds the weights, while ONNX Runtime may round activations to 8 bits as well.
     """
     bits = int(onnx_bits)
     fewer = int4 or bits < 32
@@ -73,27 +76,31 @@ def export(
         raise UserError("--onnx-bits is for --onnx")
     if fewer and data_dir is None:
         raise UserError("fewer bits need --data-dir, to measure what they cost")
-    if not fewer and (config_path or overrides):
-        raise UserError("only an export with fewer bits reads a configuration, its decode.* settings")
+    if not fewer and (config_path or overrides or data_dir or against):
+        raise UserError("only an export with fewer bits is tested: with --data-dir, --against and decode.* settings")
+    if against and not int4:
+        raise UserError("--against is for --int4; the ONNX files are compared with the model that they are made from")
     path = output / INPUTS if onnx else output.with_name(f"{output.name}.{INPUTS}")
-    inputs: dict[str, Any] = {"digest of model": digest(model_path)}
+    inputs: dict[str, Any] = {"digest of model": digest(model_path), "--int4": int4, "--onnx-bits": bits}
     settings = load_config(config_path, overrides, reads=("decode",)).decode
     if data_dir is not None and fewer:
-        inputs |= {"decode": asdict(settings), "--max-wer-loss": max_wer_loss, "--split": split, "--onnx-bits": bits}
+        inputs |= {"decode": asdict(settings), "--max-wer-loss": max_wer_loss, "--split": split}
         inputs |= {
             f"digest of {name}": digest(file)
             for name, file in {
                 "cuts": DataFolder(data_dir).features(split),
+                "training cuts": DataFolder(data_dir).features("train"),
                 "target_lm": Path(settings.fusion.target_lm),
                 "source_lm": Path(settings.fusion.source_lm),
                 "--against": against or Path(),
             }.items()
         }
-    record = Record(path, inputs)
+    record = Record(path, inputs, {"--int4": False, "--onnx-bits": 32})
     if is_done([output / TOKENS if onnx else output], record, force):
         return
     if onnx:
         bundle = load_recognizer(model_path)
+        require_servable(bundle)
         if data_dir is not None and fewer:
             before = word_error_rate_of(bundle, DataFolder(data_dir), split, settings)
             round_weights(bundle.model, bits)
@@ -105,8 +112,9 @@ def export(
         return
     if data_dir is not None and int4:
         require_weights(settings.fusion)
-        record.begin()
-        made = export_int4(model_path, output, DataFolder(data_dir), split, settings, max_wer_loss, against)
+        made = export_int4(
+            model_path, output, DataFolder(data_dir), split, settings, max_wer_loss, against, record.begin
+        )
         models: list[nn.Module] = [made.model]
         models += [lm.model for lm in (made.fused.models if made.fused else {}).values()]
     else:
@@ -121,10 +129,10 @@ def export(
 @click.command()
 @click.argument("model", type=PATH)
 @click.argument("audio", nargs=-1, required=True, type=PATH)
-@click.option("--method", type=click.Choice(METHODS), default=GREEDY, show_default=True)
+@click.option("--method", type=click.Choice(METHODS), help="By default beam with language models, else greedy.")
 @click.option("--beam", type=click.IntRange(min=1), default=8, show_default=True, help="Hypotheses kept.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line, with times and scores.")
-def transcribe(model: Path, audio: tuple[Path, ...], method: str, beam: int, as_json: bool) -> None:
+def transcribe(model: Path, audio: tuple[Path, ...], method: str | None, beam: int, as_json: bool) -> None:
     """Transcribe audio files with an exported model."""
     recognizer = Recognizer(model, method, beam)
     for path in audio:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -66,9 +67,9 @@ def make_features(
         cuts = CutSet.from_cuts(replicas)
     if store:
         extractor = KaldiFbank(KaldiFbankConfig(sampling_rate_hz, num_mel_bins))
-        num_jobs = _useful_jobs(num_jobs, cuts)
-        parts = [CutSet.from_cuts(list(cuts)[n::num_jobs]) for n in range(num_jobs)]
-        with _jobs(num_jobs, chunksize=1) as run:
+        several = list(cuts)
+        parts = [CutSet.from_cuts(several[n : n + CUTS_PER_JOB]) for n in range(0, len(several), CUTS_PER_JOB)]
+        with _jobs(_useful_jobs(num_jobs, cuts), chunksize=1) as run:
             stored = list(run(partial(_stored, extractor=extractor, folder=folder.arrays(split)), parts))
         by_id = {cut.id: cut for part in stored for cut in part}
         cuts = CutSet.from_cuts([by_id[cut.id] for cut in cuts])
@@ -178,6 +179,8 @@ def _jobs(number: int, chunksize: int) -> Iterator[Callable[..., Iterator[Any]]]
     with ProcessPoolExecutor(number, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
         try:
             yield partial(pool.map, chunksize=chunksize)
+        except BrokenProcessPool as error:
+            raise UserError("a process that read audio was ended, perhaps for memory; try --num-jobs 1") from error
         except BaseException:
             pool.shutdown(cancel_futures=True)  # what is left would only delay the message
             raise

@@ -106,7 +106,7 @@ def build_search(settings: DecodeConfig, bundle: ModelBundle[Transducer], device
         full_sum=settings.full_sum,
     )
     fusion = build_fusion(settings.fusion, bundle.tokenizer, device)
-    if fusion is None and settings.method != GREEDY:
+    if settings.fusion == FusionConfig() and settings.method != GREEDY:
         fusion = own_fusion(bundle, device)
     return make_search(settings.method, options, fusion)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from asrkit.export.post_training import REWRITE, quantize_language_model, quanti
 from asrkit.files import atomic_path
 from asrkit.models.language_model import LanguageModel
 from asrkit.models.transducer import Transducer
+from asrkit.quantization.packing import quantized_weights
 from asrkit.quantization.qat import restore_layers
 from asrkit.scoring.wer import word_error_rate
 
@@ -45,6 +46,7 @@ def export_int4(
     settings: DecodeConfig,
     max_wer_loss: float,
     against: Path | None = None,
+    begin: Callable[[], None] = lambda: None,
 ) -> ModelBundle[Transducer]:
     """Writes a recognizer with 4-bit weights and activations, and the language models that it is decoded with.
 
@@ -56,6 +58,7 @@ def export_int4(
         settings: of the search; the language models of ``settings.fusion`` go into the file with their weights.
         max_wer_loss: points of WER on the split that it may cost.
         against: the float model to compare with; by default ``source`` without quantizers.
+        begin: called before the file is written.
 
     Returns:
         What the file holds.
@@ -71,9 +74,11 @@ def export_int4(
     if REWRITE not in bundle.config.rewrites:
         policy = _policy(POLICIES[bundle.config.model.encoder.type])
         bundle = quantize_recognizer(bundle, policy, folder, "train", CALIBRATION_UTTERANCES)
+    _require_4_bits(source, bundle.model)
     if build_fusion(settings.fusion, bundle.tokenizer, bundle.model.device) is not None:
         bundle = replace(bundle, fused=_fused(settings.fusion, folder))
     before = word_error_rate_of(reference, folder, split, settings)
+    begin()
     with atomic_path(target) as temporary:
         save_recognizer(temporary, bundle, packed=True)
         alone = replace(settings, fusion=FusionConfig())  # the file brings its own
@@ -93,6 +98,13 @@ def refuse_loss(target: Path, split: str, before: float, after: float, most: flo
         raise UserError(
             f"{target} is not written: on {split} it costs {after - before:.2f} points of WER, more than "
             f"--max-wer-loss {most:g}; train on with quantizers (train.init_from) or allow more"
+        )
+
+
+def _require_4_bits(path: Path, model: Transducer) -> None:
+    if all(quantizer.bits > 4 for _, _, quantizer in quantized_weights(model)):
+        raise UserError(
+            f"{path} is quantized to more than 4 bits; give --int4 the float model, or one trained at 4 bits"
         )
 
 
@@ -117,7 +129,8 @@ def _fused(fusion: FusionConfig, folder: DataFolder) -> FusedModels:
 def word_error_rate_of(
     bundle: ModelBundle[Transducer], folder: DataFolder, split: str, settings: DecodeConfig
 ) -> float:
-    """Of a recognizer on a split, in %."""
+    """Of a recognizer on a split, in %; a copy decodes, so that the model stays as it is."""
+    bundle = replace(bundle, model=copy.deepcopy(bundle.model))
     pairs: Sequence[tuple[str, str]] = [
         (transcript(cut), bundle.tokenizer.decode(found[0].tokens) if found else "")
         for cut, found in decode_split(bundle, folder, split, settings).lists

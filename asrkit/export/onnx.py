@@ -83,18 +83,8 @@ def export_onnx(
         UserError: the package onnx is missing, or the model cannot be served so: another predictor than the
             stateless one, or features that the runtimes do not compute.
     """
-    if importlib.util.find_spec("onnx") is None:
-        raise UserError("ONNX export needs the package onnx: pip install 'asrkit[onnx]'")
+    predictor = require_servable(bundle)
     model, features = bundle.model.eval().cpu(), bundle.config.features
-    predictor = model.predictor
-    if not isinstance(predictor, StatelessPredictor):
-        raise UserError("ONNX export needs model.predictor.type=stateless: the runtimes keep no LSTM state")
-    if bundle.config.model.encoder.type != "conformer":
-        raise UserError(f"ONNX export takes conformers; this model's encoder is a {bundle.config.model.encoder.type}")
-    if features.deltas or features.stacking > 1 or features.speaker_vector_dim:
-        raise UserError("ONNX export takes plain log-Mel features: no deltas, stacking or speaker vectors")
-    if features.normalization not in ("global", "none"):
-        raise UserError("ONNX export needs features.normalization=global or none: the runtimes know no speakers")
     bins, width = features.num_mel_bins, model.joiner.joiner_dim
     begin()
     mean, std = torch.zeros(bins), torch.ones(bins)
@@ -135,6 +125,28 @@ def export_onnx(
             quantize_file(folder / name, bits)
     symbols = (f"{bundle.tokenizer.symbol(n)} {n}\n" for n in range(bundle.tokenizer.vocab_size))
     write_text(folder / TOKENS, "".join(symbols).replace("<blank>", "<blk>", 1))
+
+
+def require_servable(bundle: ModelBundle[Transducer]) -> StatelessPredictor:
+    """Refuses what the runtimes cannot run; returns the predictor.
+
+    Raises:
+        UserError: see :func:`export_onnx`.
+    """
+    if importlib.util.find_spec("onnx") is None:
+        raise UserError("ONNX export needs the package onnx: pip install 'asrkit[onnx]'")
+    features, predictor = bundle.config.features, bundle.model.predictor
+    if "quantize" in bundle.config.rewrites:
+        raise UserError("ONNX export takes float models; --onnx-bits rounds their weights")
+    if not isinstance(predictor, StatelessPredictor):
+        raise UserError("ONNX export needs model.predictor.type=stateless: the runtimes keep no LSTM state")
+    if bundle.config.model.encoder.type != "conformer":
+        raise UserError(f"ONNX export takes conformers; this model's encoder is a {bundle.config.model.encoder.type}")
+    if features.deltas or features.stacking > 1 or features.speaker_vector_dim:
+        raise UserError("ONNX export takes plain log-Mel features: no deltas, stacking or speaker vectors")
+    if features.normalization not in ("global", "none"):
+        raise UserError("ONNX export needs features.normalization=global or none: the runtimes know no speakers")
+    return predictor
 
 
 def _write(

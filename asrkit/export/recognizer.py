@@ -25,7 +25,7 @@ from asrkit.decoding.beam import BeamOptions
 from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.decoding.long_audio import encode_any_length
 from asrkit.decoding.nbest import nbest_to_dicts
-from asrkit.decoding.search import GREEDY, Search, make_search, own_fusion
+from asrkit.decoding.search import BEAM, GREEDY, Search, make_search, own_fusion
 from asrkit.errors import UserError
 from asrkit.features.audio_files import UNREADABLE, read_samples, resample
 from asrkit.features.fbank import FRAME_LENGTH_S, fbank
@@ -78,16 +78,18 @@ class Recognizer:
 
     Args:
         path: what ``asrkit export`` wrote.
-        method: ``greedy``, ``beam`` or ``modified_beam``, which listen to the language models that are in the file.
+        method: ``greedy``, ``beam`` or ``modified_beam``; by default ``beam`` with the language models that are in the
+            file, and ``greedy`` where there are none.
         beam: hypotheses kept.
     """
 
-    def __init__(self, path: str | Path, method: str = "greedy", beam: int = 8) -> None:
+    def __init__(self, path: str | Path, method: str | None = None, beam: int = 8) -> None:
         self.bundle: ModelBundle[Transducer] = load_recognizer(Path(path))
         use_integers(self.bundle.model)
         if self.bundle.config.features.speaker_vector_dim:
             raise UserError(f"{path} needs a vector of each speaker; use asrkit decode on prepared data instead")
         self.pipeline: FeaturePipeline = build_pipeline(self.bundle.config, self.bundle.statistics)
+        method = method or (GREEDY if self.bundle.fused is None else BEAM)
         fusion = None if method == GREEDY else own_fusion(self.bundle, torch.device("cpu"))
         self.search: Search = make_search(method, BeamOptions(beam=beam, nbest=beam), fusion)
 

@@ -49,7 +49,7 @@ RAPID_LIKE = Accelerator(
     host_s_per_step=0.25e-3,
     assumed=(
         "INT4 is 102.4 TOPS as published (ISSCC 2021, 9.1), FP16 an eighth of it",
-        "scratchpad of 2 MB a core and 200 GB/s: recalled, not in the papers that were read",
+        "scratchpad of 2 MB a core and 200 GB/s: from memory, not verified",
         "products reach 25 % of the peak and weights 50 % of the bandwidth",
         "the host takes 0.25 ms for a search step",
         "the joiner stays in FP16",

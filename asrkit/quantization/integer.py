@@ -113,6 +113,8 @@ class IntegerProduct:
 
     def __call__(self, x: torch.Tensor, add_to: torch.Tensor | None = None) -> torch.Tensor:
         """(M, K) float to (M, N) float32; ``add_to`` (M, N) is overwritten with its sum with the product."""
+        if x.device.type != "cpu" or x.shape[1] != self.columns:
+            raise ValueError(f"a product of {self.columns} codes on the CPU got {tuple(x.shape)} on {x.device.type}")
         x = x.float().contiguous()
         if self.path is None:
             return self._by_torch(x, add_to)
@@ -130,6 +132,7 @@ class IntegerProduct:
         out = whole.float() * self.scale
         if self.bias is not None:
             out += self.bias
+        out[x.isnan().any(dim=1)] = torch.nan
         return out if add_to is None else add_to.add_(out)
 
 
@@ -274,13 +277,13 @@ class IntegerLstmLayer(LstmLayer):
         h, c = self.initial_state(number) if state is None else state
         if not times:
             return x.new_zeros(0, number, self.hidden_dim), (h, c)
-        parts = x.reshape(times * number, -1).split([part.columns for part in self.inputs], dim=1)
+        parts = x.reshape(times * number, self.input_dim).split([part.columns for part in self.inputs], dim=1)
         gates: torch.Tensor | None = None
         for product, part in zip(self.inputs, parts, strict=True):
             gates = product(part, gates)
         assert gates is not None
         h, c = h.float().contiguous(), c.float().clone(memory_format=torch.contiguous_format)
-        gates = gates.view(times, number, -1)
+        gates = gates.view(times, number, 4 * self.hidden_dim)
         path = self.hidden.path
         if path is not None:
             out = kernels.run_lstm(path, self.hidden.struct, self.hidden.quantizer, gates, h, c)

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from asrkit.bundle.build import build_language_model, build_transducer
 from asrkit.bundle.model_file import (
+    FusedModels,
     ModelBundle,
     load_recognizer,
     save_language_model,
@@ -18,9 +20,10 @@ from asrkit.bundle.model_file import (
     tensors_digest,
 )
 from asrkit.cli.main import cli
-from asrkit.config import DecodeConfig
+from asrkit.config import DecodeConfig, FusionConfig
 from asrkit.config_files import config_from_dict
 from asrkit.data.folder import DataFolder
+from asrkit.decoding.search import build_search
 from asrkit.errors import UserError
 from asrkit.export.int4 import export_int4
 from asrkit.export.recognizer import Recognizer
@@ -77,6 +80,9 @@ def test_one_file_decodes_as_the_data_folder_does(workshop: Workshop, models: Pa
     heard = {cut.id: recognizer.transcribe(cut.recording.sources[0].source).text for cut in cuts}
     assert any(heard.values())
     assert heard == {name: text for name, (_, text) in texts.items()}
+    # Tuning starts without them, whatever the file brings.
+    zero = DecodeConfig(method="beam", fusion=FusionConfig(target_lm="given.safetensors"))
+    assert build_search(zero, bundle, torch.device("cpu")).fusion is None
     # A file that is exported again keeps its language models.
     again = CliRunner().invoke(
         cli, ["export", "--model", str(models / "int4.safetensors"), "--output", str(models / "again.safetensors")]
@@ -94,11 +100,43 @@ def test_a_file_that_loses_too_much_is_not_written(workshop: Workshop, models: P
     assert not target.exists() and not list(models.glob(".tmp*"))
 
 
+def test_another_kind_of_export_is_not_done_before(workshop: Workshop, models: Path) -> None:
+    source, target = str(models / "float.safetensors"), str(models / "int4.safetensors")
+    assert not CliRunner().invoke(cli, ["export", "--model", source, "--output", target]).exception
+    refused = export(workshop, models, "--max-wer-loss", "100")
+    assert isinstance(refused.exception, UserError) and "--int4=False, now it is True" in str(refused.exception)
+
+
+@pytest.mark.parametrize(
+    "fusion",
+    [
+        "{",
+        "[]",
+        "{}",
+        "null",
+        '{"weights": {}, "models": []}',
+        '{"weights": {"target_weight": "much"}, "models": {}}',
+        '{"weights": {"target_weight": 1.0}, "models": {}}',
+        '{"weights": {}, "models": {"third": {}}}',
+    ],
+)
+def test_damaged_language_models_are_refused(models: Path, fusion: str) -> None:
+    bundle = load_recognizer(models / "float.safetensors")
+    bundle.fused = FusedModels(FusionConfig(), {})
+    save_recognizer(models / "fused.safetensors", bundle)
+    with safe_open(models / "fused.safetensors", framework="pt") as file:
+        header = file.metadata() | {"fusion": fusion}
+    save_file(load_file(models / "fused.safetensors"), models / "fused.safetensors", header)
+    with pytest.raises(UserError, match="is damaged: its"):
+        load_recognizer(models / "fused.safetensors")
+
+
 def test_what_it_needs_is_said(workshop: Workshop, models: Path) -> None:
     source, target = str(models / "float.safetensors"), str(models / "int4.safetensors")
     for words, message in (
         (["--int4"], "fewer bits need --data-dir"),
-        (["decode.beam=4"], "only an export with fewer bits reads a configuration"),
+        (["decode.beam=4"], "only an export with fewer bits is tested"),
+        (["--against", source], "only an export with fewer bits is tested"),
     ):
         done = CliRunner().invoke(cli, ["export", "--model", source, "--output", target, *words])
         assert isinstance(done.exception, UserError) and message in str(done.exception)

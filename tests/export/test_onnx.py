@@ -121,6 +121,12 @@ def test_fewer_bits_compute_what_the_rounded_model_does(
     assert wide > smaller * narrow
 
 
+def test_quantized_models_are_refused(bundle: ModelBundle, tmp_path: Path) -> None:
+    quantized = replace(bundle, config=replace(bundle.config, rewrites=["quantize"]))
+    with pytest.raises(UserError, match="ONNX export takes float models"):
+        export_onnx(quantized, tmp_path)
+
+
 def _initializer_bytes(path: Path) -> int:
     import onnx
 

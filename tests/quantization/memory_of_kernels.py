@@ -6,6 +6,7 @@ Usage: python memory_of_kernels.py LIBRARY   (under AddressSanitizer, so without
 from __future__ import annotations
 
 import ctypes
+import ctypes.util
 import sys
 from ctypes import POINTER, Structure, byref, c_float, c_int, c_int32, c_long, c_void_p
 
@@ -29,10 +30,15 @@ def main(path: str) -> None:
     library.asrkit_product.argtypes = [c_int, c_int, POINTER(Product)]
     library.asrkit_codes.argtypes = [c_int, c_int, POINTER(Quantizer), c_void_p, *[c_long] * 3, c_void_p, c_void_p]
     library.asrkit_lstm.argtypes = [c_int, c_int, POINTER(Product), POINTER(Quantizer), *[c_void_p] * 4, *[c_long] * 3]
+    team = ctypes.CDLL(ctypes.util.find_library("gomp"))
+    names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+    library.asrkit_use_team(*(ctypes.cast(getattr(team, name), c_void_p) for name in names))
     library.asrkit_cells.argtypes = [c_int, c_int, c_void_p, c_void_p, c_void_p, c_long, c_long]
     for instructions in [n for n in range(8) if library.asrkit_paths() >> n & 1]:
         for case in range(60):
             m, k, n = int(random.integers(1, 70)), int(random.integers(1, 150)), int(random.integers(1, 90))
+            if case < 4:  # beyond what the paths take at once
+                m, k, n = ((40, 1100, 20), (600, 520, 33))[case // 2]
             bits, threads = (8, 4)[case % 2], 1 + case % 3
             padded, wide = -(-k // 8) * 8, -(-n // 16) * 16
             quantizer = Quantizer(-1.0, 2 ** (bits - 1) - 1.0, 2.0**bits - 2, 2 ** (bits - 1))

@@ -108,6 +108,10 @@ def test_an_lstm(
     for a, b in ((out, expected), (h, after[0]), (c, after[1]), (step, expected[0])):
         assert torch.allclose(a, b, atol=2e-6)
     assert found.run(x[:0])[0].shape == (0, batch, hidden)
+    assert found.run(x[:, :0])[0].shape == (len(x), 0, hidden)
+    x[2, 0] = torch.nan
+    broken = found.run(x)[0]
+    assert broken[2:, 0].isnan().all() and not broken[:2].isnan().any() and not broken[:, 1:].isnan().any()
 
 
 @pytest.mark.parametrize("path", PATHS)

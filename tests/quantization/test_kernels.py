@@ -17,7 +17,12 @@ from asrkit.quantization.quantizers import FixedQuantizer, MaxQuantizer, Quantiz
 from tests.conftest import ROOT
 
 PATHS = [*kernels.available(), None]
-SIZES = [(m, 1 + 37 * m % 211, 1 + 53 * m % 157) for m in range(1, 21)] + [(32, 64, 16), (67, 130, 47), (200, 550, 33)]
+SIZES = [(m, 1 + 37 * m % 211, 1 + 53 * m % 157) for m in range(1, 21)] + [
+    (32, 64, 16),
+    (67, 130, 47),
+    (40, 1100, 20),
+    (600, 520, 33),
+]
 
 
 def observed(quantizer: Quantizer, x: torch.Tensor) -> Quantizer:
@@ -63,7 +68,7 @@ def test_the_largest_codes_overflow_nothing(
     monkeypatch: pytest.MonkeyPatch, path: kernels.Instructions, zero_aligned: bool, bits: int
 ) -> None:
     """4000 codes of the same end: 16-bit sums would overflow after 136 of them."""
-    k, n, m, top = 4000, 17, 7, 2**bits - 1 - zero_aligned
+    k, n, m, top = 4000, 17, 40, 2**bits - 1 - zero_aligned
     weights = observed(MaxQuantizer(bits, zero_aligned), torch.ones(n, k))
     inputs = FixedQuantizer(bits, 1.0, zero_aligned)
     for code in (0, top):
@@ -138,6 +143,25 @@ def test_the_environment_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(kernels.CHOICE, "sse")
     with pytest.raises(UserError, match=r"ASRKIT_KERNEL=sse: here it can be .*torch"):
         kernels.chosen.__wrapped__()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_nan_stays_nan(monkeypatch: pytest.MonkeyPatch, path: kernels.Instructions) -> None:
+    weights, inputs = observed(MaxQuantizer(4, True), torch.randn(20, 30)), FixedQuantizer(4, 1.0)
+    product = product_of(monkeypatch, path, weights.codes(torch.randn(20, 30)), weights, inputs)
+    x = torch.zeros(3, 30)
+    x[1, 4] = torch.nan
+    found = product(x)
+    assert found[1].isnan().all() and not found[[0, 2]].isnan().any()
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    weights = observed(MaxQuantizer(4, True), torch.randn(20, 30))
+    grid = Grid.of(weights, signed=False)
+    assert grid is not None
+    product = IntegerProduct(weights.codes(torch.randn(20, 30)).to(torch.uint8), grid, FixedQuantizer(4, 1.0), None, 4)
+    with pytest.raises(ValueError, match=r"a product of 30 codes on the CPU got \(3, 31\)"):
+        product(torch.zeros(3, 31))
 
 
 @pytest.mark.skipif(not shutil.which("gcc") or not ctypes.util.find_library("asan"), reason="no gcc with ASan")

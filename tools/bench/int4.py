@@ -266,7 +266,7 @@ def kernels(repeats: int) -> list[dict[str, object]]:
 
     Each library in a process of its own, since their threads look for work for a while after each product.
     """
-    families = {family: start(serve_products, family) for family in os.environ.get("FAM", "ours torch ort").split()}
+    families = {family: start(serve_products, family) for family in ("ours", "torch", "ort")}
     for connection in families.values():
         connection.recv()
     rows: list[dict[str, object]] = []
@@ -310,7 +310,7 @@ def main() -> None:
     parser.add_argument("--isa", choices=["avx2"], help="hold ours and torch to it")
     parser.add_argument("--part", choices=["kernels", "models"], help="measure this alone")
     arguments = parser.parse_args()
-    if arguments.isa and "ATEN_CPU_CAPABILITY" not in os.environ:
+    if arguments.isa and os.environ.get("ASRKIT_KERNEL") != "avx2":
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | AVX2)
     torch.set_num_threads(THREADS)
     print(processor(), flush=True)

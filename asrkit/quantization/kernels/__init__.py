@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+import sysconfig
 from ctypes import POINTER, Structure, c_float, c_int, c_int32, c_long, c_void_p
 from enum import IntEnum
 from functools import lru_cache
@@ -25,6 +26,8 @@ PANEL = 16
 """Columns that stand together."""
 GROUP = 8
 """K is padded to a multiple of it."""
+VERSION = 1
+"""Of the interface of ``w4a4.c``."""
 CHOICE = "ASRKIT_KERNEL"
 """Environment: one of plain, avx2, vnni, amx or torch, in place of the fastest."""
 
@@ -69,24 +72,26 @@ class QuantizerStruct(Structure):
 @lru_cache(maxsize=1)
 def library() -> ctypes.CDLL | None:
     """The compiled C, or none where there was no compiler at installation."""
-    for path in sorted(FOLDER.glob("_w4a4*.so")):
-        try:
-            found = ctypes.CDLL(str(path))
-        except OSError:  # of another processor or C library: a folder that was copied
-            continue
-        product, quantizer = POINTER(ProductStruct), POINTER(QuantizerStruct)
-        found.asrkit_product.argtypes = [c_int, c_int, product]
-        found.asrkit_codes.argtypes = [c_int, c_int, quantizer, c_void_p, *[c_long] * 3, c_void_p, c_void_p]
-        found.asrkit_cells.argtypes = [c_int, c_int, c_void_p, c_void_p, c_void_p, c_long, c_long]
-        found.asrkit_lstm.argtypes = [c_int, c_int, product, quantizer, *[c_void_p] * 4, *[c_long] * 3]
-        found.asrkit_use_team.argtypes = [c_void_p] * 3
-        for function in (found.asrkit_product, found.asrkit_codes, found.asrkit_cells, found.asrkit_use_team):
-            function.restype = None
-        if (team := openmp()) is not None:
-            names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
-            found.asrkit_use_team(*(ctypes.cast(getattr(team, name), c_void_p) for name in names))
-        return found
-    return None
+    path = FOLDER / f"_w4a4{sysconfig.get_config_var('EXT_SUFFIX')}"
+    try:
+        found = ctypes.CDLL(str(path))
+        current = found.asrkit_interface() == 1000 * ctypes.sizeof(ProductStruct) + VERSION
+    except (OSError, AttributeError):  # not compiled; of another processor; of an earlier version
+        return None
+    if not current:
+        return None
+    product, quantizer = POINTER(ProductStruct), POINTER(QuantizerStruct)
+    found.asrkit_product.argtypes = [c_int, c_int, product]
+    found.asrkit_codes.argtypes = [c_int, c_int, quantizer, c_void_p, *[c_long] * 3, c_void_p, c_void_p]
+    found.asrkit_cells.argtypes = [c_int, c_int, c_void_p, c_void_p, c_void_p, c_long, c_long]
+    found.asrkit_lstm.argtypes = [c_int, c_int, product, quantizer, *[c_void_p] * 4, *[c_long] * 3]
+    found.asrkit_use_team.argtypes = [c_void_p] * 3
+    for function in (found.asrkit_product, found.asrkit_codes, found.asrkit_cells, found.asrkit_use_team):
+        function.restype = None
+    if (team := openmp()) is not None:
+        names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+        found.asrkit_use_team(*(ctypes.cast(getattr(team, name), c_void_p) for name in names))
+    return found
 
 
 def openmp() -> ctypes.CDLL | None:
@@ -95,10 +100,13 @@ def openmp() -> ctypes.CDLL | None:
         lines = Path("/proc/self/maps").read_text().splitlines()
     except OSError:
         return None
-    loaded = {line.split()[-1] for line in lines if re.search(r"/lib(gomp|iomp5|omp)[^/]*\.so[^/]*$", line)}
+    loaded = {line.split(maxsplit=5)[5] for line in lines if re.search(r"/lib(gomp|iomp5|omp)[^/]*\.so[^/]*$", line)}
     # Other packages bring theirs.
     for path in sorted(loaded, key=lambda path: "torch" not in path):
-        library = ctypes.CDLL(path)
+        try:
+            library = ctypes.CDLL(path)
+        except OSError:  # replaced since it was loaded
+            continue
         if hasattr(library, "GOMP_parallel"):
             return library
     return None
@@ -132,7 +140,9 @@ def describe() -> str:
     path = chosen()
     if path is not None:
         return f"compiled C on {path.name}"
-    return "torch; slower than C, which is compiled at installation where there is a C compiler"
+    if library() is not None:
+        return f"torch, as {CHOICE} asks"
+    return "torch, slower than C: install a C compiler, then asrkit once more (pip install --force-reinstall --no-deps)"
 
 
 def pointer(x: torch.Tensor | None) -> int | None:

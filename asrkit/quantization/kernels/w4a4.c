@@ -12,6 +12,7 @@
 //
 // With sums S = sum of codes over K, the product is  scale[n] * (p * S[m, n] + r * rowsum[m] + q[n]) + bias[n]:  p, r and
 // q carry the zero points of both sides, in whole numbers.
+#include <math.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -34,13 +35,14 @@
 #define MAX_PANELS 4    // of a tile
 #define ROW_BYTES (1 << 18)  // of codes that stay in the second-level cache while all panels pass
 #define MAX_THREADS 64
+#define NOT_A_NUMBER INT32_MIN  // in the place of a row's sum: an input was none, so no result is
 #define INLINE static inline __attribute__((always_inline))
 
 enum { PLAIN, AVX2, VNNI, AMX_INT8 };
 
 typedef struct {
   const int8_t *x;        // (m, k) codes, 64 readable bytes behind them
-  const int32_t *sums;    // (m,) of each row's codes
+  const int32_t *sums;    // (m,) of each row's codes, or NOT_A_NUMBER
   const uint8_t *w;
   const float *scale;     // (n,)
   const int32_t *shift;   // (n,) q
@@ -230,6 +232,10 @@ INLINE void finish(const product_t *j, int rows, int columns, long row, long col
   for (int i = 0; i < rows; i++) {
     float *out = j->out + (row + i) * j->ld + column;
     int32_t of_row = j->r * j->sums[row + i];
+    if (j->sums[row + i] == NOT_A_NUMBER) {
+      for (int n = 0; n < columns; n++) out[n] = NAN;
+      continue;
+    }
     // Constants, so that the loops are unrolled.
     if (columns == 4 * PANEL) finish_row(j, out, c[i], of_row, column, 4 * PANEL);
     else if (columns == 2 * PANEL) finish_row(j, out, c[i], of_row, column, 2 * PANEL);
@@ -445,10 +451,11 @@ INLINE int8_t code(const quantizer_t *q, float x) {
 }
 
 INLINE int32_t codes_of(const quantizer_t *q, const float *x, long n, int8_t *codes) {
-  int32_t sum = 0;
+  int32_t sum = 0, numbers = 1;
   for (long i = 0; i < n; i++) codes[i] = code(q, x[i]);
   for (long i = 0; i < n; i++) sum += codes[i];
-  return sum;
+  for (long i = 0; i < n; i++) numbers &= x[i] == x[i];
+  return numbers ? sum : NOT_A_NUMBER;
 }
 
 INLINE void rows_of(const quantizer_t *q, const float *x, long m, long k, long padded, int8_t *codes, int32_t *sums) {
@@ -504,8 +511,8 @@ void asrkit_codes(
 // ---------------------------------------------------------------------------------------------------------------- LSTM
 
 INLINE float exponential(float x) {  // relative error below 2e-7
-  x = x < 88.0f ? x : 88.0f;
-  x = x > -87.0f ? x : -87.0f;
+  x = x > 88.0f ? 88.0f : x;  // in this order NaN stays
+  x = x < -87.0f ? -87.0f : x;
   float n = (x * 1.44269504f + 12582912.0f) - 12582912.0f;
   float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
   float y = 1.9875691500e-4f;
@@ -515,7 +522,7 @@ INLINE float exponential(float x) {  // relative error below 2e-7
   y = y * r + 1.6666665459e-1f;
   y = y * r + 5.0000001201e-1f;
   y = y * r * r + r + 1.0f;
-  union { int32_t i; float f; } power = {((int32_t)n + 127) << 23};
+  union { int32_t i; float f; } power = {(int32_t)((uint32_t)((int32_t)n + 127) << 23)};
   return y * power.f;
 }
 
@@ -579,6 +586,7 @@ typedef struct {
   int path;
   int8_t *codes[2];       // (rows, k) each
   int32_t *sums[2];       // (rows, threads) each
+  int32_t *of_rows;       // (threads, rows): their totals
   atomic_int arrived, turn;
 } lstm_t;
 
@@ -609,7 +617,7 @@ static void lstm_part(void *argument, int part, int parts) {
   }
   u0 = j->hidden % PANEL ? 0 : panels * part / parts * PANEL;
   u1 = j->hidden % PANEL ? j->hidden : panels * (part + 1) / parts * PANEL;
-  int32_t *sums = malloc(j->rows * sizeof(int32_t) + 1);
+  int32_t *sums = j->of_rows + part * j->rows;
   for (long t = 0; t < j->time; t++) {
     const float *h = t ? j->out + (t - 1) * j->rows * j->hidden : j->h;
     int side = t & 1;
@@ -619,7 +627,10 @@ static void lstm_part(void *argument, int part, int parts) {
     if (parts > 1) wait_for_all(j, parts);
     for (long b = 0; b < j->rows; b++) {
       sums[b] = 0;
-      for (int other = 0; other < parts; other++) sums[b] += j->sums[side][b * MAX_THREADS + other];
+      for (int other = 0; other < parts && sums[b] != NOT_A_NUMBER; other++) {
+        int32_t sum = j->sums[side][b * MAX_THREADS + other];
+        sums[b] = sum == NOT_A_NUMBER ? sum : sums[b] + sum;
+      }
     }
     product_t product = j->of_hidden;
     product.x = j->codes[side], product.sums = sums, product.m = j->rows, product.add = 1;
@@ -632,7 +643,6 @@ static void lstm_part(void *argument, int part, int parts) {
       cells(j->path, product.out + b * 4 * j->hidden, j->out + (t * j->rows + b) * j->hidden, j->c + b * j->hidden,
             j->hidden, u0, u1);
   }
-  free(sums);
 }
 
 // Runs an LSTM over a sequence; returns 0, or -1 where there is no memory.
@@ -642,18 +652,23 @@ int asrkit_lstm(
   lstm_t job = {.of_hidden = *of_hidden, .quantizer = *quantizer, .gates = gates, .h = h, .c = c, .out = out,
                 .time = time, .rows = rows, .hidden = hidden, .path = path};
   long codes = rows * of_hidden->k + 64, sums = rows * MAX_THREADS;
-  int8_t *memory = calloc(2 * codes + 2 * sums * sizeof(int32_t) + 64, 1);
+  int8_t *memory = calloc(2 * codes + 3 * sums * sizeof(int32_t) + 64, 1);
   if (!memory) return -1;
   job.sums[0] = (int32_t *)memory, job.sums[1] = job.sums[0] + sums;
-  job.codes[0] = memory + 2 * sums * sizeof(int32_t), job.codes[1] = job.codes[0] + codes;
+  job.of_rows = job.sums[1] + sums;
+  job.codes[0] = memory + 3 * sums * sizeof(int32_t), job.codes[1] = job.codes[0] + codes;
   if (threads > hidden / PANEL) threads = hidden / PANEL ? (int)(hidden / PANEL) : 1;
   if (rows * hidden < 64) threads = 1;
+  if (threads > MAX_THREADS) threads = MAX_THREADS;
   run_parts(lstm_part, &job, threads);
   free(memory);
   return 0;
 }
 
 // ------------------------------------------------------------------------------------------------------------ what there is
+
+// Changes whenever a caller has to.
+int asrkit_interface(void) { return 1000 * (int)sizeof(product_t) + 1; }
 
 // Bit n is set where path n can be taken here.
 int asrkit_paths(void) {
@@ -666,7 +681,7 @@ int asrkit_paths(void) {
     paths |= 1 << VNNI;
 #ifdef AMX
     unsigned a, b, c, d;
-    // AMX-TILE and AMX-INT8, and the system's leave to use the tiles.
+    // AMX-TILE and AMX-INT8, and the system's permission to use the tiles.
     if (__get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 24 & 3) == 3 && !syscall(SYS_arch_prctl, 0x1023, 18))
       paths |= 1 << AMX_INT8;
 #endif
