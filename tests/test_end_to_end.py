@@ -50,11 +50,11 @@ CONFIG: dict[str, Any] = {
     },
     "loss": {"ctc_weight": 0.5},
     "train": {
-        "num_epochs": 100,
+        "num_epochs": 150,
         "batch_seconds": 20,
         "num_buckets": 2,
         "num_workers": 0,
-        "dev_wer_every_epochs": 100,
+        "dev_wer_every_epochs": 150,
         "average_epochs": 1,
         "weight_decay": 0.0,
         "schedule": {"type": "one_cycle", "initial_lr": 5e-4, "peak_lr": 3e-3, "warmup_epochs": 10},

@@ -153,7 +153,12 @@ def predict(accelerator: Accelerator, products: Sequence[Product], utterance: Ut
 
     The matrices that are multiplied most often stay in the scratchpad as far as it goes, the encoder's layers one
     after the other.
+
+    Raises:
+        ValueError: the accelerator has no rate at a precision.
     """
+    if missing := {_precision(product, precision) for product in products} - set(accelerator.macs_per_s):
+        raise ValueError(f"{accelerator.name} has no rate at {', '.join(sorted(missing))}")
     free = accelerator.scratchpad_bytes
     times: dict[str, float] = {}
     resident = set()

@@ -58,6 +58,11 @@ def test_what_does_not_fit_is_read_at_every_call() -> None:
     assert predict(free, [wide], utterance, INT4).seconds == pytest.approx(wide.macs / (51.2e12 * 0.25))
 
 
+def test_a_precision_without_a_rate_is_named() -> None:
+    with pytest.raises(ValueError, match="has no rate at int8"):
+        predict(RAPID_LIKE, paper_products(Utterance()), Utterance(), "int8")
+
+
 def test_a_wider_beam_takes_longer() -> None:
     times = []
     for beam in (1, 4, 16, 64):

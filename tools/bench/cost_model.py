@@ -88,7 +88,7 @@ def product(rows: int, columns: int) -> IntegerProduct:
     return IntegerProduct(quantizer.codes(weight).to(torch.uint8), grid, FixedQuantizer(4, 2.5), None, 4)
 
 
-def measured(model: Transducer, labels: list[int]) -> Accelerator:
+def measured(model: Transducer) -> Accelerator:
     """This machine as an accelerator: two rates, the time of a small product, and the search without large models."""
     large = product(8192, 2048)
     wide, narrow = torch.randn(16, 2048), torch.randn(1, 2048)
@@ -105,13 +105,15 @@ def measured(model: Transducer, labels: list[int]) -> Accelerator:
     with torch.inference_mode():
         encoded = [model.encoder(features(n), torch.tensor([FRAMES])) for n in range(UTTERANCES)]
 
-        def search() -> None:
+        def search() -> int:
+            """How many steps it took."""
+            options, steps = BeamOptions(beam=BEAM), 0
             for out, lens in encoded:
-                options = BeamOptions(beam=BEAM)
-                beam_search(model, out, lens, frame_shift_s=FRAME_SHIFT_S, options=options, fusion=fusion)
+                found = beam_search(model, out, lens, frame_shift_s=FRAME_SHIFT_S, options=options, fusion=fusion)
+                steps += FRAMES + len(found[0][0].tokens)
+            return steps
 
-        seconds = median_seconds(search, 3)
-    steps = sum(FRAMES + count for count in labels)
+        steps, seconds = search(), median_seconds(search, 3)
     of_predictor = 2 * call_s + 4 * 768 * 778 * BEAM / rate
     return Accelerator(
         name="this machine",
@@ -134,7 +136,7 @@ def this_machine() -> dict[str, float]:
         write_models(path, INT4)
         model, fusion = read_system(path, INT4)
         labels = [decode(model, fusion, n, INT4) for n in range(UTTERANCES)]
-        accelerator = measured(model, labels)
+        accelerator = measured(model)
         utterance = Utterance(FRAMES, round(statistics.mean(labels)), BEAM, FRAME_SHIFT_S)
         print(report(accelerator, utterance, INT4, INT4))
         predicted = predict(accelerator, paper_products(utterance), utterance, INT4).rtf
