@@ -16,7 +16,9 @@ import torch
 from asrkit.losses.lattice import ArcPosteriors, arc_posteriors, log_likelihood
 
 BLOCK_ELEMENTS = 1 << 17
-"""Logits in a block."""
+"""Logits in a block, on a CPU."""
+CUDA_BLOCK_ELEMENTS = 1 << 25
+"""On CUDA, where to start a kernel takes longer than a small block."""
 PAD_ROWS = 1024
 """Packed logits may be padded to a multiple of so many rows: a matrix kernel is compiled for every new shape."""
 
@@ -70,6 +72,11 @@ def transducer_loss(
     if reduction not in ("sum", "mean"):
         raise ValueError(f"reduction must be none, sum or mean, got {reduction}")
     return losses.sum() if reduction == "sum" else losses.mean()
+
+
+def block_elements(device: torch.device) -> int:
+    """How many numbers are worth a block on a device."""
+    return BLOCK_ELEMENTS if device.type == "cpu" else CUDA_BLOCK_ELEMENTS
 
 
 def padded_rows(rows: int) -> int:
@@ -176,7 +183,7 @@ def _blocks(
         else:
             utterance = logits[row : row + frames * rows].view(frames, rows, -1)
             row += frames * rows
-        step = max(1, BLOCK_ELEMENTS // (rows * logits.shape[-1]))
+        step = max(1, block_elements(logits.device) // (rows * logits.shape[-1]))
         for t in range(0, frames, step):
             yield b, t, utterance[t : t + step]
 

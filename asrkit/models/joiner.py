@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from asrkit.losses.pruned_transducer import prune
-from asrkit.losses.transducer import BLOCK_ELEMENTS, padded_rows
+from asrkit.losses.transducer import block_elements, padded_rows
 from asrkit.models.tanh import tanh_
 from asrkit.symbols import BLANK_ID
 
@@ -109,7 +109,7 @@ class _PackedJoint(torch.autograd.Function):
         out = encoder.new_empty(padded_rows(real), encoder.shape[2])
         out[real:] = 0.0
         combine = torch.mul if multiply else torch.add
-        for b, t, u, part in _blocks(frames, rows, out.shape[1]):
+        for b, t, u, part in _blocks(frames, rows, out):
             tanh_(combine(encoder[b, t, None], predictor[b, None, :u], out=out[part].view(-1, u, out.shape[1])))
         ctx.save_for_backward(encoder, predictor, out)
         ctx.sizes = frames, rows, multiply
@@ -122,18 +122,18 @@ class _PackedJoint(torch.autograd.Function):
         frames, rows, multiply = ctx.sizes
         by_encoder = torch.zeros_like(encoder)
         by_predictor = torch.zeros_like(predictor, dtype=torch.promote_types(predictor.dtype, torch.float32))
-        for b, t, u, part in _blocks(frames, rows, out.shape[1]):
+        for b, t, u, part in _blocks(frames, rows, out):
             joint = (grad[part] * (1 - out[part].square())).view(-1, u, out.shape[1])
             by_encoder[b, t] = (joint * predictor[b, None, :u] if multiply else joint).sum(1)
             by_predictor[b, :u] += (joint * encoder[b, t, None] if multiply else joint).sum(0)
         return by_encoder, by_predictor.to(predictor.dtype), None, None, None
 
 
-def _blocks(frames: list[int], rows: list[int], width: int) -> Iterator[tuple[int, slice, int, slice]]:
+def _blocks(frames: list[int], rows: list[int], out: torch.Tensor) -> Iterator[tuple[int, slice, int, slice]]:
     """Parts of the packed tensor that fit a cache: utterance, its frames, U_b + 1, and the rows of the tensor."""
     first = 0
     for b, (times, u) in enumerate(zip(frames, rows, strict=True)):
-        step = max(1, BLOCK_ELEMENTS // (u * width))
+        step = max(1, block_elements(out.device) // (u * out.shape[1]))
         for t in range(0, times, step):
             number = min(step, times - t)
             yield b, slice(t, t + number), u, slice(first, first + number * u)

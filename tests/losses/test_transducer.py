@@ -6,6 +6,7 @@ import pytest
 import torch
 from torchaudio.functional import rnnt_loss
 
+from asrkit.losses import transducer
 from asrkit.losses.transducer import padded_rows, transducer_loss, transducer_posteriors
 from tests.losses.brute_force import brute_force, pack, random_lattices
 
@@ -181,6 +182,20 @@ def test_what_does_not_fit_is_said() -> None:
         transducer_loss(logits, tokens, torch.tensor([5, 0]), token_lens)
     with pytest.raises(ValueError, match="blank_id 6"):
         transducer_loss(logits, tokens, frame_lens, token_lens, blank_id=6)
+
+
+def test_the_size_of_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small on a CPU, large on CUDA."""
+    logits, tokens, frame_lens, token_lens = random_lattices((4, 20, 9, 7))
+    found = []
+    for elements in (1, 500, 1 << 25):
+        monkeypatch.setattr(transducer, "BLOCK_ELEMENTS", elements)
+        x = logits.clone().requires_grad_()
+        losses = transducer_loss(x, tokens, frame_lens, token_lens)
+        losses.sum().backward()
+        assert x.grad is not None
+        found.append((losses.detach(), x.grad))
+    assert all(torch.allclose(a, b) for one in found[1:] for a, b in zip(one, found[0], strict=True))
 
 
 @pytest.mark.cuda
