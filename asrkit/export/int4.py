@@ -68,7 +68,6 @@ def export_int4(
     """
     file = read_model_file(source)
     reference = recognizer_of(read_model_file(against) if against else file)
-    reference.model = copy.deepcopy(reference.model)  # from here on the two go different ways
     restore_layers(reference.model)
     bundle = recognizer_of(file)
     if REWRITE not in bundle.config.rewrites:

@@ -17,6 +17,7 @@ from torch import nn
 from asrkit.bundle.model_file import ModelBundle
 from asrkit.errors import UserError
 from asrkit.export.onnx_weights import quantize_file
+from asrkit.export.post_training import REWRITE
 from asrkit.features.normalization import GLOBAL
 from asrkit.files import atomic_path, write_text
 from asrkit.models.predictor import StatelessPredictor
@@ -136,7 +137,7 @@ def require_servable(bundle: ModelBundle[Transducer]) -> StatelessPredictor:
     if importlib.util.find_spec("onnx") is None:
         raise UserError("ONNX export needs the package onnx: pip install 'asrkit[onnx]'")
     features, predictor = bundle.config.features, bundle.model.predictor
-    if "quantize" in bundle.config.rewrites:
+    if REWRITE in bundle.config.rewrites:
         raise UserError("ONNX export takes float models; --onnx-bits rounds their weights")
     if not isinstance(predictor, StatelessPredictor):
         raise UserError("ONNX export needs model.predictor.type=stateless: the runtimes keep no LSTM state")

@@ -18,6 +18,13 @@ WeightDropout = Callable[[torch.Tensor], torch.Tensor]
 """What becomes of the hidden-to-hidden weights (4 H, H) for one sequence."""
 
 
+def lstm_cells(gates: torch.Tensor, c: torch.Tensor) -> LstmState:
+    """The gates' inputs (B, 4 H) and the cell states (B, H) before, to the state after them."""
+    input, forget, cell, output = gates.chunk(4, dim=-1)
+    c = forget.sigmoid() * c + input.sigmoid() * cell.tanh()
+    return output.sigmoid() * c.tanh(), c
+
+
 class LstmLayer(nn.Module):
     """A layer in one direction.
 

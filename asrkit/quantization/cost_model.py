@@ -10,7 +10,7 @@ assumed. Fed with a machine's measured rates the same model predicts that machin
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 INT4, INT8, FP16, FP32 = "int4", "int8", "fp16", "fp32"
 WEIGHT_BYTES = {INT4: 0.5, INT8: 1.0, FP16: 2.0, FP32: 4.0}
@@ -204,8 +204,3 @@ def report(accelerator: Accelerator, utterance: Utterance, low: str = INT4, high
     lines.append(f"{'real-time factor':<18}{slow.rtf:>12.4f}{fast.rtf:>12.4f}{slow.seconds / fast.seconds:>8.2f} times")
     lines += [f"assumed: {line}" for line in accelerator.assumed]
     return "\n".join(lines)
-
-
-def with_beam(utterance: Utterance, beam: int) -> Utterance:
-    """The same speech at another beam."""
-    return replace(utterance, beam=beam)

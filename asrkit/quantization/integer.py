@@ -18,11 +18,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from asrkit.models.language_model import LstmLanguageModel
-from asrkit.models.lstm import LstmLayer, LstmState, WeightDropout
+from asrkit.models.lstm import LstmLayer, LstmState, WeightDropout, lstm_cells
 from asrkit.quantization import kernels
 from asrkit.quantization.kernels import GROUP, PANEL, ProductStruct, QuantizerStruct, pointer
 from asrkit.quantization.qat import QuantizedDepthwiseConv, QuantizedLinear, QuantizedLstmLayer
-from asrkit.quantization.quantizers import Quantizer
+from asrkit.quantization.quantizers import Quantizer, code_line
 
 EXACT = 1 << 24
 """Whole numbers up to it are exact in float32."""
@@ -137,13 +137,10 @@ class IntegerProduct:
 
 
 def _quantizer_struct(quantizer: Quantizer, half: int) -> QuantizerStruct:
-    """The constants of :func:`asrkit.quantization.quantizers.quantize`, computed as it does."""
+    """What the C needs to make the codes of a quantizer."""
     low, high = quantizer.low.detach().float(), quantizer.high.detach().float()
-    top = quantizer.levels - 1
-    factor = top / (high - low).clamp_min(torch.finfo(torch.float32).tiny ** 0.5)
-    if quantizer.zero_aligned:
-        low = -quantizer.scales()[1].float() * (high - low) / top
-    return QuantizerStruct(low=float(low), factor=float(factor), top=float(top), half=half)
+    start, factor = code_line(low, high, quantizer.levels, quantizer.zero_aligned)
+    return QuantizerStruct(low=float(start), factor=float(factor), top=float(quantizer.levels - 1), half=half)
 
 
 def _panels(codes: torch.Tensor, padded: int, bits: int) -> torch.Tensor:
@@ -300,9 +297,7 @@ def cells(gates: torch.Tensor, c: torch.Tensor) -> LstmState:
     path = kernels.chosen()
     if path is not None:
         return kernels.run_cells(path, gates, c), c
-    input, forget, cell, output = gates.chunk(4, dim=-1)
-    c = forget.sigmoid() * c + input.sigmoid() * cell.tanh()
-    return output.sigmoid() * c.tanh(), c
+    return lstm_cells(gates, c)
 
 
 def use_integers(model: nn.Module) -> list[str]:
@@ -326,8 +321,7 @@ def use_integers(model: nn.Module) -> list[str]:
             upper = isinstance(model, LstmLanguageModel) and module.input_dim > model.hidden_dim
             integer = _integer_lstm(module, [module.hidden_dim, module.hidden_dim] if upper else [module.input_dim])
         if integer is not None:
-            owner, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(owner), leaf, integer)
+            model.set_submodule(name, integer)
             replaced.append(name)
     return replaced
 

@@ -21,7 +21,7 @@ from asrkit.config import Config
 from asrkit.config_quantization import LayerPolicyConfig, QuantizerConfig
 from asrkit.errors import UserError
 from asrkit.models.convolution import DepthwiseConv
-from asrkit.models.lstm import LstmLayer, LstmState, WeightDropout
+from asrkit.models.lstm import LstmLayer, LstmState, WeightDropout, lstm_cells
 from asrkit.quantization.quantizers import (
     MAX_MOMENTUM,
     FixedQuantizer,
@@ -107,9 +107,7 @@ class QuantizedLstmLayer(LstmLayer):
         out = []
         for gates in of_inputs:
             gates = gates + F.linear(self.hidden_quantizer(h.to(gates.dtype)), weight_hh)
-            input, forget, cell, output = gates.chunk(GATES, dim=-1)
-            c = forget.sigmoid() * c + input.sigmoid() * cell.tanh()
-            h = output.sigmoid() * c.tanh()
+            h, c = lstm_cells(gates, c)
             out.append(h)
         return torch.stack(out) if out else x.new_zeros(0, x.shape[1], self.hidden_dim), (h, c)
 
@@ -140,8 +138,7 @@ def quantize_layers(model: nn.Module, config: Config) -> None:
         chosen = next((key for key, policy in policies.items() if fnmatchcase(name, policy.pattern)), None)
         if make is not None and chosen is not None:
             unused.pop(chosen, None)
-            owner, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(owner), leaf, make(module, policies[chosen]))
+            model.set_submodule(name, make(module, policies[chosen]))
     for key, policy in unused.items():
         raise UserError(f"quantization.layers.{key}: no layer that can be quantized has a name like '{policy.pattern}'")
 
@@ -162,8 +159,7 @@ def restore_layers(model: nn.Module) -> None:
         for own in ("weight", "bias", "conv", "weight_ih", "weight_hh", "bias_ih", "bias_hh"):
             if hasattr(plain, own):
                 setattr(plain, own, getattr(module, own))
-        owner, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(owner), leaf, plain)
+        model.set_submodule(name, plain)
 
 
 def quantizers(model: nn.Module) -> list[Quantizer]:

@@ -264,11 +264,19 @@ class FixedQuantizer(Quantizer):
 
 def quantize(x: torch.Tensor, low: torch.Tensor, high: torch.Tensor, levels: int, zero_aligned: bool) -> torch.Tensor:
     """Codes of a tensor, as whole numbers of its type; bounds broadcast to its shape."""
+    start, factor = code_line(low, high, levels, zero_aligned)
+    # From the value of code 0, as the formula has it: ties are rounded to even codes.
+    return ((x - start) * factor).round().clamp(0, levels - 1)
+
+
+def code_line(
+    low: torch.Tensor, high: torch.Tensor, levels: int, zero_aligned: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What :func:`quantize` rounds: (x - start) · factor."""
     start, factor = low, (levels - 1) / (high - low).clamp_min(_tiny(high))
     if zero_aligned:
         start = -_zero_code(low, high, levels, zero_aligned) * (high - low) / (levels - 1)
-    # From the value of code 0, as the formula has it: ties are rounded to even codes.
-    return ((x - start) * factor).round().clamp(0, levels - 1)
+    return start, factor
 
 
 def dequantize(

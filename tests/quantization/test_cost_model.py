@@ -14,7 +14,6 @@ from asrkit.quantization.cost_model import (
     predict,
     report,
     shares,
-    with_beam,
 )
 
 
@@ -66,6 +65,6 @@ def test_a_precision_without_a_rate_is_named() -> None:
 def test_a_wider_beam_takes_longer() -> None:
     times = []
     for beam in (1, 4, 16, 64):
-        utterance = with_beam(Utterance(), beam)
+        utterance = Utterance(beam=beam)
         times.append(predict(RAPID_LIKE, paper_products(utterance), utterance, FP16).seconds)
     assert times == sorted(times)

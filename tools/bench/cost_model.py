@@ -23,7 +23,19 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from int4 import BEAM, FRAME_SHIFT_S, FRAMES, THREADS, UTTERANCES, WEIGHTS, decode, features, read_system, write_models
+from int4 import (
+    BEAM,
+    FRAME_SHIFT_S,
+    FRAMES,
+    THREADS,
+    UTTERANCES,
+    WEIGHTS,
+    decode,
+    features,
+    product_of_codes,
+    read_system,
+    write_models,
+)
 
 from asrkit.decoding.beam import BeamOptions
 from asrkit.decoding.beam_search import beam_search
@@ -39,10 +51,7 @@ from asrkit.quantization.cost_model import (
     paper_products,
     predict,
     report,
-    with_beam,
 )
-from asrkit.quantization.integer import Grid, IntegerProduct
-from asrkit.quantization.quantizers import FixedQuantizer, MaxQuantizer
 
 BEAMS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -56,7 +65,7 @@ def plot(path: Path) -> None:
     for precision in (FP16, INT4):
         factors = []
         for beam in BEAMS:
-            utterance = with_beam(Utterance(), beam)
+            utterance = Utterance(beam=beam)
             factors.append(predict(RAPID_LIKE, paper_products(utterance), utterance, precision).rtf)
         axes.plot(BEAMS, factors, marker="o", label=precision.upper())
     axes.set(xscale="log", yscale="log", xlabel="beam", ylabel="real-time factor", title=RAPID_LIKE.name)
@@ -78,24 +87,14 @@ def median_seconds(function: Callable[[], object], repeats: int = 15) -> float:
     return statistics.median(times)
 
 
-def product(rows: int, columns: int) -> IntegerProduct:
-    """Of 4-bit codes."""
-    quantizer = MaxQuantizer(4, zero_aligned=True).train()
-    weight = torch.randn(rows, columns)
-    quantizer(weight)
-    grid = Grid.of(quantizer, signed=False)
-    assert grid is not None
-    return IntegerProduct(quantizer.codes(weight).to(torch.uint8), grid, FixedQuantizer(4, 2.5), None, 4)
-
-
 def measured(model: Transducer) -> Accelerator:
     """This machine as an accelerator: two rates, the time of a small product, and the search without large models."""
-    large = product(8192, 2048)
+    large = product_of_codes(torch.randn(8192, 2048))
     wide, narrow = torch.randn(16, 2048), torch.randn(1, 2048)
     rate = 16 * 2048 * 8192 / median_seconds(lambda: large(wide))
-    others = [product(8192, 2048) for _ in range(6)]  # more than the caches hold
+    others = [product_of_codes(torch.randn(8192, 2048)) for _ in range(6)]  # more than the caches hold
     bytes_per_s = len(others) * 2048 * 8192 / 2 / median_seconds(lambda: [other(narrow) for other in others])
-    small = product(64, 64)
+    small = product_of_codes(torch.randn(64, 64))
     few = torch.randn(BEAM, 64)
     call_s = median_seconds(lambda: small(few), 200)
     # The search itself: the same steps with models of hardly any weights.

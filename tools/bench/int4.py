@@ -234,12 +234,17 @@ def products(family: str, m: int, k: int, n: int) -> dict[str, list[Callable[[],
         return torch_products(x, weight)
     if family == "ort":
         return ort_products(x, weight, THREADS)
+    product = product_of_codes(weight)
+    return {"ours": [lambda: product(x)]}
+
+
+def product_of_codes(weight: torch.Tensor) -> IntegerProduct:
+    """With a weight (N, K) of 4 bits and inputs of as many."""
     quantizer = MaxQuantizer(4, zero_aligned=True).train()
     quantizer(weight)
     grid = Grid.of(quantizer, signed=False)
     assert grid is not None
-    product = IntegerProduct(quantizer.codes(weight).to(torch.uint8), grid, FixedQuantizer(4, 2.5), None, 4)
-    return {"ours": [lambda: product(x)]}
+    return IntegerProduct(quantizer.codes(weight).to(torch.uint8), grid, FixedQuantizer(4, 2.5), None, 4)
 
 
 def serve_products(family: str, connection: Connection) -> None:
