@@ -61,12 +61,15 @@ def utf8_text(path: Path) -> str:
     """A small UTF-8 text file, with or without a byte order mark.
 
     Raises:
-        UserError: the file is not UTF-8.
+        UserError: the file is not UTF-8, or cannot be read.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from error
+        kind = "UTF-16" if path.read_bytes()[:2] in (b"\xff\xfe", b"\xfe\xff") else "not UTF-8"
+        raise UserError(f"{path} is {kind} text: {error.reason} at byte {error.start}; save it as UTF-8") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -63,16 +63,16 @@ def run_cli(*args: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="session")
 def an4_utterances(tmp_path_factory: pytest.TempPathFactory) -> list[Utterance]:
     """All of AN4, as its lists state it."""
-    return read_an4(AN4, tmp_path_factory.mktemp("an4"))
+    return read_an4(AN4, tmp_path_factory.mktemp("an4")).utterances
 
 
 @pytest.fixture(scope="session")
 def an4_cuts(an4_utterances: list[Utterance]) -> CutSet:
     """Forty checked training utterances of AN4."""
     some = [u for u in an4_utterances if u.split == "train"][:40]
-    problems, recordings = check(some)
-    assert not problems
-    return to_cut_sets(some, recordings)["train"]
+    checked = check(some)
+    assert not checked.problems
+    return to_cut_sets(some, checked.heard)["train"]
 
 
 @pytest.fixture

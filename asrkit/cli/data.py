@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from asrkit.cli.common import PATH, config_options
+from asrkit.cli.common import PATH, Command, config_options
 from asrkit.config_files import load_config
 from asrkit.console import log
-from asrkit.corpora.prepare import READERS, check_corpus, combine_corpora, describe, prepare_corpus
+from asrkit.corpora.prepare import (
+    READERS,
+    Options,
+    check_corpus,
+    combine_corpora,
+    describe,
+    origin,
+    prepare_corpus,
+    rare,
+    read_corpus,
+    size,
+)
+from asrkit.data.cut_files import Roots
 from asrkit.data.feature_store import compute_statistics, make_features
 from asrkit.data.folder import SPLITS, DataFolder
 from asrkit.data.loaders import transcript
 from asrkit.errors import UserError
+from asrkit.features.listen import LOUDEST, MIX, SPLIT, channel_choice
 from asrkit.features.normalization import GLOBAL, MeanStd
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.files import write_json
 from asrkit.records import INPUTS, Record, digest, is_done
+from asrkit.text.normalize import RULES
 from asrkit.text.tokenizer import train_tokenizer
 
 _CORPUS = click.argument("corpus", type=click.Choice(sorted(READERS)))
@@ -31,6 +46,20 @@ _SHAPING = ("sampling_rate_hz", "num_mel_bins", "speed_factors", "tempo_factors"
 _FORCE = click.option("--force", is_flag=True, help="Run it again where it is done.")
 
 
+def _options(command: Command) -> Command:
+    """Adds what says how a corpus is read."""
+    rules = f"Rules for transcripts, joined by commas, applied in this order: {', '.join(RULES)}."
+    which = f"Channel that is heard: a number from 0, {LOUDEST}, {MIX}, or {SPLIT}, which makes utterances of each."
+    for option in (
+        click.option("--max-seconds", type=click.FloatRange(min=0), help="Exclude longer utterances."),
+        click.option("--min-seconds", type=click.FloatRange(min=0), default=0.0, help="Exclude shorter utterances."),
+        click.option("--text-normalization", default="", metavar="RULES", help=rules),
+        click.option("--channel", default=LOUDEST, show_default=True, help=which),
+    ):
+        command = option(command)
+    return command
+
+
 @click.command()
 @_CORPUS
 @_CORPUS_DIR
@@ -38,15 +67,42 @@ _FORCE = click.option("--force", is_flag=True, help="Run it again where it is do
 @_JOBS
 @_FORCE
 @click.option("--skip-bad", is_flag=True, help="Exclude bad utterances; bad.jsonl lists them with reasons.")
-def prepare(corpus: str, corpus_dir: Path, data_dir: Path, num_jobs: int, force: bool, skip_bad: bool) -> None:
+@_options
+def prepare(
+    corpus: str,
+    corpus_dir: Path,
+    data_dir: Path,
+    num_jobs: int,
+    force: bool,
+    skip_bad: bool,
+    channel: str,
+    text_normalization: str,
+    min_seconds: float,
+    max_seconds: float | None,
+) -> None:
     """Check a corpus and write the CutSets train, dev and test."""
     folder = DataFolder(data_dir)
-    inputs = {"stage": "prepare", "corpus": corpus, "corpus_dir": str(corpus_dir.resolve())}
-    record = Record(data_dir / INPUTS, inputs)
+    options = Options(channel_choice(channel), text_normalization, min_seconds, _limit(max_seconds))
+    read = read_corpus(corpus, corpus_dir, folder, options)
+    inputs = {
+        "stage": "prepare",
+        "corpus": corpus,
+        "--skip-bad": skip_bad,
+        "--channel": channel,
+        "--text-normalization": text_normalization,
+        "--min-seconds": min_seconds,
+        "--max-seconds": max_seconds,
+        "files": origin(read, corpus_dir),
+    }
+    record = Record(data_dir / INPUTS, inputs, complete=True)
     if is_done([folder.cuts(split) for split in SPLITS], record, force):
+        Roots(folder.path, [corpus_dir.resolve()]).save()  # where the corpus is now
         return
-    sizes = prepare_corpus(corpus, corpus_dir, folder, skip_bad=skip_bad, num_jobs=num_jobs, begin=record.begin)
+    sizes, notes = prepare_corpus(
+        read, corpus_dir, folder, options, skip_bad=skip_bad, num_jobs=num_jobs, begin=record.begin
+    )
     record.keep()
+    _say(notes)
     log(f"prepared {corpus}: " + ", ".join(f"{split} {number}" for split, number in sizes.items()))
 
 
@@ -55,12 +111,35 @@ def prepare(corpus: str, corpus_dir: Path, data_dir: Path, num_jobs: int, force:
 @_CORPUS_DIR
 @_DATA_DIR
 @_JOBS
-def check(corpus: str, corpus_dir: Path, data_dir: Path, num_jobs: int) -> None:
-    """Report every missing, truncated, silent, duplicate or unusable utterance of a corpus."""
-    problems, number = check_corpus(corpus, corpus_dir, DataFolder(data_dir), num_jobs)
-    if problems:
-        raise UserError(describe(problems, number))
+@_options
+def check(
+    corpus: str,
+    corpus_dir: Path,
+    data_dir: Path,
+    num_jobs: int,
+    channel: str,
+    text_normalization: str,
+    min_seconds: float,
+    max_seconds: float | None,
+) -> None:
+    """Report every missing, truncated, silent, duplicate or unusable utterance of a corpus, and what is suspicious."""
+    options = Options(channel_choice(channel), text_normalization, min_seconds, _limit(max_seconds))
+    read = read_corpus(corpus, corpus_dir, DataFolder(data_dir), options)
+    number = size(read)
+    checked, found = check_corpus(read, options, num_jobs)
+    _say([*checked.notes, *rare(checked)])
+    if found.problems:
+        raise UserError(describe(found.problems, number))
     log(f"{corpus}: {number} utterances, no problems")
+
+
+def _limit(max_seconds: float | None) -> float:
+    return float("inf") if max_seconds is None else max_seconds
+
+
+def _say(notes: Sequence[str]) -> None:
+    for note in notes:
+        log(f"note: {note}")
 
 
 @click.command()
@@ -74,8 +153,9 @@ def combine(sources: tuple[Path, ...], data_dir: Path, force: bool) -> None:
     record = Record(data_dir / INPUTS, inputs)
     if is_done([folder.cuts(split) for split in SPLITS], record, force):
         return
-    sizes = combine_corpora(folders, folder, record.begin)
+    sizes, notes = combine_corpora(folders, folder, record.begin)
     record.keep()
+    _say(notes)
     log(f"combined {len(sources)} corpora: " + ", ".join(f"{split} {number}" for split, number in sizes.items()))
 
 

@@ -15,7 +15,8 @@ from asrkit.cli.common import PATH, config_options, make_folder
 from asrkit.config import DecodeConfig, FusionConfig
 from asrkit.config_files import load_config
 from asrkit.console import log
-from asrkit.data.folder import DataFolder, read_cuts
+from asrkit.data.cut_files import read_cuts
+from asrkit.data.folder import DataFolder
 from asrkit.data.loaders import transcript
 from asrkit.decoding.decode import decode_split
 from asrkit.decoding.hypothesis import Hypothesis

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from asrkit.corpora.utterances import AUDIO_SUFFIXES, Utterance, last_speakers
+from asrkit.corpora.utterances import AUDIO_SUFFIXES, Corpus, Utterance, last_speakers, with_split
 from asrkit.errors import UserError
 from asrkit.features.audio_files import write_samples
-from asrkit.files import atomic_path
+from asrkit.files import atomic_path, utf8_lines
 from asrkit.text.normalize import normalize_an4
 
 SAMPLING_RATE_HZ = 16000
@@ -22,7 +22,7 @@ NUM_DEV_SPEAKERS = 8
 _LINE = re.compile(r"(.*)\(([^()]+)\)\s*$")
 
 
-def read_an4(corpus_dir: Path, data_dir: Path) -> list[Utterance]:
+def read_an4(corpus_dir: Path, data_dir: Path) -> Corpus:
     """All utterances that the lists or the disk know of.
 
     The development set is the speakers of train whose names sort last, 8 of them; splits are ``train``,
@@ -32,30 +32,29 @@ def read_an4(corpus_dir: Path, data_dir: Path) -> list[Utterance]:
         UserError: the folder is not an AN4 release.
     """
     utterances: list[Utterance] = []
+    lists: list[Path] = []
     for split in ("train", "test"):
         ids_file = corpus_dir / "etc" / f"an4_{split}.fileids"
         text_file = corpus_dir / "etc" / f"an4_{split}.transcription"
         for path in (ids_file, text_file):
             if not path.is_file():
                 raise UserError(f"{path} is missing; --corpus-dir must be AN4's folder with etc/ and wav/ in it")
+            lists.append(path)
         texts = _read_transcriptions(text_file)
-        listed = {
-            line.strip().split("/")[-1]: line.strip() for line in ids_file.read_text().splitlines() if line.strip()
-        }
+        listed = {line.strip().split("/")[-1]: line.strip() for line in utf8_lines(ids_file) if line.strip()}
         for id in [*listed, *(texts.keys() - listed.keys())]:
             speaker = id.split("-")[1] if id.count("-") >= 2 else "unknown"
             audio = _find_audio(corpus_dir / "wav" / listed[id], data_dir) if id in listed else None
             utterances.append(Utterance(id, split, speaker, texts.get(id), audio))
     dev = last_speakers((u.speaker for u in utterances if u.split == "train"), NUM_DEV_SPEAKERS)
-    return [
-        Utterance(u.id, "dev", u.speaker, u.text, u.audio) if u.split == "train" and u.speaker in dev else u
-        for u in utterances
-    ]
+    return Corpus(
+        [with_split(u, "dev") if u.split == "train" and u.speaker in dev else u for u in utterances], lists=lists
+    )
 
 
 def _read_transcriptions(path: Path) -> dict[str, str]:
     texts = {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(utf8_lines(path), 1):
         if not line.strip():
             continue
         match = _LINE.match(line)

@@ -1,78 +1,231 @@
 """Anyone's corpus: a folder of audio and a file ``text`` with one line an utterance, ``id words …``.
 
-Next to ``text`` may lie ``utt2spk`` (``id speaker``; without it every utterance is its own speaker) and
-``split`` (``id train|dev|test``; without it, whole speakers are drawn for dev and test).
+Next to ``text`` may lie
+
+- ``utt2spk`` (``id speaker``; without it every utterance is its own speaker),
+- ``split`` (``id train|dev|test``; without it, whole speakers are drawn for dev and test),
+- ``wav.scp`` (``recording file``) and ``segments`` (``id recording begin end``), as in a Kaldi data folder.
+
+A folder with several of these, ``train``, ``dev`` (or ``valid``) and ``test``, is read too.
 """
 
 from __future__ import annotations
 
+import math
+import os
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from asrkit.corpora.utterances import AUDIO_SUFFIXES, Utterance
+from asrkit.corpora.lists import clean_id, match, missing_from, read_pairs
+from asrkit.corpora.splits import split_named
+from asrkit.corpora.utterances import Corpus, Problem, Utterance
 from asrkit.data.folder import SPLITS
 from asrkit.errors import UserError
-from asrkit.files import utf8_lines
-from asrkit.randomness import seeded_generator
-from asrkit.text.normalize import normalize_plain
+from asrkit.features.audio_files import AUDIO_SUFFIXES, UNREADABLE, open_audio
+from asrkit.features.listen import SPLIT
+from asrkit.text.normalize import canonical
 
-HELD_OUT_SHARE = 0.1
+NOT_DATA = ("__MACOSX", "@eaDir")
+"""Folders that systems leave."""
+UNREAD = [".raw", ".pcm", ".vox", ".gsm", ".dss", ".ds2", ".ra", ".rm", ".mid", ".g722", ".adpcm", ".qcp"]
+"""Audio that neither soundfile nor ffmpeg is asked for: most of it has no header."""
 
 
-def read_folder(corpus_dir: Path, data_dir: Path) -> list[Utterance]:
+@dataclass(frozen=True)
+class Place:
+    """Where the audio of an utterance is."""
+
+    audio: Path
+    start_s: float = 0.0
+    duration_s: float | None = None
+    channel: int | None = None
+
+
+def read_folder(corpus_dir: Path, data_dir: Path, channel: str = "") -> Corpus:
     """All utterances that the lists or the disk know of; an utterance's id is its audio file's name.
 
-    Without a ``split`` file about a tenth of the speakers goes to dev and another to test, by a hash of
-    their names, so that adding speakers moves few of the others; each gets one at least.
+    Where two files have the same name, ids are paths from the corpus' folder.
+
+    Args:
+        corpus_dir: the folder.
+        data_dir: where prepared data goes; its audio is not the corpus'.
+        channel: ``split`` makes an utterance of each channel, with the channel's number in its id: ``call-0``.
 
     Raises:
-        UserError: no ``text`` file, no audio, two files of one name, or fewer than three speakers and no ``split``
-            file.
+        UserError: no ``text`` file, no audio, or two files of one name in a folder.
     """
-    if not (corpus_dir / "text").is_file():
+    parts = [] if (corpus_dir / "text").is_file() else _parts(corpus_dir)
+    if not parts:
+        return _read(corpus_dir, corpus_dir, data_dir, channel)
+    corpus = Corpus([])
+    for split, folder in parts:
+        part = _read(folder, corpus_dir, data_dir, channel)
+        corpus.utterances += [replace(u, split=split) for u in part.utterances]
+        corpus.problems += part.problems
+        corpus.notes += part.notes
+        corpus.lists += part.lists
+    return corpus
+
+
+def _parts(corpus_dir: Path) -> list[tuple[str, Path]]:
+    found = [(split_named(p.name), p) for p in sorted(corpus_dir.iterdir())] if corpus_dir.is_dir() else []
+    return [(split, path) for split, path in found if split and (path / "text").is_file()]
+
+
+def _read(folder: Path, corpus_dir: Path, data_dir: Path, channel: str) -> Corpus:
+    lists = {name: folder / name for name in ("text", "utt2spk", "split", "wav.scp", "segments")}
+    if not lists["text"].is_file():
         raise UserError(
-            f"{corpus_dir / 'text'} is missing; write one line an utterance: its audio file's name, then its words"
+            f"{lists['text']} is missing; write one line an utterance: its audio file's name, then its words"
         )
-    texts = _read_pairs(corpus_dir / "text")
-    audio: dict[str, Path] = {}
-    for path in sorted(corpus_dir.rglob("*")):
-        if path.suffix.lower() in AUDIO_SUFFIXES[:-1] and audio.setdefault(path.stem, path) != path:
-            raise UserError(
-                f"{audio[path.stem]} and {path} have the same name, which is the utterance's id; rename one"
-            )
-    if not audio:
-        raise UserError(f"no audio under {corpus_dir}; looked for {' '.join(AUDIO_SUFFIXES[:-1])}")
-    speakers = _read_pairs(corpus_dir / "utt2spk") if (corpus_dir / "utt2spk").is_file() else {}
-    ids = [*texts, *sorted(audio.keys() - texts.keys())]
-    speaker_of = {id: speakers.get(id, id) for id in ids}
-    splits = _splits(corpus_dir / "split", ids, speaker_of)
-    return [
-        Utterance(id, splits[id], speaker_of[id], normalize_plain(texts[id]) if id in texts else None, audio.get(id))
+    lists = {name: path for name, path in lists.items() if path.is_file()}
+    corpus = Corpus([], lists=list(lists.values()))
+    if "wav.scp" in lists:
+        places = _listed_audio(lists["wav.scp"], corpus_dir)
+        unused: dict[str, Path] = {}
+    else:
+        places, unused = _found_audio(folder, data_dir)
+    if channel == SPLIT:
+        places = {
+            f"{id}-{n}": replace(place, channel=n) for id, place in places.items() for n in _channels(place.audio)
+        }
+    if "segments" in lists:
+        places = _segments(lists["segments"], places, corpus)
+    texts = read_pairs(lists["text"], [id for id in places if " " in id])
+    texts, problems = match(texts, places, "text", corpus.notes)
+    # Ids of `text` without audio are utterances all the same, so that `check` counts them.
+    silent = [p.id for p in problems if p.id not in places]
+    corpus.problems += [p for p in problems if p.id in places] + [_silent(id, unused) for id in silent]
+    ids = [*texts, *(id for id in places if id not in texts)]
+    recordings = _recordings(lists.get("segments"))
+    speakers = _values(lists.get("utt2spk"), ids, silent, recordings, corpus)
+    splits = _values(lists.get("split"), ids, silent, recordings, corpus)
+    for id, split in splits.items():
+        if split not in SPLITS:
+            raise UserError(f"{lists['split']}: '{id}' is in '{split}'; the splits are train, dev and test")
+    if not speakers:
+        corpus.notes.append("there is no utt2spk: every utterance counts as a speaker of its own")
+    dropped = {problem.id for problem in corpus.problems}
+    corpus.utterances = [
+        Utterance(
+            id,
+            splits.get(id, ""),
+            speakers.get(id, id),
+            canonical(texts[id]) if id in texts else None,
+            places[id].audio,
+            places[id].start_s,
+            places[id].duration_s,
+            places[id].channel,
+        )
         for id in ids
+        if id not in dropped
     ]
+    return corpus
 
 
-def _splits(path: Path, ids: list[str], speaker_of: dict[str, str]) -> dict[str, str]:
-    if path.is_file():
-        stated = _read_pairs(path)
-        for id, split in stated.items():
-            if split not in SPLITS:
-                raise UserError(f"{path}: '{id}' is in '{split}'; the splits are train, dev and test")
-        return {id: stated.get(id, "train") for id in ids}
-    order = sorted(set(speaker_of.values()), key=lambda s: seeded_generator("split", s).initial_seed())
-    if len(order) < len(SPLITS):
-        raise UserError(f"{len(order)} speakers cannot be split into train, dev and test; write a file {path}")
-    held = max(1, round(HELD_OUT_SHARE * len(order)))
-    split_of = dict.fromkeys(order[:held], "dev") | dict.fromkeys(order[held : 2 * held], "test")
-    return {id: split_of.get(speaker_of[id], "train") for id in ids}
+def _values(
+    path: Path | None, ids: list[str], silent: list[str], recordings: dict[str, str], corpus: Corpus
+) -> dict[str, str]:
+    """A side list by id, which must hold all utterances and no others; or all recordings, for all their segments."""
+    if path is None:
+        return {}
+    listed = read_pairs(path, [id for id in [*ids, *silent] if " " in id])
+    if recordings and set(listed) <= set(recordings.values()):
+        listed = {id: listed[recording] for id, recording in recordings.items() if recording in listed}
+    values, problems = match(listed, [*ids, *silent], path.name, corpus.notes)
+    corpus.problems += problems + missing_from(values, ids, path.name)
+    return values
 
 
-def _read_pairs(path: Path) -> dict[str, str]:
-    pairs: dict[str, str] = {}
-    for number, line in enumerate(utf8_lines(path), 1):
-        if not line.strip():
+def _recordings(segments: Path | None) -> dict[str, str]:
+    """The recording of each segment."""
+    return {id: value.split()[0] for id, value in read_pairs(segments).items() if value} if segments else {}
+
+
+def _silent(id: str, unused: dict[str, Path]) -> Problem:
+    lies_there = unused.get(id)
+    if lies_there:
+        return Problem(
+            id, f"there is a transcript, but {lies_there.name} is of a kind that is not read; convert it to WAV"
+        )
+    return Problem(id, "there is a transcript but no audio")
+
+
+def _found_audio(folder: Path, data_dir: Path) -> tuple[dict[str, Place], dict[str, Path]]:
+    """Audio files under a folder by id, and those of kinds that are not read by name."""
+    paths: list[Path] = []
+    others: dict[str, Path] = {}
+    for path in _files(folder, data_dir):
+        if path.suffix.lower() in AUDIO_SUFFIXES:
+            paths.append(path)
+        elif path.suffix.lower() in UNREAD:
+            others[unicodedata.normalize("NFC", path.stem)] = path
+    doubled = {stem for stem, number in Counter(path.stem for path in paths).items() if number > 1}
+    found: dict[str, Place] = {}
+    for path in paths:
+        name = path.stem if path.stem not in doubled else path.relative_to(folder).with_suffix("").as_posix()
+        id = clean_id(name, str(path.parent))
+        if id in found:
+            raise UserError(f"{found[id].audio} and {path} have the same name, which is the utterance's id; rename one")
+        found[id] = Place(path)
+    if not found:
+        raise UserError(f"no audio under {folder}; looked for {' '.join(AUDIO_SUFFIXES)}")
+    return found, others
+
+
+def _files(folder: Path, data_dir: Path) -> Iterator[Path]:
+    """Files under a folder, linked folders included, hidden ones and those of prepared data not."""
+    entered: set[tuple[int, int]] = set()
+    for where, names, files in os.walk(folder, followlinks=True):
+        status = os.stat(where)
+        if (status.st_dev, status.st_ino) in entered or Path(where).resolve() == data_dir.resolve() != folder.resolve():
+            names.clear()
             continue
-        id, value = [*line.split(maxsplit=1), ""][:2]
-        if id in pairs:
-            raise UserError(f"{path}:{number}: '{id}' stands there twice")
-        pairs[id] = value.strip()
-    return pairs
+        entered.add((status.st_dev, status.st_ino))
+        names[:] = sorted(name for name in names if not name.startswith(".") and name not in NOT_DATA)
+        for name in sorted(files):
+            if not name.startswith("."):
+                yield Path(where, name)
+
+
+def _listed_audio(path: Path, corpus_dir: Path) -> dict[str, Place]:
+    """``wav.scp``: files by recording, relative to the corpus' folder, to the list's, or to where the command runs."""
+    places = {}
+    for id, value in read_pairs(path).items():
+        if value.endswith("|"):
+            raise UserError(f"{path}: {id} is read by a command ({value[:40]}); write the audio to files first")
+        roots = (corpus_dir, path.parent, Path())
+        places[id] = Place(next((root / value for root in roots if (root / value).is_file()), corpus_dir / value))
+    return places
+
+
+def _segments(path: Path, recordings: dict[str, Place], corpus: Corpus) -> dict[str, Place]:
+    places = {}
+    for id, value in read_pairs(path).items():
+        words = value.split()
+        try:
+            recording, begin, end = words[0], float(words[1]), float(words[2])
+        except (IndexError, ValueError):
+            raise UserError(
+                f"{path}: '{id} {value}' is no segment; write: id recording begin end, in seconds"
+            ) from None
+        if recording not in recordings:
+            corpus.problems.append(Problem(id, f"its recording {recording} has no audio"))
+        elif not (math.isfinite(begin) and math.isfinite(end) and 0 <= begin < end):
+            corpus.problems.append(Problem(id, f"its segment from {begin:g} to {end:g} s is empty"))
+        else:
+            places[id] = replace(recordings[recording], start_s=begin, duration_s=end - begin)
+    if unused := set(recordings) - set(_recordings(path).values()):
+        corpus.notes.append(f"{len(unused)} recordings have no segment, such as {min(unused)}")
+    return places
+
+
+def _channels(path: Path) -> range:
+    try:
+        with open_audio(path) as file:
+            return range(file.channels)
+    except UNREADABLE:
+        return range(1)  # what is wrong with it is said where it is listened to

@@ -8,17 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from asrkit.corpora.utterances import AUDIO_SUFFIXES, Utterance
+from asrkit.corpora.utterances import AUDIO_SUFFIXES, Corpus, Utterance
 from asrkit.errors import UserError
 from asrkit.files import utf8_lines
-from asrkit.text.normalize import normalize_plain
+from asrkit.text.normalize import canonical
 
 TEST_SPEAKERS = ("84", "174", "251", "422")
 DEV_SPEAKERS = ("652", "777")
 """Of :func:`read_librispeech_subset`."""
 
 
-def read_mini_librispeech(corpus_dir: Path, data_dir: Path) -> list[Utterance]:
+def read_mini_librispeech(corpus_dir: Path, data_dir: Path) -> Corpus:
     """Mini LibriSpeech (OpenSLR 31): train-clean-5 for training, and the official test-clean (OpenSLR 12).
 
     Development is dev-clean-2, as OpenSLR 31 has it, or what there is of dev-clean.
@@ -28,15 +28,15 @@ def read_mini_librispeech(corpus_dir: Path, data_dir: Path) -> list[Utterance]:
     """
     root = _root(corpus_dir, "train-clean-5")
     dev = "dev-clean-2" if (root / "dev-clean-2").is_dir() else "dev-clean"
-    train = read_part(root, "train-clean-5", lambda speaker: "train")
-    return [
-        *train,
-        *read_part(root, dev, lambda speaker: "dev"),
-        *read_part(root, "test-clean", lambda speaker: "test"),
-    ]
+    corpus = Corpus([])
+    for part, split in (("train-clean-5", "train"), (dev, "dev"), ("test-clean", "test")):
+        found = read_part(root, part, lambda speaker, split=split: split)
+        corpus.utterances += found.utterances
+        corpus.lists += found.lists
+    return corpus
 
 
-def read_librispeech_subset(corpus_dir: Path, data_dir: Path) -> list[Utterance]:
+def read_librispeech_subset(corpus_dir: Path, data_dir: Path) -> Corpus:
     """Half of dev-clean as a corpus of its own: its numbers do not compare with those on test-clean.
 
     Test is the speakers 84, 174, 251 and 422, dev 652 and 777, train the others.
@@ -48,7 +48,7 @@ def read_librispeech_subset(corpus_dir: Path, data_dir: Path) -> list[Utterance]
     return read_part(_root(corpus_dir, "dev-clean"), "dev-clean", lambda speaker: held_out.get(speaker, "train"))
 
 
-def read_part(root: Path, part: str, split_of: Callable[[str], str]) -> list[Utterance]:
+def read_part(root: Path, part: str, split_of: Callable[[str], str]) -> Corpus:
     """The utterances of a part such as test-clean, with the split that ``split_of`` gives a speaker.
 
     Raises:
@@ -57,7 +57,8 @@ def read_part(root: Path, part: str, split_of: Callable[[str], str]) -> list[Utt
     if not (root / part).is_dir():
         raise UserError(f"{root} holds no {part}; unpack it there (OpenSLR 12 and 31)")
     utterances = []
-    for list_path in sorted((root / part).rglob("*.trans.txt")):
+    lists = sorted((root / part).rglob("*.trans.txt"))
+    for list_path in lists:
         for line in utf8_lines(list_path):
             if not line.strip():
                 continue
@@ -65,8 +66,8 @@ def read_part(root: Path, part: str, split_of: Callable[[str], str]) -> list[Utt
             speaker = id.split("-")[0]
             places = (list_path.parent / f"{id}{suffix}" for suffix in (".flac", *AUDIO_SUFFIXES))
             audio = next((path for path in places if path.is_file()), None)
-            utterances.append(Utterance(id, split_of(speaker), speaker, normalize_plain(text) or None, audio))
-    return utterances
+            utterances.append(Utterance(id, split_of(speaker), speaker, canonical(text) or None, audio))
+    return Corpus(utterances, lists=lists)
 
 
 def _root(corpus_dir: Path, part: str) -> Path:

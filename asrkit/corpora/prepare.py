@@ -3,82 +3,184 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from lhotse import CutSet
 from lhotse.cut import Cut
 
 from asrkit.corpora.an4 import read_an4
 from asrkit.corpora.folder import read_folder
 from asrkit.corpora.librispeech import read_librispeech_subset, read_mini_librispeech
+from asrkit.corpora.manifests import read_huggingface, read_lhotse, read_nemo
 from asrkit.corpora.speechocean762 import read_speechocean762
-from asrkit.corpora.utterances import Problem, Utterance, check, to_cut_sets
+from asrkit.corpora.splits import across_splits, draw_splits
+from asrkit.corpora.utterances import Checked, Corpus, Problem, check, duration_of, to_cut_sets
+from asrkit.data.cut_files import Roots, load_roots, read_cuts, write_cuts
 from asrkit.data.folder import SPLITS, DataFolder
 from asrkit.errors import UserError
-from asrkit.files import atomic_path, write_text
+from asrkit.features.listen import LOUDEST, SPLIT
+from asrkit.files import write_text
+from asrkit.records import digest
+from asrkit.text.normalize import RARE, look_alikes, normalizer, rare_characters, shown
 
-READERS: dict[str, Callable[[Path, Path], list[Utterance]]] = {
+READERS: dict[str, Callable[[Path, Path], Corpus]] = {
     "an4": read_an4,
     "folder": read_folder,
+    "huggingface": read_huggingface,
+    "lhotse": read_lhotse,
     "librispeech_subset": read_librispeech_subset,
     "mini_librispeech": read_mini_librispeech,
+    "nemo": read_nemo,
     "speechocean762": read_speechocean762,
 }
-"""(corpus folder, data folder for what has to be rewritten) to utterances."""
+"""(corpus folder, data folder for what has to be rewritten) to a corpus."""
+MOST_SHOWN = 200
+"""Problems that a message lists."""
+MOST_CHARACTERS = 20
 
 
-def check_corpus(corpus: str, corpus_dir: Path, folder: DataFolder, num_jobs: int) -> tuple[list[Problem], int]:
-    """Problems of a corpus, and how many utterances it has."""
-    utterances = READERS[corpus](corpus_dir, folder.path)
-    return check(utterances, num_jobs)[0], len(utterances)
+@dataclass(frozen=True)
+class Options:
+    """How a corpus is read."""
+
+    channel: str = LOUDEST
+    """A choice of :func:`asrkit.features.listen.channel_choice`."""
+    text_normalization: str = ""
+    """Rules of :mod:`asrkit.text.normalize`."""
+    min_seconds: float = 0.0
+    max_seconds: float = float("inf")
+
+
+def read_corpus(corpus: str, corpus_dir: Path, folder: DataFolder, options: Options) -> Corpus:
+    """Reads a corpus' lists, and applies the rules for transcripts.
+
+    Raises:
+        UserError: the folder is not such a corpus, or a list cannot be read.
+    """
+    normalize = normalizer(options.text_normalization)
+    corpus_dir = corpus_dir.resolve()
+    if options.channel == SPLIT:
+        if corpus != "folder":
+            raise UserError(f"--channel {SPLIT} is for a corpus of kind folder; {corpus} has its own utterances")
+        found = read_folder(corpus_dir, folder.path, SPLIT)
+    else:
+        found = READERS[corpus](corpus_dir, folder.path)
+    found.utterances = [u if u.text is None else replace(u, text=normalize(u.text)) for u in found.utterances]
+    return found
+
+
+def origin(corpus: Corpus, corpus_dir: Path) -> dict[str, Any]:
+    """What a corpus' cuts are made of: digests of its lists, sizes and times of its audio, by path."""
+    corpus_dir = corpus_dir.resolve()
+
+    def name(path: Path) -> str:
+        return str(path.relative_to(corpus_dir) if path.is_relative_to(corpus_dir) else path)
+
+    audio = {}
+    for path in dict.fromkeys(u.audio for u in corpus.utterances if u.audio and u.audio.is_file()):
+        status = path.stat()
+        audio[shown(name(path))] = f"{status.st_size} bytes of {status.st_mtime_ns}"
+    return {"list": {shown(name(path)): digest(path) for path in corpus.lists}, "audio": audio}
+
+
+def check_corpus(corpus: Corpus, options: Options, num_jobs: int) -> tuple[Corpus, Checked]:
+    """Listens to a corpus, draws splits where there are none, and finds all problems and what is worth a look.
+
+    Raises:
+        UserError: splits that cannot be drawn.
+    """
+    choice = LOUDEST if options.channel == SPLIT else options.channel
+    found = check(corpus.utterances, num_jobs, choice, (options.min_seconds, options.max_seconds))
+    found.problems = corpus.problems + found.problems
+    by_id = {u.id: u for u in corpus.utterances}
+    durations = {id: duration_of(by_id[id], sound) for id, sound in found.heard.items()}
+    bad = {problem.id for problem in corpus.problems}
+    found.heard = {id: sound for id, sound in found.heard.items() if id not in bad}
+    utterances = draw_splits(corpus.utterances, durations)
+    notes = [*corpus.notes, *found.notes, *across_splits(utterances, durations), *_look_alikes(corpus)]
+    return replace(corpus, utterances=utterances, notes=notes), found
+
+
+def _look_alikes(corpus: Corpus) -> list[str]:
+    return [
+        f"these characters look alike and count as different ones: {_named(group)}"
+        for group in look_alikes(u.text for u in corpus.utterances if u.text)
+    ]
+
+
+def rare(corpus: Corpus) -> list[str]:
+    """A line on the characters that hardly occur, which are often errors of typing."""
+    found = [c for c, _ in rare_characters(u.text for u in corpus.utterances if u.text)]
+    more = " …" if len(found) > MOST_CHARACTERS else ""
+    text = f"{len(found)} characters occur at most {RARE} times: {_named(found[:MOST_CHARACTERS])}{more}"
+    return [text] if found else []
+
+
+def _named(characters: Iterable[str]) -> str:
+    return ", ".join(f"'{shown(c)}' (U+{ord(c):04X})" for c in characters)
 
 
 def prepare_corpus(
-    corpus: str,
+    corpus: Corpus,
     corpus_dir: Path,
     folder: DataFolder,
+    options: Options = Options(),
     *,
     skip_bad: bool,
     num_jobs: int,
     begin: Callable[[], None] = lambda: None,
-) -> dict[str, int]:
+) -> tuple[dict[str, int], list[str]]:
     """Checks a corpus and writes ``train``, ``dev`` and ``test``.
 
     Args:
-        corpus: a key of ``READERS``.
+        corpus: of :func:`read_corpus`.
         corpus_dir: the release.
         folder: where the CutSets go.
+        options: how it was read.
         skip_bad: write bad utterances to ``bad.jsonl``, with reasons, and continue without them.
         num_jobs: processes.
         begin: called before the first output is written.
 
     Returns:
-        Utterances by split.
+        Utterances by split, and what the user should know.
 
     Raises:
         UserError: bad utterances without ``skip_bad`` (all in one message), or an empty split.
     """
-    utterances = READERS[corpus](corpus_dir.resolve(), folder.path)
-    problems, recordings = check(utterances, num_jobs)
-    if problems and not skip_bad:
-        raise UserError(describe(problems, len(utterances)))
-    cut_sets = to_cut_sets(utterances, recordings)
+    number = size(corpus)
+    corpus, found = check_corpus(corpus, options, num_jobs)
+    if found.problems and not skip_bad:
+        raise UserError(describe(found.problems, number))
+    cut_sets = to_cut_sets(corpus.utterances, found.heard)
     empty = [split for split in SPLITS if split not in cut_sets]
     if empty:
-        raise UserError(f"no usable utterances in {', '.join(empty)} of {corpus_dir}; run `asrkit check` to see why")
+        reasons = ", ".join(f"{n} × {reason}" for reason, n in _kinds(found.problems).items())
+        raise UserError(
+            f"no usable utterances in {', '.join(empty)} of {corpus_dir} ({reasons or 'the lists name none'}); run "
+            "`asrkit check` to see why"
+        )
     begin()
-    if problems:
-        write_text(folder.bad, "".join(json.dumps(vars(p)) + "\n" for p in problems))
+    roots = Roots(folder.path, [corpus_dir.resolve()])
+    roots.save()
+    write_text(folder.bad, "".join(json.dumps(vars(p)) + "\n" for p in found.problems))
     for split in SPLITS:
-        with atomic_path(folder.cuts(split)) as temporary:
-            cut_sets[split].to_file(temporary)
-    return {split: len(cut_sets[split]) for split in SPLITS}
+        write_cuts(folder.cuts(split), cut_sets[split], roots)
+    excluded = [f"excluded {len({p.id for p in found.problems})} of {number} utterances, listed in {folder.bad}"]
+    notes = corpus.notes + (excluded if found.problems else [])
+    return {split: len(cut_sets[split]) for split in SPLITS}, notes
+
+
+def size(corpus: Corpus) -> int:
+    """Utterances of a corpus, those that only a list knows included."""
+    return len({u.id for u in corpus.utterances} | {p.id for p in corpus.problems})
 
 
 def combine_corpora(
     sources: Sequence[DataFolder], folder: DataFolder, begin: Callable[[], None] = lambda: None
-) -> dict[str, int]:
+) -> tuple[dict[str, int], list[str]]:
     """Pools prepared corpora, split by split, into another data folder.
 
     Args:
@@ -87,35 +189,64 @@ def combine_corpora(
         begin: called before the first output is written.
 
     Returns:
-        Utterances by split.
+        Utterances by split, and what the user should know.
 
     Raises:
-        UserError: a corpus that is not prepared, or an id that two of them have.
+        UserError: a corpus that is not prepared, an id that two of them have, or audio that two splits have.
     """
     pools: dict[str, list[Cut]] = {}
+    places: dict[str, str] = {}
     for split in SPLITS:
-        cuts = [cut for source in sources for cut in _read(source.cuts(split))]
+        cuts = [cut for source in sources for cut in _read(source, split)]
         seen: set[str] = set()
         for cut in cuts:
             if cut.id in seen:
                 raise UserError(f"{split}: two of the corpora have an utterance {cut.id}; rename it in one of them")
             seen.add(cut.id)
+            if (content := _content(cut)) and places.setdefault(content, split) != split:
+                raise UserError(
+                    f"the audio of {cut.id} is in {places[content]} of one corpus and in {split} of another; leave it "
+                    "out of one of them"
+                )
         pools[split] = cuts
     begin()
+    corpora = [path for source in sources for path in (*load_roots(source.path).corpora, source.path.resolve())]
+    roots = Roots(folder.path, list(dict.fromkeys(corpora)))
+    roots.save()
     for split, cuts in pools.items():
-        with atomic_path(folder.cuts(split)) as temporary:
-            CutSet.from_cuts(cuts).to_file(temporary)
-    return {split: len(cuts) for split, cuts in pools.items()}
+        write_cuts(folder.cuts(split), cuts, roots)
+    speakers = {split: {cut.supervisions[0].speaker for cut in cuts} for split, cuts in pools.items()}
+    notes = [
+        f"{len(shared)} speakers of {split} are in train too, such as {min(map(str, shared))}"
+        for split in ("dev", "test")
+        if (shared := speakers["train"] & speakers[split])
+    ]
+    return {split: len(cuts) for split, cuts in pools.items()}, notes
 
 
-def _read(path: Path) -> CutSet:
+def _content(cut: Cut) -> str:
+    """Tells the audio of a cut from that of others; empty where it is not known."""
+    digest_of_file = (cut.custom or {}).get("audio_digest", "")
+    return f"{digest_of_file} {cut.start} {cut.duration}" if digest_of_file else ""
+
+
+def _read(source: DataFolder, split: str) -> Sequence[Cut]:
+    path = source.cuts(split)
     if not path.is_file():
         raise UserError(f"{path} is missing; prepare that corpus first")
-    return CutSet.from_file(path)
+    return list(read_cuts(path, load_roots(source.path)))
 
 
 def describe(problems: list[Problem], number: int) -> str:
-    """All problems in one message."""
-    rows = "".join(f"\n  {p.id}: {p.reason}" for p in problems)
+    """All problems in one message, with counts by reason."""
+    rows = "".join(f"\n  {shown(p.id)}: {p.reason}" for p in problems[:MOST_SHOWN])
     bad = len({p.id for p in problems})
-    return f"{bad} of {number} utterances cannot be used; fix them or exclude them with --skip-bad:{rows}"
+    kinds = _kinds(problems)
+    counts = "".join(f"\n  {n} × {reason}" for reason, n in kinds.items()) if len(problems) > len(kinds) else ""
+    more = f"\n  … and {len(problems) - MOST_SHOWN} more" if len(problems) > MOST_SHOWN else ""
+    return f"{bad} of {number} utterances cannot be used; fix them or exclude them with --skip-bad:{counts}{rows}{more}"
+
+
+def _kinds(problems: Sequence[Problem]) -> Mapping[str, int]:
+    """How often each reason is given, without what differs between utterances."""
+    return dict(Counter(p.reason.split(":")[0].split(" (")[0] for p in problems).most_common())

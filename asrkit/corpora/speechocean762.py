@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from asrkit.corpora.utterances import AUDIO_SUFFIXES, Utterance
+from asrkit.corpora.lists import read_pairs
+from asrkit.corpora.utterances import AUDIO_SUFFIXES, Corpus, Utterance
 from asrkit.errors import UserError
-from asrkit.text.normalize import normalize_plain
+from asrkit.text.normalize import canonical
 
 NUM_HELD_OUT_SPEAKERS = 25
 LISTS = ("text", "utt2spk", "wav.scp")
 
 
-def read_speechocean762(corpus_dir: Path, data_dir: Path) -> list[Utterance]:
+def read_speechocean762(corpus_dir: Path, data_dir: Path) -> Corpus:
     """All utterances but those of train whose sentence is in dev or test.
 
     Test is the 25 speakers of the release's test whose ids sort first, dev the next 25, train the 200 others.
@@ -24,7 +25,8 @@ def read_speechocean762(corpus_dir: Path, data_dir: Path) -> list[Utterance]:
     Raises:
         UserError: the folder is not the release.
     """
-    tables = {(part, name): _read(corpus_dir / part / name) for part in ("train", "test") for name in LISTS}
+    lists = {(part, name): corpus_dir / part / name for part in ("train", "test") for name in LISTS}
+    tables = {key: _read(path) for key, path in lists.items()}
     pooled = {name: tables["train", name] | tables["test", name] for name in LISTS}
     speakers = sorted(set(tables["test", "utt2spk"].values()))
     held_out = dict.fromkeys(speakers[:NUM_HELD_OUT_SPEAKERS], "test")
@@ -37,19 +39,19 @@ def read_speechocean762(corpus_dir: Path, data_dir: Path) -> list[Utterance]:
                 id,
                 held_out.get(speaker, "train"),
                 speaker,
-                None if text is None else normalize_plain(text),
+                None if text is None else canonical(text),
                 None if place is None else _audio(corpus_dir / place),
             )
         )
     known = {u.text for u in utterances if u.split != "train" and u.text is not None}
-    return [u for u in utterances if u.split != "train" or u.text not in known]
+    kept = [u for u in utterances if u.split != "train" or u.text not in known]
+    return Corpus(kept, lists=list(lists.values()))
 
 
 def _read(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise UserError(f"{path} is missing; --corpus-dir must be speechocean762's folder with train/, test/ and WAVE/")
-    lines = (line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    return {words[0]: words[1].strip() if len(words) > 1 else "" for words in lines}
+    return read_pairs(path)
 
 
 def _audio(stated: Path) -> Path:

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from lhotse import CutSet, MonoCut, Recording, SupervisionSegment
+from lhotse import CutSet, MonoCut, MultiCut, Recording, SupervisionSegment
 from lhotse.audio import AudioSource
+from lhotse.cut import Cut
 
-from asrkit.corpora.containers import truncation
-from asrkit.features.audio_files import UNREADABLE, read_samples
+from asrkit.console import progress_bar
+from asrkit.errors import UserError
+from asrkit.features.audio_files import AUDIO_SUFFIXES as DECODABLE
+from asrkit.features.listen import LOUDEST, SILENCE_PEAK, Heard, listen
+from asrkit.text.normalize import shown
 
-SILENCE_PEAK = 1e-3
-"""Audio that never exceeds this (-60 dB of full scale) holds no speech."""
 MAX_CHARACTERS_PER_S = 25.0
 """Encoder frames a second after subsampling by 4: CTC has no place for more labels than these."""
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3", ".sph", ".raw")
+AUDIO_SUFFIXES = (*DECODABLE, ".raw")
+SLACK_S = 0.05
+"""A segment may end so much after its recording."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +35,16 @@ class Utterance:
 
     id: str
     split: str
+    """Empty where it is still to be drawn."""
     speaker: str
     text: str | None
     audio: Path | None
+    start_s: float = 0.0
+    """Where it begins in the file."""
+    duration_s: float | None = None
+    """None for the rest of the file."""
+    channel: int | None = None
+    """From 0; None for what is chosen for the whole corpus."""
 
 
 @dataclass(frozen=True)
@@ -42,66 +55,128 @@ class Problem:
     reason: str
 
 
-@dataclass(frozen=True)
-class _Heard:
-    """What listening to a file tells."""
+@dataclass
+class Corpus:
+    """What a reader found."""
 
-    sampling_rate_hz: int = 0
-    num_samples: int = 0
-    num_channels: int = 0
-    digest: str = ""
-    problem: str = ""
+    utterances: list[Utterance]
+    problems: list[Problem] = field(default_factory=list)
+    """Of the lists; those of audio and transcripts are found by :func:`check`."""
+    notes: list[str] = field(default_factory=list)
+    """What the user should know, though nothing is wrong."""
+    lists: list[Path] = field(default_factory=list)
+    """The files that were read, but for audio."""
 
 
-def check(utterances: Sequence[Utterance], num_jobs: int = 1) -> tuple[list[Problem], dict[str, Recording]]:
+@dataclass
+class Checked:
+    """What checking found."""
+
+    problems: list[Problem]
+    """In the order of the utterances."""
+    heard: dict[str, Heard]
+    """By utterance, of those without problems."""
+    notes: list[str]
+
+
+def check(
+    utterances: Sequence[Utterance],
+    num_jobs: int = 1,
+    channel: str = LOUDEST,
+    seconds: tuple[float, float] = (0.0, float("inf")),
+) -> Checked:
     """Listens to every file and reports all problems at once.
 
     Args:
         utterances: of all splits.
         num_jobs: processes.
-
-    Returns:
-        The problems in the order of the utterances, and the recordings of those without any.
+        channel: which one is heard, where an utterance does not say.
+        seconds: shortest and longest utterance.
     """
-    paths = [u.audio for u in utterances]
-    if num_jobs > 1:
-        with ProcessPoolExecutor(num_jobs) as pool:
-            heard = list(pool.map(_listen, paths, chunksize=16))
-    else:
-        heard = [_listen(path) for path in paths]
-    rates = Counter(sound.sampling_rate_hz for sound in heard if sound.sampling_rate_hz)
-    usual_hz = max(rates, key=lambda rate: rates[rate], default=0)
-    first_with: dict[str, str] = {}
+    wanted = dict.fromkeys((u.audio, channel if u.channel is None else str(u.channel)) for u in utterances if u.audio)
+    with _pool(num_jobs) as run, progress_bar("listening", len(wanted)) as bar:
+        heard = {}
+        for key, sound in zip(wanted, run(_listen, wanted), strict=True):
+            heard[key] = sound
+            bar.advance()
+    first_with: dict[tuple[str, float, float | None], str] = {}
     seen: set[str] = set()
-    problems: list[Problem] = []
-    recordings: dict[str, Recording] = {}
-    for utterance, sound in zip(utterances, heard, strict=True):
-        reasons = _reasons(utterance, sound)
+    found = Checked([], {}, [])
+    warned: dict[str, list[str]] = defaultdict(list)
+    for utterance in utterances:
+        choice = channel if utterance.channel is None else str(utterance.channel)
+        sound = heard[utterance.audio, choice] if utterance.audio else Heard()
+        reasons = _reasons(utterance, sound, seconds)
+        content = (sound.digest, utterance.start_s, utterance.duration_s)
         if utterance.id in seen:
             reasons.append("its id stands in the lists more than once")
-        elif sound.digest and sound.digest in first_with:
-            reasons.append(f"its audio is that of {first_with[sound.digest]}")
+        elif sound.digest and content in first_with:
+            reasons.append(f"its audio is that of {first_with[content]}")
         elif sound.digest:
-            first_with[sound.digest] = utterance.id
-        if sound.sampling_rate_hz not in (0, usual_hz):
-            reasons.append(f"its audio has {sound.sampling_rate_hz} Hz, most of the others' {usual_hz}; resample it")
+            first_with[content] = utterance.id
         seen.add(utterance.id)
-        problems += [Problem(utterance.id, reason) for reason in reasons]
+        found.problems += [Problem(utterance.id, reason) for reason in reasons]
         if not reasons:
-            recordings[utterance.id] = _recording(utterance, sound)
-    return problems, recordings
+            found.heard[utterance.id] = sound
+            for warning in sound.warnings:
+                warned[_kind(warning)].append(utterance.id)
+    found.notes += [f"{len(ids)} utterances, such as {ids[0]}: {kind}" for kind, ids in warned.items()]
+    found.notes += _rates(found.heard.values())
+    return found
 
 
-def _reasons(utterance: Utterance, sound: _Heard) -> list[str]:
+def _listen(key: tuple[Path, str]) -> Heard:
+    return listen(*key)
+
+
+@contextmanager
+def _pool(num_jobs: int) -> Iterator[Callable[..., Iterable[Any]]]:
+    """``map``, in so many processes."""
+    if num_jobs == 1:
+        yield map
+        return
+    with ProcessPoolExecutor(num_jobs) as pool:
+        try:
+            yield partial(pool.map, chunksize=16)
+        except BrokenProcessPool as error:
+            raise UserError("a process that read audio was ended, perhaps for memory; try --num-jobs 1") from error
+
+
+def _kind(warning: str) -> str:
+    """A warning without the figures of one file."""
+    return warning.split(" (")[0]
+
+
+def _rates(heard: Iterable[Heard]) -> list[str]:
+    rates = Counter(sound.sampling_rate_hz for sound in heard)
+    if len(rates) < 2:
+        return []
+    table = ", ".join(f"{number} of {rate} Hz" for rate, number in rates.most_common())
+    return [f"sampling rates differ: {table}; all are resampled to features.sampling_rate_hz"]
+
+
+def _reasons(utterance: Utterance, sound: Heard, seconds: tuple[float, float]) -> list[str]:
     if utterance.audio is None:
         return ["there is a transcript but no audio"]
     if sound.problem:
-        return [f"{sound.problem}: {utterance.audio}"]
+        return [f"{sound.problem}: {shown(str(utterance.audio))}"]
     if utterance.text is None:
-        return [f"there is audio but no transcript: {utterance.audio}"]
+        return [f"there is audio but no transcript: {shown(str(utterance.audio))}"]
     if not utterance.text.strip():
         return ["the transcript is empty"]
-    duration_s = sound.num_samples / sound.sampling_rate_hz
+    duration_s = duration_of(utterance, sound)
+    end_s = utterance.start_s + duration_s
+    if duration_s <= 0 or end_s > sound.duration_s + SLACK_S:
+        return [
+            f"it lasts from {utterance.start_s:.2f} to {end_s:.2f} s, its recording {sound.duration_s:.2f} s: "
+            f"{utterance.audio}"
+        ]
+    if utterance.duration_s is not None and _peak(utterance, sound, end_s) < SILENCE_PEAK:
+        return ["the audio is silent there"]
+    if not seconds[0] <= duration_s <= seconds[1]:
+        return [
+            f"it lasts {duration_s:.2f} s; --min-seconds and --max-seconds ask for {seconds[0]:g} to {seconds[1]:g}"
+        ]
     characters = len("".join(utterance.text.split()))
     if characters > MAX_CHARACTERS_PER_S * duration_s:
         return [
@@ -111,66 +186,79 @@ def _reasons(utterance: Utterance, sound: _Heard) -> list[str]:
     return []
 
 
-def _listen(path: Path | None) -> _Heard:
-    if path is None:
-        return _Heard()
-    if not path.is_file():
-        return _Heard(problem="the audio file is missing")
-    try:
-        cut_off = truncation(path)
-        samples, rate = read_samples(path)
-    except UNREADABLE as error:
-        return _Heard(problem=f"the audio cannot be decoded ({str(error).splitlines()[0]})")
-    if cut_off:
-        return _Heard(problem=f"the audio file is truncated ({cut_off})")
-    if not np.isfinite(samples).all():
-        return _Heard(problem="the audio has samples that are not finite")
-    if samples.shape[0] == 0 or float(np.abs(samples).max()) < SILENCE_PEAK:
-        return _Heard(problem="the audio is silent")
-    if samples.shape[1] != 1:
-        return _Heard(problem=f"the audio has {samples.shape[1]} channels, not one")
-    digest = hashlib.blake2b(samples.tobytes(), digest_size=16).hexdigest()
-    return _Heard(rate, samples.shape[0], samples.shape[1], digest)
+def duration_of(utterance: Utterance, sound: Heard) -> float:
+    """Seconds of an utterance."""
+    return sound.duration_s - utterance.start_s if utterance.duration_s is None else utterance.duration_s
 
 
-def _recording(utterance: Utterance, sound: _Heard) -> Recording:
+def _peak(utterance: Utterance, sound: Heard, end_s: float) -> float:
+    return float(sound.peaks[int(utterance.start_s) : int(end_s) + 1].max(initial=0.0))
+
+
+def to_cut_sets(utterances: Iterable[Utterance], heard: dict[str, Heard]) -> dict[str, CutSet]:
+    """CutSets by split, of the utterances that were heard (that is, passed the check)."""
+    by_split: dict[str, list[Cut]] = defaultdict(list)
+    recordings: dict[Path, Recording] = {}
+    for utterance in utterances:
+        sound = heard.get(utterance.id)
+        if sound is None or utterance.text is None or utterance.audio is None:
+            continue
+        if utterance.audio not in recordings:
+            recordings[utterance.audio] = _recording(_recording_id(utterance, sound, recordings), utterance, sound)
+        by_split[utterance.split].append(_cut(utterance, sound, recordings[utterance.audio]))
+    return {split: CutSet.from_cuts(cuts) for split, cuts in by_split.items()}
+
+
+def _recording_id(utterance: Utterance, sound: Heard, others: dict[Path, Recording]) -> str:
+    """The utterance's id where it is the whole file, else the file's name, which is made unique."""
+    assert utterance.audio is not None
+    if utterance.duration_s is None and not utterance.start_s and sound.num_channels == 1:
+        return utterance.id
+    same = sum(path.stem == utterance.audio.stem for path in others)
+    return f"{utterance.audio.stem}~{same}" if same else utterance.audio.stem
+
+
+def _recording(id: str, utterance: Utterance, sound: Heard) -> Recording:
     return Recording(
-        id=utterance.id,
-        sources=[AudioSource(type="file", channels=[0], source=str(utterance.audio))],
+        id=id,
+        sources=[AudioSource(type="file", channels=list(range(sound.num_channels)), source=str(utterance.audio))],
         sampling_rate=sound.sampling_rate_hz,
         num_samples=sound.num_samples,
         duration=sound.num_samples / sound.sampling_rate_hz,
     )
 
 
-def to_cut_sets(utterances: Iterable[Utterance], recordings: dict[str, Recording]) -> dict[str, CutSet]:
-    """CutSets by split, of the utterances that have a recording (that is, passed the check)."""
-    by_split: dict[str, list[MonoCut]] = defaultdict(list)
-    for utterance in utterances:
-        recording = recordings.get(utterance.id)
-        if recording is None or utterance.text is None:
-            continue
-        segment = SupervisionSegment(
-            id=utterance.id,
-            recording_id=utterance.id,
-            start=0.0,
-            duration=recording.duration,
-            text=utterance.text,
-            speaker=utterance.speaker,
-        )
-        by_split[utterance.split].append(
-            MonoCut(
+def _cut(utterance: Utterance, sound: Heard, recording: Recording) -> Cut:
+    # Not beyond the recording, where a list rounds its times.
+    duration_s = min(duration_of(utterance, sound), recording.duration - utterance.start_s)
+    channel = list(range(sound.num_channels)) if sound.channel < 0 else sound.channel
+    kind = MonoCut if sound.channel >= 0 else MultiCut
+    return kind(
+        id=utterance.id,
+        start=utterance.start_s,
+        duration=duration_s,
+        channel=channel,
+        recording=recording,
+        custom={"audio_digest": sound.digest},
+        supervisions=[
+            SupervisionSegment(
                 id=utterance.id,
+                recording_id=recording.id,
                 start=0.0,
-                duration=recording.duration,
-                channel=0,
-                recording=recording,
-                supervisions=[segment],
+                duration=duration_s,
+                channel=channel,
+                text=utterance.text,
+                speaker=utterance.speaker,
             )
-        )
-    return {split: CutSet.from_cuts(cuts) for split, cuts in by_split.items()}
+        ],
+    )
 
 
 def last_speakers(speakers: Iterable[str], number: int) -> set[str]:
     """The ``number`` speakers whose names sort last: a development set that is the same everywhere."""
     return set(sorted(set(speakers))[-number:]) if number else set()
+
+
+def with_split(utterance: Utterance, split: str) -> Utterance:
+    """The utterance in a split."""
+    return replace(utterance, split=split)

@@ -13,12 +13,13 @@ from typing import Any
 
 import torch
 from lhotse import CutSet, NumpyFilesWriter, Recording, SupervisionSegment
-from lhotse.audio.backend import LibsndfileBackend, audio_backend
+from lhotse.audio.backend import audio_backend
 from lhotse.cut import Cut
 
+from asrkit.data.cut_files import load_roots, write_cuts
 from asrkit.data.folder import DataFolder
 from asrkit.errors import UserError
-from asrkit.features.audio_files import UNWRITABLE, write_samples
+from asrkit.features.audio_files import UNWRITABLE, AnyAudio, write_samples
 from asrkit.features.fbank import KaldiFbank, KaldiFbankConfig
 from asrkit.features.normalization import MeanStd, Moments, accumulate_statistics
 from asrkit.features.pipeline import TEMPO, FeaturePipeline, load_audio, side_of, speaker_of
@@ -73,8 +74,7 @@ def make_features(
             stored = list(run(partial(_stored, extractor=extractor, folder=folder.arrays(split)), parts))
         by_id = {cut.id: cut for part in stored for cut in part}
         cuts = CutSet.from_cuts([by_id[cut.id] for cut in cuts])
-    with atomic_path(folder.features(split)) as temporary:
-        cuts.to_file(temporary)
+    write_cuts(folder.features(split), cuts, load_roots(folder.path))
     if store:
         _remove_others(cuts, folder.arrays(split))
     return cuts
@@ -83,7 +83,7 @@ def make_features(
 def _stored(cuts: CutSet, extractor: KaldiFbank, folder: Path) -> CutSet:
     stored, failure = CutSet.from_cuts([]), None
     try:
-        with audio_backend(LibsndfileBackend()):  # as a loader reads audio
+        with audio_backend(AnyAudio()):  # as a loader reads audio
             stored = cuts.compute_and_store_features(
                 extractor, folder, storage_type=NumpyFilesWriter, progress_bar=False
             )

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from lhotse import CutSet
 from safetensors.torch import save_file
 
+from asrkit.data.cut_files import load_roots, read_cuts
 from asrkit.errors import UserError
 from asrkit.features.normalization import MeanStd
 from asrkit.files import atomic_path
@@ -48,8 +49,9 @@ class DataFolder:
         return self.path.resolve() / "features" / f"{split}_numpy"
 
     def tempo_audio(self, factor: float, id: str) -> Path:
-        """The audio of a tempo replica."""
-        return self.path.resolve() / "features" / "tempo" / f"{factor}" / f"{id}.flac"
+        """The audio of a tempo replica, under a name that no id can lead elsewhere."""
+        name = hashlib.sha256(id.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+        return self.path.resolve() / "features" / "tempo" / f"{factor}" / f"{name}.flac"
 
     @property
     def statistics(self) -> Path:
@@ -58,11 +60,11 @@ class DataFolder:
 
     def read_cuts(self, split: str) -> CutSet:
         """A split before the feature stage; see :func:`read_cuts`."""
-        return read_cuts(self.cuts(split))
+        return read_cuts(self.cuts(split), load_roots(self.path))
 
     def read_features(self, split: str) -> CutSet:
         """A split after the feature stage; see :func:`read_cuts`."""
-        return read_cuts(self.features(split))
+        return read_cuts(self.features(split), load_roots(self.path))
 
     def load_tokenizer(self) -> Tokenizer:
         """The symbols.
@@ -106,20 +108,3 @@ def load_tokenizer(path: Path) -> Tokenizer:
         return tokenizer_from_dict(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, KeyError) as error:
         raise UserError(f"{path} cannot be read ({error}); remove it and run asrkit tokenizer again") from error
-
-
-def read_cuts(path: Path) -> CutSet:
-    """A CutSet, in memory.
-
-    Raises:
-        UserError: the file is not there, cannot be read or has no cuts.
-    """
-    if not path.is_file():
-        raise UserError(f"{path} is missing; run the stage that makes it first (asrkit prepare, asrkit features)")
-    try:
-        cuts = list(CutSet.from_file(path) or [])  # None of an empty file
-    except (OSError, EOFError, zlib.error, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); remove it and make it again") from error
-    if not cuts:
-        raise UserError(f"{path} holds no cuts; remove it and make it again")
-    return CutSet.from_cuts(cuts)

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from lhotse.cut import Cut
 
-from asrkit.data.folder import read_cuts
+from asrkit.data.cut_files import read_cuts
 from asrkit.errors import UserError
 from asrkit.features.augmentation import chosen
 from asrkit.randomness import seeded_generator

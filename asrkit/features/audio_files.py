@@ -1,28 +1,117 @@
-"""Audio files and waveforms: the one place that calls soundfile, and torchaudio's resampler."""
+"""Audio files and waveforms: the one place that calls soundfile, ffmpeg, and torchaudio's resampler."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import soundfile
 import torch
+from lhotse.audio.backend import AudioBackend
+from lhotse.utils import compute_num_samples
+
+from asrkit.errors import UserError
 
 LIBSNDFILE_VERSION = str(soundfile.__libsndfile_version__)
-UNREADABLE = (soundfile.SoundFileError, OSError, ValueError, IndexError)
-"""What :func:`read_samples` raises; the last two of a broken header."""
+BY_SOUNDFILE = (
+    [".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".sph", ".nist", ".aiff", ".aif", ".aifc", ".au", ".snd", ".w64", ".rf64", ".caf", ".voc", ".wv"]
+)  # fmt: skip
+BY_FFMPEG = [".m4a", ".m4b", ".mp4", ".mov", ".mkv", ".mka", ".webm", ".aac", ".wma", ".amr", ".3gp", ".ac3", ".ape"]
+AUDIO_SUFFIXES = (*BY_SOUNDFILE, *BY_FFMPEG)
+UNREADABLE = (soundfile.SoundFileError, OSError, ValueError, IndexError, RuntimeError)
+"""What reading raises; the last three of a broken header."""
 UNWRITABLE = (soundfile.SoundFileError,)
+LEAST_HZ, MOST_HZ = 4000, 384_000
+"""Sampling rates that speech is recorded with; others are taken for damage."""
+BLOCK_SAMPLES = 1 << 20
+MOST_PHASES = 1000
+"""Filters of a resampler. Two rates whose ratio needs more, such as 44101 and 16000 Hz, are resampled by the nearest
+ratio that does not, which is off by less than two millionths."""
 
 
-def read_samples(path: Path) -> tuple[np.ndarray, int]:
-    """Samples (N, channels) float32 in [-1, 1] of a file, and its sampling rate in Hz.
+@contextmanager
+def open_audio(path: Path) -> Iterator[soundfile.SoundFile]:
+    """A file as soundfile reads it; what only ffmpeg reads goes through a temporary WAV.
+
+    Raises:
+        asrkit.features.audio_files.UNREADABLE: it cannot be decoded, is no file, or states an impossible rate.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}" if not path.exists() else f"{path} is no regular file")
+    if path.suffix.lower() in BY_FFMPEG:
+        with tempfile.TemporaryDirectory(prefix="asrkit-") as folder:
+            decoded = Path(folder, "decoded.wav")
+            _decode_with_ffmpeg(path, decoded)
+            with open_audio(decoded) as file:
+                yield file
+        return
+    with soundfile.SoundFile(os.fsencode(path)) as file:
+        if not LEAST_HZ <= file.samplerate <= MOST_HZ:
+            raise ValueError(f"it states {file.samplerate} Hz, which no recording of speech has")
+        yield file
+
+
+def _decode_with_ffmpeg(path: Path, target: Path) -> None:
+    program = shutil.which("ffmpeg")
+    kind = path.suffix.lower().removeprefix(".")
+    if program is None:
+        raise ValueError(f"{kind} is read by ffmpeg, which is not installed; install it, or convert the file to WAV")
+    command = [program, "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"]
+    command += ["-i", f"file:{path}", "-map", "0:a:0", "-c:a", "pcm_s16le", "-rf64", "auto", f"file:{target}"]
+    result = subprocess.run(command, capture_output=True, text=True, errors="replace")
+    if result.returncode:
+        reason = (result.stderr.strip().splitlines() or [f"exit code {result.returncode}"])[-1]
+        raise ValueError(f"ffmpeg cannot decode it: {reason}")
+
+
+def blocks(file: soundfile.SoundFile, size: int = BLOCK_SAMPLES) -> Iterator[np.ndarray]:
+    """The rest of an open file, as (N, channels) float32 in [-1, 1] with at most ``size`` numbers.
+
+    The length that the file's header claims is not asked for: what there is, is read.
+    """
+    frames = max(1, size // file.channels)
+    while len(block := file.read(frames, dtype="float32", always_2d=True)):
+        yield block
+
+
+def read_samples(path: Path, start_s: float = 0.0, duration_s: float | None = None) -> tuple[np.ndarray, int]:
+    """Samples (N, channels) float32 in [-1, 1] of a file or of a part of it, and its sampling rate in Hz.
 
     Raises:
         asrkit.features.audio_files.UNREADABLE: the file cannot be decoded.
     """
-    samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    return cast(np.ndarray, samples), int(rate)
+    with open_audio(path) as file:
+        if start_s:
+            file.seek(compute_num_samples(start_s, file.samplerate))
+        if duration_s is None:
+            parts = list(blocks(file))
+            samples = np.concatenate(parts) if parts else np.zeros((0, file.channels), np.float32)
+        else:
+            samples = file.read(compute_num_samples(duration_s, file.samplerate), dtype="float32", always_2d=True)
+        return samples, int(file.samplerate)
+
+
+class AnyAudio(AudioBackend):  # type: ignore[misc]  # Lhotse has no types
+    """Lets Lhotse read audio as :func:`read_samples` does, whatever the suffix."""
+
+    def read_audio(
+        self,
+        path_or_fd: str,
+        offset: float = 0.0,
+        duration: float | None = None,
+        force_opus_sampling_rate: int | None = None,
+    ) -> tuple[np.ndarray, int]:
+        """(channels, N) samples and their rate."""
+        samples, rate = read_samples(Path(path_or_fd), offset, duration)
+        return np.ascontiguousarray(samples.T), rate
 
 
 def write_samples(path: Path, samples: np.ndarray, sampling_rate_hz: int) -> None:
@@ -35,7 +124,21 @@ def write_samples(path: Path, samples: np.ndarray, sampling_rate_hz: int) -> Non
 
 
 def resample(waveform: torch.Tensor, from_hz: int, to_hz: int) -> torch.Tensor:
-    """(N,) samples at another rate."""
+    """(N,) samples at another rate; (N · to_hz / from_hz,) of them, rounded up.
+
+    Raises:
+        UserError: a rate outside 4 to 384 kHz.
+    """
     from torchaudio.functional import resample as torchaudio_resample
 
-    return cast(torch.Tensor, torchaudio_resample(waveform, from_hz, to_hz))
+    if from_hz == to_hz:
+        return waveform
+    for rate in (from_hz, to_hz):
+        if not LEAST_HZ <= rate <= MOST_HZ:
+            raise UserError(f"{rate} Hz cannot be resampled; rates lie between {LEAST_HZ} and {MOST_HZ} Hz")
+    ratio = Fraction(from_hz, to_hz)
+    if max(ratio.numerator, ratio.denominator) > MOST_PHASES:
+        ratio = ratio.limit_denominator(int(MOST_PHASES / max(1, ratio)))
+    wanted = -(-len(waveform) * to_hz // from_hz)
+    resampled = cast(torch.Tensor, torchaudio_resample(waveform, ratio.numerator, ratio.denominator))
+    return torch.nn.functional.pad(resampled, (0, max(0, wanted - len(resampled))))[:wanted]

@@ -10,6 +10,8 @@ import torch
 import torchaudio.compliance.kaldi as kaldi
 from lhotse.features.base import FeatureExtractor, register_extractor
 
+from asrkit.features.audio_files import resample
+
 FRAME_SHIFT_S = 0.01
 FRAME_LENGTH_S = 0.025
 
@@ -75,6 +77,8 @@ class KaldiFbank(FeatureExtractor):  # type: ignore[misc]  # Lhotse has no types
         return int(self.config.num_mel_bins)
 
     def extract(self, samples: np.ndarray | torch.Tensor, sampling_rate: int) -> np.ndarray:
-        """(1, N) or (N,) samples to (T, F) features."""
-        waveform = torch.as_tensor(samples).reshape(-1)
-        return fbank(waveform, sampling_rate, self.config.num_mel_bins).numpy()
+        """(channels, N) or (N,) samples to (T, F) features of their mean, at the rate of the settings."""
+        waveform = torch.as_tensor(samples)
+        waveform = waveform.mean(dim=0) if waveform.ndim > 1 and len(waveform) > 1 else waveform.reshape(-1)
+        waveform = resample(waveform, sampling_rate, self.config.sampling_rate)
+        return fbank(waveform, self.config.sampling_rate, self.config.num_mel_bins).numpy()

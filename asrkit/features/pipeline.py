@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lhotse.audio.backend import LibsndfileBackend, audio_backend
+from lhotse.audio.backend import audio_backend
 from lhotse.cut import Cut
 
 from asrkit.errors import UserError
+from asrkit.features.audio_files import AnyAudio, resample
 from asrkit.features.augmentation import Augmentation, Presentation
 from asrkit.features.fbank import FRAME_SHIFT_S, fbank
 from asrkit.features.normalization import GLOBAL, MeanStd, mean_std
@@ -56,15 +57,14 @@ class FeaturePipeline:
             UserError: audio that cannot be read, or is not as long as its manifest says.
         """
         if cut.has_features:
-            return self._stored(cut)
-        return fbank(load_audio(cut, self.sampling_rate_hz), self.sampling_rate_hz, self.num_mel_bins)
+            features = self._stored(cut)
+        else:
+            features = fbank(load_audio(cut, self.sampling_rate_hz), self.sampling_rate_hz, self.num_mel_bins)
+        if not torch.isfinite(features).all():
+            raise UserError(f"the features of {cut.id} are not finite; run `asrkit check` on its audio")
+        return features
 
     def _stored(self, cut: Cut) -> torch.Tensor:
-        if cut.sampling_rate != self.sampling_rate_hz:
-            raise UserError(
-                f"the stored features of {cut.id} are of {cut.sampling_rate} Hz audio but features.sampling_rate_hz is "
-                f"{self.sampling_rate_hz}; run asrkit features --force"
-            )
         if cut.num_features != self.num_mel_bins:
             raise UserError(
                 f"the stored features of {cut.id} have {cut.num_features} bins but features.num_mel_bins is "
@@ -151,26 +151,19 @@ def replica_of(cut: Cut) -> list[str]:
 
 
 def load_audio(cut: Cut, sampling_rate_hz: int) -> torch.Tensor:
-    """(N,) float32 samples of a cut's only channel.
+    """(N,) float32 samples of a cut at a sampling rate; several channels are mixed.
 
     Raises:
-        UserError: unreadable, truncated, of several channels or of another sampling rate.
+        UserError: unreadable or truncated.
     """
-    if cut.sampling_rate != sampling_rate_hz:
-        raise UserError(
-            f"{cut.id} has {cut.sampling_rate} Hz but features.sampling_rate_hz is {sampling_rate_hz}; "
-            "set it to the corpus' rate or resample the audio"
-        )
     try:
-        # By soundfile whatever the suffix; Lhotse's choice by suffix would need sph2pipe for Sphere files.
-        with audio_backend(LibsndfileBackend()):
+        with audio_backend(AnyAudio()):
             samples = cut.load_audio()
     except Exception as error:  # lhotse raises a different class for each of its audio backends
         source = cut.recording.sources[0].source if cut.has_recording else "?"
         reason = "there is no such file"
         if Path(str(source)).is_file():
-            reason = f"{str(error).strip().splitlines()[0]}; the file may be truncated"
+            reason = f"{next(iter(str(error).strip().splitlines()), type(error).__name__)}; the file may be truncated"
         raise UserError(f"cannot read the audio of {cut.id} ({source}): {reason}: run `asrkit check`") from error
-    if samples.shape[0] != 1:
-        raise UserError(f"{cut.id} has {samples.shape[0]} channels; split it into one recording a channel first")
-    return torch.from_numpy(np.ascontiguousarray(samples[0]))
+    mixed = samples[0] if len(samples) == 1 else samples.mean(axis=0)
+    return resample(torch.from_numpy(np.ascontiguousarray(mixed)), cut.sampling_rate, sampling_rate_hz)

@@ -1,17 +1,96 @@
-"""Per-corpus transcript rules."""
+"""The one canonical form of text, and the transcript rules of corpora and of users."""
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+
+from asrkit.errors import UserError
 
 _SPHINX_MARKS = re.compile(r"</?s>|<sil>|\+\+\w+\+\+|\(\d+\)")
+# Byte order marks, zero-width and soft breaks, and the marks of writing direction: none of them is heard. The joiners
+# U+200C and U+200D stay: they are part of the spelling of Persian and of Indic languages.
+_UNHEARD = dict.fromkeys(map(ord, "\ufeff\u200b\u2060\u00ad\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e"))
+_UNHEARD |= dict.fromkeys(range(0x2066, 0x206A))
+_LOOK_ALIKE = str.maketrans("’‘ʼ‛`´′“”„«»″‐‑‒–—―−…·", "'''''''\"\"\"\"\"\"-------.·")
+RARE = 2
+"""Characters that occur at most so often are worth a look."""
+
+
+def canonical(text: str) -> str:
+    """Text as it is compared everywhere: Unicode form NFC, one space between words, no marks that are not heard."""
+    return " ".join(unicodedata.normalize("NFC", text.translate(_UNHEARD)).split())
 
 
 def normalize_an4(text: str) -> str:
     """AN4 (Sphinx) transcript to words: sentence marks, fillers and pronunciation numbers removed."""
-    return " ".join(_SPHINX_MARKS.sub(" ", text).upper().split())
+    return canonical(_SPHINX_MARKS.sub(" ", text).upper())
 
 
-def normalize_plain(text: str) -> str:
-    """A user's own transcripts: single spaces, nothing else touched."""
-    return " ".join(text.split())
+def _without_punctuation(text: str) -> str:
+    """Drops punctuation but the apostrophe and the hyphen inside a word, which it writes in one way."""
+    text = "".join(c.translate(_LOOK_ALIKE) if c in "’‘ʼ‛‐‑" else c for c in text)
+    kept = (
+        c if _is_inside_word(text, n) or not unicodedata.category(c).startswith(("P", "S")) else " "
+        for n, c in enumerate(text)
+    )
+    return "".join(kept)
+
+
+def _is_inside_word(text: str, n: int) -> bool:
+    inside = 0 < n < len(text) - 1 and text[n - 1].isalnum() and text[n + 1].isalnum()
+    return text[n] in "'-" and inside
+
+
+RULES: dict[str, Callable[[str], str]] = {
+    "lower": str.lower,
+    "upper": str.upper,
+    "no-punctuation": _without_punctuation,
+    "split-digits": lambda text: re.sub(r"(?<=\d)(?=\d)", " ", text),
+    "no-markers": lambda text: re.sub(r"<[^<>]*>|\[[^\[\]]*\]", " ", text),
+}
+"""What ``--text-normalization`` may name; they are applied in the order given."""
+
+
+def normalizer(rules: str) -> Callable[[str], str]:
+    """A function that applies rules to a transcript, and gives it canonical form.
+
+    Args:
+        rules: names of ``RULES`` joined by commas; empty for the canonical form alone.
+
+    Raises:
+        UserError: an unknown rule.
+    """
+    names = [name.strip() for name in rules.split(",") if name.strip()]
+    for name in names:
+        if name not in RULES:
+            raise UserError(f"--text-normalization knows no '{name}'; the rules are {', '.join(RULES)}")
+
+    def normalize(text: str) -> str:
+        text = canonical(text)
+        for name in names:
+            text = RULES[name](text)
+        return canonical(text)
+
+    return normalize
+
+
+def rare_characters(texts: Iterable[str]) -> list[tuple[str, int]]:
+    """Characters that occur at most ``RARE`` times, with their counts, the rarest first."""
+    counts = Counter(c for text in texts for c in text if c != " ")
+    return sorted(((c, n) for c, n in counts.items() if n <= RARE), key=lambda item: (item[1], item[0]))
+
+
+def look_alikes(texts: Iterable[str]) -> list[tuple[str, ...]]:
+    """Groups of characters of the texts that look the same to a reader: kinds of apostrophes, full-width letters."""
+    groups = defaultdict(set)
+    for c in {c for text in texts for c in text}:
+        groups[unicodedata.normalize("NFKC", c).translate(_LOOK_ALIKE)].add(c)
+    return sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)
+
+
+def shown(text: str) -> str:
+    """Text for a message: what cannot be printed, or would act on a terminal, is written as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode("ascii") for c in text)

@@ -10,14 +10,15 @@ import soundfile
 from lhotse import CutSet
 
 from asrkit.corpora.an4 import read_an4
-from asrkit.corpora.containers import truncation
 from asrkit.corpora.folder import read_folder
 from asrkit.corpora.librispeech import read_librispeech_subset, read_mini_librispeech
 from asrkit.corpora.prepare import combine_corpora
 from asrkit.corpora.speechocean762 import read_speechocean762
+from asrkit.corpora.splits import draw_splits
 from asrkit.corpora.utterances import Utterance, check, to_cut_sets
 from asrkit.data.folder import DataFolder
 from asrkit.errors import UserError
+from asrkit.features.containers import truncation
 from asrkit.features.pipeline import load_audio
 from tests.conftest import AN4, run_cli
 
@@ -49,11 +50,11 @@ def test_the_original_releases_read_the_same(form: str, tmp_path: Path, an4_utte
             target.write_bytes(samples.astype(">i2" if form.startswith("big") else "<i2").tobytes())
         else:
             soundfile.write(target, samples, rate, format={"sph": "NIST", "wav": "WAV"}[form], subtype="PCM_16")
-    read = {u.id: u for u in read_an4(tmp_path, tmp_path / "data")}
+    read = {u.id: u for u in read_an4(tmp_path, tmp_path / "data").utterances}
     same = [read[u.id] for u in some]
-    problems, recordings = check(same)
-    assert not problems
-    cuts = {cut.id: cut for cut in to_cut_sets(same, recordings)["test"]}
+    checked = check(same)
+    assert not checked.problems
+    cuts = {cut.id: cut for cut in to_cut_sets(same, checked.heard)["test"]}
     for u in same:
         assert np.array_equal(np.round(load_audio(cuts[u.id], 16000).numpy() * 32768).astype(np.int16), signals[u.id])
 
@@ -72,8 +73,9 @@ def test_check_reports_every_problem_at_once(folder_corpus: Path, tmp_path: Path
     lines[names[7]] = " "
     audio[8].write_bytes(b"no audio at all")
     (folder_corpus / "text").write_text("".join(f"{id} {text}\n" for id, text in lines.items()))
-    problems, recordings = check(read_folder(folder_corpus, tmp_path), num_jobs=2)
-    reasons = {p.id: p.reason for p in problems}
+    corpus = read_folder(folder_corpus, tmp_path)
+    checked = check(corpus.utterances, num_jobs=2)
+    reasons = {p.id: p.reason for p in corpus.problems + checked.problems}
     expected = {
         names[0]: "truncated",
         names[1]: "silent",
@@ -87,7 +89,7 @@ def test_check_reports_every_problem_at_once(folder_corpus: Path, tmp_path: Path
     assert reasons.keys() == expected.keys()
     for id, words in expected.items():
         assert words in reasons[id], reasons[id]
-    assert len(recordings) == 16 - 8
+    assert len(checked.heard) == 16 - 8
 
     refused = run_cli("prepare", "folder", "--corpus-dir", folder_corpus, "--data-dir", tmp_path / "data")
     assert refused.returncode == 2 and "Traceback" not in refused.stderr
@@ -107,11 +109,11 @@ def test_check_hears_other_rates_and_samples_that_are_no_numbers(tmp_path: Path)
     soundfile.write(tmp_path / "e.wav", noise[4], 16000, subtype="FLOAT")
     some = [Utterance(p.stem, "train", "s", "ONE", p) for p in sorted(tmp_path.iterdir())]
     some += [Utterance(f"f{n}", "train", "s", "ONE", None) for n in range(4)]
-    problems, recordings = check(some)
-    reasons = {p.id: p.reason for p in problems}
-    assert "its audio has 8000 Hz, most of the others' 16000" in reasons["c"]
+    checked = check(some)
+    reasons = {p.id: p.reason for p in checked.problems}
     assert "cannot be decoded" in reasons["d"] and "not finite" in reasons["e"]
-    assert recordings.keys() == {"a", "b"}
+    assert checked.heard.keys() == {"a", "b", "c"}
+    assert any("2 of 16000 Hz, 1 of 8000 Hz; all are resampled" in note for note in checked.notes)
 
 
 @pytest.mark.parametrize("form", ["WAV", "NIST", "OGG"])
@@ -132,15 +134,16 @@ def test_folders_that_cannot_be_read_say_why(tmp_path: Path) -> None:
         read_folder(tmp_path, tmp_path)
     for name in "ab":
         soundfile.write(tmp_path / f"{name}.wav", np.ones(1600), 16000)
+    two = read_folder(tmp_path, tmp_path / "data").utterances
     with pytest.raises(UserError, match="2 speakers cannot be split"):
-        read_folder(tmp_path, tmp_path)
+        draw_splits(two, {"a": 1.0, "b": 1.0})
     (tmp_path / "split").write_text("a train\nb validation\n")
     with pytest.raises(UserError, match="'b' is in 'validation'"):
         read_folder(tmp_path, tmp_path)
-    (tmp_path / "more").mkdir()
-    soundfile.write(tmp_path / "more" / "a.flac", np.ones(1600), 16000)
+    soundfile.write(tmp_path / "a.flac", np.ones(1600), 16000)
     with pytest.raises(UserError, match="have the same name"):
         read_folder(tmp_path, tmp_path)
+    (tmp_path / "a.flac").unlink()
     (tmp_path / "text").write_bytes("a ÉTÉ\n".encode("latin-1"))
     with pytest.raises(UserError, match="not UTF-8"):
         read_folder(tmp_path, tmp_path)
@@ -164,7 +167,7 @@ def test_speechocean762_splits_by_speaker_and_by_sentence(tmp_path: Path) -> Non
     copy = tmp_path / "WAVE" / "SPEAKER0000" / "00000.ogg"
     copy.parent.mkdir(parents=True)
     copy.touch()
-    utterances = read_speechocean762(tmp_path, tmp_path)
+    utterances = read_speechocean762(tmp_path, tmp_path).utterances
     speakers = {split: {u.speaker for u in utterances if u.split == split} for split in ("train", "dev", "test")}
     assert speakers["test"] == {f"{s:04d}" for s in range(100, 125)}
     assert speakers["dev"] == {f"{s:04d}" for s in range(125, 150)}
@@ -183,7 +186,7 @@ def test_librispeech_subset_splits_by_speaker(tmp_path: Path) -> None:
         (chapter / f"{speaker}-7.trans.txt").write_text(f"{speaker}-7-0000 A MAN\n{speaker}-7-0001 SAID SO\n")
         (chapter / f"{speaker}-7-0000.flac").touch()
         (chapter / f"{speaker}-7-0001.mp3").touch()
-    by_id = {u.id: u for u in read_librispeech_subset(tmp_path, tmp_path)}
+    by_id = {u.id: u for u in read_librispeech_subset(tmp_path, tmp_path).utterances}
     assert {id: u.split for id, u in by_id.items() if id.endswith("0")} == {
         "84-7-0000": "test",
         "652-7-0000": "dev",
@@ -201,10 +204,10 @@ def test_mini_librispeech_has_the_official_test_set(tmp_path: Path) -> None:
         chapter.mkdir(parents=True)
         (chapter / "84-7.trans.txt").write_text(f"84-7-{part[:2]} A MAN\n\n")
         (chapter / f"84-7-{part[:2]}.flac").touch()
-    found = {u.id: u.split for u in read_mini_librispeech(tmp_path, tmp_path)}
+    found = {u.id: u.split for u in read_mini_librispeech(tmp_path, tmp_path).utterances}
     assert found == {"84-7-tr": "train", "84-7-de": "dev", "84-7-te": "test"}
     (tmp_path / "LibriSpeech" / "dev-clean").rename(tmp_path / "LibriSpeech" / "dev-clean-2")  # OpenSLR 31's own
-    assert {u.id: u.split for u in read_mini_librispeech(tmp_path / "LibriSpeech", tmp_path)} == found
+    assert {u.id: u.split for u in read_mini_librispeech(tmp_path / "LibriSpeech", tmp_path).utterances} == found
     shutil.rmtree(tmp_path / "LibriSpeech" / "test-clean")
     with pytest.raises(UserError, match="holds no test-clean; unpack it there"):
         read_mini_librispeech(tmp_path, tmp_path)
@@ -214,14 +217,11 @@ def test_corpora_are_pooled_split_by_split(tmp_path: Path, an4_utterances: list[
     by_split = {split: [u for u in an4_utterances if u.split == split][:4] for split in ("train", "dev", "test")}
     for name, part in (("a", slice(0, 2)), ("b", slice(2, 4))):
         some = [u for of_split in by_split.values() for u in of_split[part]]
-        for split, cuts in to_cut_sets(some, check(some)[1]).items():
+        for split, cuts in to_cut_sets(some, check(some).heard).items():
             DataFolder(tmp_path / name).cuts(split).parent.mkdir(exist_ok=True)
             cuts.to_file(DataFolder(tmp_path / name).cuts(split))
-    assert combine_corpora([DataFolder(tmp_path / "a"), DataFolder(tmp_path / "b")], DataFolder(tmp_path / "both")) == {
-        "train": 4,
-        "dev": 4,
-        "test": 4,
-    }
+    sources = [DataFolder(tmp_path / "a"), DataFolder(tmp_path / "b")]
+    assert combine_corpora(sources, DataFolder(tmp_path / "both"))[0] == {"train": 4, "dev": 4, "test": 4}
     pooled = {cut.id for cut in CutSet.from_file(DataFolder(tmp_path / "both").cuts("dev"))}
     assert pooled == {u.id for u in by_split["dev"]}
     with pytest.raises(UserError, match="two of the corpora have an utterance"):

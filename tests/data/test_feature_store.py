@@ -12,8 +12,9 @@ from lhotse.audio.backend import LibsndfileBackend, audio_backend
 from lhotse.cut import Cut
 
 from asrkit.data import feature_store
+from asrkit.data.cut_files import read_cuts
 from asrkit.data.feature_store import compute_statistics, make_features
-from asrkit.data.folder import DataFolder, read_cuts
+from asrkit.data.folder import DataFolder
 from asrkit.data.loaders import transcript
 from asrkit.errors import UserError
 from asrkit.features.pipeline import FeaturePipeline, load_audio, replica_of, side_of
@@ -124,4 +125,5 @@ def test_several_processes_make_what_one_makes(
     stored = [make(DataFolder(tmp_path / str(jobs)), store=True, num_jobs=jobs) for jobs in (1, 2)]
     assert [cut.id for cut in stored[0]] == [cut.id for cut in stored[1]]
     for a, b in zip(*stored, strict=True):
-        assert torch.equal(torch.from_numpy(a.load_features()), torch.from_numpy(b.load_features()))
+        # Up to rounding: on some processors torch resamples otherwise with another number of threads.
+        torch.testing.assert_close(torch.from_numpy(a.load_features()), torch.from_numpy(b.load_features()))

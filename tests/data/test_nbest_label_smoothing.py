@@ -4,7 +4,8 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from lhotse import CutSet
+from lhotse import CutSet, Recording
+from lhotse.audio import AudioSource
 from lhotse.testing.dummies import dummy_cut
 
 from asrkit.data.nbest_label_smoothing import NbestLabelSmoothing, read_hypotheses
@@ -52,7 +53,8 @@ def test_a_missing_list_is_named() -> None:
 
 
 def test_lists_are_read_and_encoded(tmp_path: Path) -> None:
-    cut = dummy_cut(0).with_custom("hypotheses", [{"text": "A B"}, {"text": ""}, {"text": "B"}])
+    recording = Recording("a", [AudioSource("file", [0], "a.wav")], 16000, 16000, 1.0)
+    cut = recording.to_cut().with_custom("hypotheses", [{"text": "A B"}, {"text": ""}, {"text": "B"}])
     CutSet.from_cuts([cut]).to_file(tmp_path / "nbest.jsonl.gz")
     tokenizer = CharTokenizer(("<blank>", "A", "B", "▁"))
     assert read_hypotheses(tmp_path / "nbest.jsonl.gz", tokenizer) == {cut.id: [[1, 3, 2], [2]]}

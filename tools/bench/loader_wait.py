@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 from asrkit.config_files import load_config
+from asrkit.corpora.an4 import read_an4
 from asrkit.corpora.prepare import prepare_corpus
 from asrkit.data.feature_store import compute_statistics, make_features
 from asrkit.data.folder import SPLITS, DataFolder
@@ -34,7 +35,8 @@ def main() -> None:
     config = load_config(ROOT / "egs/an4/conf/conformer.yaml", overrides)
     with tempfile.TemporaryDirectory() as name:
         folder = DataFolder(Path(name))
-        prepare_corpus("an4", ROOT / "egs/an4/corpus", folder, skip_bad=False, num_jobs=2)
+        corpus_dir = ROOT / "egs/an4/corpus"
+        prepare_corpus(read_an4(corpus_dir, folder.path), corpus_dir, folder, skip_bad=False, num_jobs=2)
         pipeline = FeaturePipeline(normalization="none")
         for split in SPLITS:
             make_features(

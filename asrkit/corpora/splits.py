@@ -1,0 +1,94 @@
+"""Which utterances train, which choose and which test: drawing splits, and what is suspicious about given ones."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from asrkit.corpora.utterances import Utterance, with_split
+from asrkit.data.folder import SPLITS
+from asrkit.errors import UserError
+from asrkit.randomness import seeded_generator
+
+HELD_OUT_SHARE = 0.1
+"""Of the speech, for dev and for test each."""
+MOST_HELD_OUT = 1.5
+"""Speakers with more than this times such a share are not held out, and dev and test do not grow beyond it."""
+STARVED = 0.5
+"""Less than this share of the speech in train is worth a warning."""
+WORDS_FOR_FILE = "write a file 'split' with a line 'id train', 'id dev' or 'id test' for each utterance"
+
+
+def draw_splits(utterances: Sequence[Utterance], durations: Mapping[str, float]) -> list[Utterance]:
+    """Draws whole speakers for dev and for test, about a tenth of the speech each; the largest speakers train.
+
+    Speakers are drawn by a hash of their names, so that adding some moves few of the others.
+
+    Args:
+        utterances: of which those without a split get one.
+        durations: seconds by id; utterances that are not there take part in nothing.
+
+    Raises:
+        UserError: fewer than three speakers.
+    """
+    undecided = [u for u in utterances if not u.split]
+    seconds: dict[str, float] = defaultdict(float)
+    for u in undecided:
+        if u.id in durations:
+            seconds[u.speaker] += durations[u.id]
+    if not seconds:
+        return [with_split(u, u.split or "train") for u in utterances]
+    if len(seconds) < len(SPLITS):
+        raise UserError(f"{len(seconds)} speakers cannot be split into train, dev and test; {WORDS_FOR_FILE}")
+    order = sorted(seconds, key=lambda s: seeded_generator("split", s).initial_seed())
+    share = HELD_OUT_SHARE * sum(seconds.values())
+    small = [s for s in order if seconds[s] <= MOST_HELD_OUT * share]
+    if len(small) < 2:  # all are large: the two smallest are held out
+        small = sorted(order, key=lambda s: seconds[s])[:2]
+    held, split_of = {"dev": 0.0, "test": 0.0}, dict[str, str]()
+    for speaker in small:
+        split = min(held, key=lambda name: held[name])
+        if (held[split] and held[split] + seconds[speaker] > MOST_HELD_OUT * share) or min(held.values()) >= share:
+            continue
+        split_of[speaker] = split
+        held[split] += seconds[speaker]
+    return [u if u.split else with_split(u, split_of.get(u.speaker, "train")) for u in utterances]
+
+
+def across_splits(utterances: Sequence[Utterance], durations: Mapping[str, float]) -> list[str]:
+    """What makes results better or worse than they should be: shared speakers and transcripts, little to train on."""
+    used = [u for u in utterances if u.id in durations]
+    notes = []
+    speakers = _by_split(used, lambda u: u.speaker)
+    for held in ("dev", "test"):
+        if shared := speakers["train"] & speakers[held]:
+            notes.append(
+                f"{len(shared)} of {len(speakers[held])} speakers of {held} are in train too, such as {min(shared)}: "
+                "the WER will say little about new speakers"
+            )
+    texts = _by_split(used, lambda u: u.text or "")
+    test = [u for u in used if u.split == "test"]
+    if same := sum(u.text in texts["train"] for u in test):
+        notes.append(f"{same} of {len(test)} transcripts of test are in train too")
+    total = sum(durations.values())
+    train = sum(durations[u.id] for u in used if u.split == "train")
+    if train < STARVED * total:
+        notes.append(f"train has only {train / 60:.1f} of {total / 60:.1f} minutes ({train / total:.0%})")
+    return notes
+
+
+def _by_split(utterances: Sequence[Utterance], value: Callable[[Utterance], str]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {split: set() for split in SPLITS}
+    for u in utterances:
+        found.setdefault(u.split, set()).add(value(u))
+    return found
+
+
+def split_named(name: str) -> str | None:
+    """The split that a file's or folder's name tells, such as ``train_manifest.json``; None if it tells none."""
+    words = Path(name).name.lower().replace("-", "_").replace(".", "_").split("_")
+    for split, names in (("train", ("train", "training")), ("dev", ("dev", "valid", "validation", "val"))):
+        if any(word in names for word in words):
+            return split
+    return "test" if "test" in words else None

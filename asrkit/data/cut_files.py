@@ -1,0 +1,176 @@
+"""Cuts on disk: Lhotse's JSON lines with paths that survive a move, and nothing in them that runs or leads elsewhere.
+
+A prepared folder holds paths relative to itself (``features/train_numpy``) or to the folder of its corpus
+(``@0/wav/x.wav``); ``roots.json`` says where number 0 is, as a path from the prepared folder and as an absolute one.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import math
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lhotse import CutSet
+from lhotse.cut import Cut
+from lhotse.serialization import deserialize_item
+
+from asrkit.errors import UserError
+from asrkit.files import atomic_path, write_json
+from asrkit.text.normalize import shown
+
+ROOTS = "roots.json"
+_KINDS = ("MonoCut", "MultiCut")
+_TRANSFORMS = ("Speed",)
+_BAD = (KeyError, TypeError, ValueError, AttributeError, AssertionError, IndexError, RecursionError)
+"""What Lhotse raises for a line that is no cut."""
+
+
+@dataclass(frozen=True)
+class Roots:
+    """Where the files of a prepared folder's cuts are."""
+
+    data_dir: Path
+    corpora: Sequence[Path] = ()
+    """The folders that ``@0``, ``@1`` … stand for, absolute."""
+
+    def short(self, path: str) -> str:
+        """A path as the prepared folder keeps it."""
+        for number, root in enumerate(self.corpora):
+            if Path(path).is_relative_to(root):
+                return f"@{number}/{Path(path).relative_to(root).as_posix()}"
+        for data_dir in (Path(os.path.abspath(self.data_dir)), self.data_dir.resolve()):
+            if Path(path).is_relative_to(data_dir):
+                return Path(path).relative_to(data_dir).as_posix()
+        return path
+
+    def full(self, path: str) -> str:
+        """The path that :meth:`short` made short."""
+        if path.startswith("@"):
+            number, _, rest = path[1:].partition("/")
+            if not number.isdigit() or int(number) >= len(self.corpora):
+                raise ValueError(f"'{shown(path)}' names a corpus that {ROOTS} does not")
+            return str(self.corpora[int(number)] / rest)
+        return path if os.path.isabs(path) else os.path.abspath(self.data_dir / path)
+
+    def save(self) -> None:
+        """Writes ``roots.json``."""
+        data_dir = os.path.abspath(self.data_dir)
+        rows = [{"relative": os.path.relpath(root, data_dir), "absolute": str(root)} for root in self.corpora]
+        write_json(self.data_dir / ROOTS, rows)
+
+
+def load_roots(data_dir: Path) -> Roots:
+    """What a prepared folder's ``roots.json`` says: the folders that are there, seen from it or by their old names.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    path = data_dir / ROOTS
+    if not path.is_file():
+        return Roots(data_dir)
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        found = [(Path(os.path.abspath(data_dir / row["relative"])), Path(row["absolute"])) for row in rows]
+    except _BAD as error:
+        raise UserError(f"{path} cannot be read ({error}); run asrkit prepare --force") from error
+    return Roots(data_dir, [old if old.is_dir() and not near.is_dir() else near for near, old in found])
+
+
+def write_cuts(path: Path, cuts: Iterable[Cut], roots: Roots) -> None:
+    """Writes cuts in one piece, with short paths; the same cuts give the same bytes."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as raw:
+        # Without a name and a time in the header.
+        with gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as file:
+            for cut in cuts:
+                values = cut.to_dict()
+                for source in values.get("recording", {}).get("sources", ()):
+                    source["source"] = roots.short(source["source"])
+                if "features" in values:
+                    values["features"]["storage_path"] = roots.short(values["features"]["storage_path"])
+                file.write((json.dumps(values, ensure_ascii=False) + "\n").encode())
+
+
+def read_cuts(path: Path, roots: Roots | None = None) -> CutSet:
+    """A CutSet, in memory.
+
+    Args:
+        path: JSON lines, gzipped if the name ends so.
+        roots: of the prepared folder that it belongs to; None leaves paths as they are.
+
+    Raises:
+        UserError: the file is not there, cannot be read, has no cuts, or has one that is not audio or features in a
+            file.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing; run the stage that makes it first (asrkit prepare, asrkit features)")
+    try:
+        cuts = list(_cuts(path, roots))
+    except (OSError, EOFError, zlib.error, UnicodeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); remove it and make it again") from error
+    if not cuts:
+        raise UserError(f"{path} holds no cuts; remove it and make it again")
+    return CutSet.from_cuts(cuts)
+
+
+def _cuts(path: Path, roots: Roots | None) -> Iterator[Cut]:
+    seen: set[str] = set()
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                values = json.loads(line)
+                _require_data(values, roots)
+                if values["id"] in seen:
+                    raise ValueError(f"the id {shown(values['id'])} stands there twice")
+                seen.add(values["id"])
+                cut: Cut = deserialize_item(values)
+                _require_sound(cut)
+            except _BAD as error:
+                reason = f"there is no {error}" if isinstance(error, KeyError) else shown(str(error)[:200])
+                raise UserError(f"{path}:{number}: it is no cut that can be used: {reason}") from error
+            yield cut
+
+
+def _require_data(values: Any, roots: Roots | None) -> None:
+    """Refuses what is more than data: commands, addresses, ids that act on a terminal; makes paths full."""
+    if not isinstance(values, dict) or values.get("type") not in _KINDS:
+        kind = values.get("type") if isinstance(values, dict) else type(values).__name__
+        raise ValueError(f"it is of type {kind}, not {' or '.join(_KINDS)}")
+    spoken = [part["id"] for part in values.get("supervisions", ())]
+    for id in (values["id"], *spoken):
+        if not isinstance(id, str) or not id or not id.isprintable():
+            raise ValueError(f"'{id}' cannot be an id")
+    for source in values.get("recording", {}).get("sources", ()):
+        if source["type"] != "file" or not isinstance(source["source"], str) or "\0" in source["source"]:
+            raise ValueError(f"its audio is of type '{source['type']}'; only files are read")
+        source["source"] = roots.full(source["source"]) if roots else source["source"]
+    for transform in values.get("recording", {}).get("transforms") or ():
+        if transform["name"] not in _TRANSFORMS:
+            raise ValueError(f"its audio is changed by {transform['name']}; only {', '.join(_TRANSFORMS)} is known")
+    if "features" in values:
+        features = values["features"]
+        if features["storage_type"] != "numpy_files":
+            raise ValueError(f"its features are stored as {features['storage_type']}; only numpy_files is read")
+        if roots:
+            folder = Path(roots.full(features["storage_path"]))
+            inside = Path(os.path.abspath(folder / features["storage_key"]))
+            if not inside.is_relative_to(os.path.abspath(roots.data_dir)):
+                raise ValueError("its features lie outside the prepared folder")
+            features["storage_path"] = str(folder)
+
+
+def _require_sound(cut: Cut) -> None:
+    if not (math.isfinite(cut.start) and math.isfinite(cut.duration) and cut.start >= 0 and cut.duration > 0):
+        raise ValueError(f"it lasts from {cut.start} s for {cut.duration} s")
+    if not (cut.has_recording or cut.has_features):
+        raise ValueError("it has neither audio nor features")
+    for said in cut.supervisions:
+        if said.text is not None and not isinstance(said.text, str):
+            raise ValueError(f"its transcript is of type {type(said.text).__name__}")

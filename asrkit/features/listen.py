@@ -1,0 +1,200 @@
+"""The one way of listening: what an audio file holds, which of its channels is heard, and what is wrong with it.
+
+``prepare``, the loader and ``transcribe`` all go by the rules here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from asrkit.errors import UserError
+from asrkit.features.audio_files import UNREADABLE, blocks, open_audio
+from asrkit.features.containers import truncation
+from asrkit.features.fbank import FRAME_LENGTH_S
+
+LOUDEST, MIX, SPLIT = "loudest", "mix", "split"
+"""Which channel is heard, next to a number from 0: the louder one, the mean of all, or each as its own recording."""
+SILENCE_PEAK = 1e-3
+"""Audio that never exceeds this (-60 dB of full scale) holds no speech."""
+QUIET_PEAK = 1e-2
+OFF_SCALE_PEAK = 4.0
+"""Float samples that exceed full scale by more were written at the scale of integers, or are damaged."""
+FULL_SCALE = 0.999
+CLIPPED_SHARE = 0.01
+OFFSET = 0.1
+CANCELLED = 0.1
+"""Channels whose mean is weaker than the weaker of them by this factor cancel each other."""
+
+
+def channel_choice(text: str) -> str:
+    """``text`` as a choice of channel.
+
+    Raises:
+        UserError: it is none.
+    """
+    if text in (LOUDEST, MIX, SPLIT) or (text.isascii() and text.isdigit()):
+        return text
+    raise UserError(f"--channel is '{text}'; give a number from 0, {LOUDEST}, {MIX} or {SPLIT}")
+
+
+@dataclass
+class Heard:
+    """What listening to a file tells."""
+
+    sampling_rate_hz: int = 0
+    num_samples: int = 0
+    num_channels: int = 0
+    channel: int = 0
+    """The one that is heard; -1 for the mean of all."""
+    peak: float = 0.0
+    mean: float = 0.0
+    clipped: float = 0.0
+    """Share of the samples at full scale."""
+    finite: bool = True
+    cancels: bool = False
+    digest: str = ""
+    """Of the samples of that channel."""
+    peaks: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
+    """Of each second of it."""
+    problem: str = ""
+    """Why it cannot be used; empty if it can."""
+    warnings: tuple[str, ...] = ()
+    """What else is worth a look."""
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds."""
+        return self.num_samples / self.sampling_rate_hz if self.sampling_rate_hz else 0.0
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Something that can be wrong with audio."""
+
+    holds: Callable[[Heard], bool]
+    says: str
+    """With the fields of :class:`Heard`."""
+    refused: bool = False
+    """Whether such audio is not used."""
+
+
+RULES = (
+    Rule(lambda h: not h.finite, "the audio has samples that are not finite", refused=True),
+    Rule(
+        lambda h: h.num_samples < FRAME_LENGTH_S * h.sampling_rate_hz,
+        "the audio holds {num_samples} samples, less than one frame",
+        refused=True,
+    ),
+    Rule(
+        lambda h: h.peak > OFF_SCALE_PEAK,
+        "the audio is off scale: its samples reach {peak:g} where full scale is 1; were integers written as floats? "
+        "divide them by 32768",
+        refused=True,
+    ),
+    Rule(lambda h: h.peak < SILENCE_PEAK, "the audio is silent (it reaches {peak:.1g} of full scale)", refused=True),
+    Rule(lambda h: h.peak < QUIET_PEAK, "the audio is very quiet (it reaches {peak:.2g} of full scale)"),
+    Rule(lambda h: h.clipped > CLIPPED_SHARE, "the audio is clipped ({clipped:.1%} of it at full scale)"),
+    Rule(lambda h: abs(h.mean) > OFFSET, "the audio has an offset of {mean:.2f} of full scale"),
+    Rule(lambda h: h.cancels, "its channels cancel each other when mixed"),
+)
+"""Audio is judged by these, in this order; of those that refuse it the first is named."""
+
+
+def listen(path: Path, channel: str = LOUDEST) -> Heard:
+    """Reads a file from begin to end, block by block, and judges it; never raises for what a file holds.
+
+    Args:
+        path: the file.
+        channel: a choice of :func:`channel_choice`, but not ``split``.
+    """
+    try:
+        cut_off = truncation(path) if path.is_file() else ""
+        heard = _measure(path, channel)
+    except FileNotFoundError:
+        return Heard(problem="the audio file is missing")
+    except UNREADABLE as error:
+        return Heard(problem=f"the audio cannot be decoded ({why(error)})")
+    if cut_off:
+        heard.problem = f"the audio file is truncated ({cut_off})"
+    if heard.problem:
+        return heard
+    found = [rule for rule in RULES if rule.holds(heard)]
+    refused = [rule.says.format(**vars(heard)) for rule in found if rule.refused]
+    heard.problem = refused[0] if refused else ""
+    heard.warnings += tuple(rule.says.format(**vars(heard)) for rule in found if not rule.refused)
+    return heard
+
+
+def why(error: BaseException) -> str:
+    """What an error of reading says, without the name of the file, which soundfile writes as bytes."""
+    line = next(iter(str(error).splitlines()), type(error).__name__)
+    return line.split("': ", 1)[-1] if line.startswith("Error opening") else line
+
+
+def pick(samples: np.ndarray, channel: int) -> np.ndarray:
+    """(N, channels) to (N,): a channel, or for -1 the mean of all."""
+    picked: np.ndarray = samples.mean(axis=1) if channel < 0 else samples[:, channel]
+    return picked
+
+
+def _measure(path: Path, choice: str) -> Heard:
+    with open_audio(path) as file:
+        heard = Heard(int(file.samplerate), num_channels=int(file.channels))
+        if choice.isdigit() and int(choice) >= heard.num_channels:
+            heard.problem = f"it has {heard.num_channels} channel(s), counted from 0, and no channel {choice}"
+            return heard
+        if heard.num_channels > 1 and choice == LOUDEST:
+            heard.channel = _loudest(path, heard)
+        elif choice == MIX and heard.num_channels > 1:
+            heard.channel = -1
+        elif choice.isdigit():
+            heard.channel = int(choice)
+        content, total, clipped, rest, peaks = hashlib.blake2b(digest_size=16), 0.0, 0, np.zeros(0, np.float32), []
+        second = heard.sampling_rate_hz
+        for block in blocks(file):
+            x = np.ascontiguousarray(pick(block, heard.channel))
+            heard.num_samples += len(x)
+            content.update(x.tobytes())
+            heard.finite &= bool(np.isfinite(x).all())
+            if not heard.finite:
+                break  # sums of such samples say nothing
+            level = np.abs(x)
+            heard.peak = max(heard.peak, float(level.max()))
+            total += float(x.sum(dtype=np.float64))
+            clipped += int(np.count_nonzero(level >= FULL_SCALE))
+            level = np.concatenate([rest, level])
+            complete = len(level) // second * second
+            peaks.append(level[:complete].reshape(-1, second).max(axis=1))
+            rest = level[complete:]
+        if len(rest):
+            peaks.append(rest.max(keepdims=True))
+        heard.digest = content.hexdigest()
+        heard.peaks = np.concatenate(peaks) if peaks else heard.peaks
+        heard.mean, heard.clipped = total / max(1, heard.num_samples), clipped / max(1, heard.num_samples)
+        return heard
+
+
+def _loudest(path: Path, heard: Heard) -> int:
+    """The channel with the most energy, of equals the first; says so unless all are the same."""
+    energy, mixed, same = np.zeros(heard.num_channels), 0.0, True
+    with open_audio(path) as file:
+        for block in blocks(file):
+            x = block.astype(np.float64)
+            energy += np.square(x).sum(axis=0)
+            mixed += float(np.square(x.mean(axis=1)).sum())
+            same &= bool((block == block[:, :1]).all())
+    if not np.isfinite(energy).all():
+        return 0
+    loudest = int(energy.argmax())
+    heard.cancels = mixed < CANCELLED**2 * energy.min()
+    if not same:
+        heard.warnings = (
+            f"it has {heard.num_channels} channels, of which the loudest is heard, channel {loudest} counted from 0 "
+            "(--channel chooses)",
+        )
+    return loudest
