@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import nn
 from asrkit.bundle.model_file import load_recognizer
 from asrkit.cli.common import PATH, config_options
 from asrkit.config_files import load_config
-from asrkit.console import log
+from asrkit.console import log, progress_bar
 from asrkit.data.folder import DataFolder
 from asrkit.decoding.search import METHODS, require_weights
 from asrkit.errors import UserError
@@ -21,9 +22,14 @@ from asrkit.export.int4 import export_int4, refuse_loss, word_error_rate_of
 from asrkit.export.onnx import DECODER, ENCODER, JOINER, TOKENS, export_onnx, require_servable
 from asrkit.export.onnx_weights import round_weights
 from asrkit.export.recognizer import Recognizer, export_model
+from asrkit.export.transcripts import FORMATS, SUFFIXES, output_paths, recordings
+from asrkit.features.audio_files import UNREADABLE, open_audio
+from asrkit.features.listen import LOUDEST, MIX, SPLIT, channel_choice
+from asrkit.files import write_text
 from asrkit.quantization.qat import quantizers
 from asrkit.quantization.size import size_table
 from asrkit.records import INPUTS, Record, digest, is_done
+from asrkit.text.normalize import shown
 
 
 @click.command()
@@ -131,14 +137,66 @@ def export(
 @click.argument("audio", nargs=-1, required=True, type=PATH)
 @click.option("--method", type=click.Choice(METHODS), help="By default beam with language models, else greedy.")
 @click.option("--beam", type=click.IntRange(min=1), default=8, show_default=True, help="Hypotheses kept.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per line, with times and scores.")
-def transcribe(model: Path, audio: tuple[Path, ...], method: str | None, beam: int, as_json: bool) -> None:
-    """Transcribe audio files with an exported model."""
+@click.option("--channel", default=LOUDEST, show_default=True, help=f"A number from 0, {LOUDEST}, {MIX} or {SPLIT}.")
+@click.option("--format", "form", type=click.Choice(list(FORMATS)), default="text", show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json: one object a line, times and scores.")
+@click.option("--output", type=PATH, help="A folder that gets one file for each recording.")
+def transcribe(
+    model: Path,
+    audio: tuple[Path, ...],
+    method: str | None,
+    beam: int,
+    channel: str,
+    form: str,
+    as_json: bool,
+    output: Path | None,
+) -> None:
+    """Transcribe recordings with an exported model: files, folders, lists of files (.txt, .lst, .scp), or - for a list.
+
+    A recording that cannot be read is named, and the others are transcribed; the exit code is 2 then.
+    """
+    form = "json" if as_json else form
+    named = recordings(audio)
+    channels = [("", channel_choice(channel))] * len(named)
+    if channel == SPLIT:
+        split = [(path, name, n) for path, name in named for n in range(_channels(path))]
+        named = [(path, name.with_stem(f"{name.stem}-{n}")) for path, name, n in split]
+        channels = [(f" channel {n}", str(n)) for _, _, n in split]
+    if form in ("srt", "vtt") and len(named) > 1 and output is None:
+        raise UserError(f"{form} is one file for each recording; give --output a folder for them")
+    targets = output_paths([name for _, name in named], output, SUFFIXES[form]) if output else [None] * len(named)
     recognizer = Recognizer(model, method, beam)
-    for path in audio:
-        transcript = recognizer.transcribe(path)
-        if as_json:
-            values = {"path": transcript.path, "text": transcript.text, "duration": transcript.duration_s}
-            click.echo(json.dumps(values | transcript.details, ensure_ascii=False))
-        else:
-            click.echo(f"{transcript.path}: {transcript.text}" if len(audio) > 1 else transcript.text)
+    failed = 0
+    with progress_bar("transcribe", len(named), show=output is not None) as bar:
+        for (path, _), (label, which), target in zip(named, channels, targets, strict=True):
+            try:
+                transcript = recognizer.transcribe(path, which)
+            except UserError as error:
+                failed += 1
+                print(f"asrkit: {error}", file=sys.stderr)
+                if form == "json" and target is None:
+                    click.echo(json.dumps({"path": shown(str(path)), "error": str(error)}, ensure_ascii=False))
+                continue
+            finally:
+                bar.advance(shown(path.name))
+            for warning in transcript.warnings:
+                print(f"asrkit: {shown(str(path))}: {warning}", file=sys.stderr)
+            text = FORMATS[form](transcript)
+            if target is not None:
+                write_text(target, text + "\n")
+            elif form == "text" and len(named) > 1:
+                click.echo(f"{shown(str(path))}{label}: {text}")
+            else:
+                click.echo(text)
+    if failed:
+        if len(named) > 1:
+            print(f"asrkit: {failed} of {len(named)} recordings could not be transcribed", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def _channels(path: Path) -> int:
+    try:
+        with open_audio(path) as file:
+            return int(file.channels)
+    except UNREADABLE:
+        return 1  # what is wrong is said when it is transcribed

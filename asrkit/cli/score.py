@@ -18,16 +18,18 @@ from asrkit.scoring.report import headline, score_trn, summary, text_report
 @click.option("--ref", type=PATH, required=True, help="Reference trn.")
 @click.option("--hyp", type=PATH, required=True, help="Hypothesis trn.")
 @click.option("--out-dir", type=PATH, help="Where score.json and score.txt go; the hypothesis' folder by default.")
+@click.option("--case-sensitive", is_flag=True, help="Count capital and small letters as different, as sclite -s does.")
 @click.option("--force", is_flag=True, help="Score again where it is done.")
-def score(ref: Path, hyp: Path, out_dir: Path | None, force: bool) -> None:
+def score(ref: Path, hyp: Path, out_dir: Path | None, case_sensitive: bool, force: bool) -> None:
     """Score hypotheses: WER, CER, sentences, speakers, confusions, aligned errors, bootstrap interval."""
     out_dir = out_dir or hyp.parent
     outputs = [out_dir / "score.json", out_dir / "score.txt"]
-    record = Record(out_dir / f"score.{INPUTS}", {"digest of ref": digest(ref), "digest of hyp": digest(hyp)})
+    inputs = {"digest of ref": digest(ref), "digest of hyp": digest(hyp), "--case-sensitive": case_sensitive}
+    record = Record(out_dir / f"score.{INPUTS}", inputs, {"--case-sensitive": False})
     if is_done(outputs, record, force):
         values = json.loads(outputs[0].read_text(encoding="utf-8"))
     else:
-        scored = score_trn(read_trn(ref), read_trn(hyp))
+        scored = score_trn(read_trn(ref, case_sensitive), read_trn(hyp, case_sensitive))
         values = summary(scored)
         record.begin()
         write_text(outputs[1], text_report(scored, values))

@@ -5,10 +5,9 @@ All have the release's layout: ``<part>/<speaker>/<chapter>/<id>.flac`` (or a re
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
-from asrkit.corpora.utterances import AUDIO_SUFFIXES, Corpus, Utterance
+from asrkit.corpora.utterances import AUDIO_SUFFIXES, Corpus, Utterance, with_split
 from asrkit.errors import UserError
 from asrkit.files import utf8_lines
 from asrkit.text.normalize import canonical
@@ -30,8 +29,8 @@ def read_mini_librispeech(corpus_dir: Path, data_dir: Path) -> Corpus:
     dev = "dev-clean-2" if (root / "dev-clean-2").is_dir() else "dev-clean"
     corpus = Corpus([])
     for part, split in (("train-clean-5", "train"), (dev, "dev"), ("test-clean", "test")):
-        found = read_part(root, part, lambda speaker, split=split: split)
-        corpus.utterances += found.utterances
+        found = read_part(root, part)
+        corpus.utterances += [with_split(u, split) for u in found.utterances]
         corpus.lists += found.lists
     return corpus
 
@@ -45,11 +44,13 @@ def read_librispeech_subset(corpus_dir: Path, data_dir: Path) -> Corpus:
         UserError: the folder is not the release.
     """
     held_out = dict.fromkeys(TEST_SPEAKERS, "test") | dict.fromkeys(DEV_SPEAKERS, "dev")
-    return read_part(_root(corpus_dir, "dev-clean"), "dev-clean", lambda speaker: held_out.get(speaker, "train"))
+    corpus = read_part(_root(corpus_dir, "dev-clean"), "dev-clean")
+    corpus.utterances = [with_split(u, held_out.get(u.speaker, "train")) for u in corpus.utterances]
+    return corpus
 
 
-def read_part(root: Path, part: str, split_of: Callable[[str], str]) -> Corpus:
-    """The utterances of a part such as test-clean, with the split that ``split_of`` gives a speaker.
+def read_part(root: Path, part: str) -> Corpus:
+    """The utterances of a part such as test-clean, in no split yet.
 
     Raises:
         UserError: the part is missing.
@@ -66,7 +67,7 @@ def read_part(root: Path, part: str, split_of: Callable[[str], str]) -> Corpus:
             speaker = id.split("-")[0]
             places = (list_path.parent / f"{id}{suffix}" for suffix in (".flac", *AUDIO_SUFFIXES))
             audio = next((path for path in places if path.is_file()), None)
-            utterances.append(Utterance(id, split_of(speaker), speaker, canonical(text) or None, audio))
+            utterances.append(Utterance(id, "", speaker, canonical(text) or None, audio))
     return Corpus(utterances, lists=lists)
 
 

@@ -84,16 +84,18 @@ def load_roots(data_dir: Path) -> Roots:
 
 def write_cuts(path: Path, cuts: Iterable[Cut], roots: Roots) -> None:
     """Writes cuts in one piece, with short paths; the same cuts give the same bytes."""
-    with atomic_path(path) as temporary, open(temporary, "wb") as raw:
-        # Without a name and a time in the header.
-        with gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as file:
-            for cut in cuts:
-                values = cut.to_dict()
-                for source in values.get("recording", {}).get("sources", ()):
-                    source["source"] = roots.short(source["source"])
-                if "features" in values:
-                    values["features"]["storage_path"] = roots.short(values["features"]["storage_path"])
-                file.write((json.dumps(values, ensure_ascii=False) + "\n").encode())
+    with (
+        atomic_path(path) as temporary,
+        open(temporary, "wb") as raw,
+        gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as file,  # no name and no time in its header
+    ):
+        for cut in cuts:
+            values = cut.to_dict()
+            for source in values.get("recording", {}).get("sources", ()):
+                source["source"] = roots.short(source["source"])
+            if "features" in values:
+                values["features"]["storage_path"] = roots.short(values["features"]["storage_path"])
+            file.write((json.dumps(values, ensure_ascii=False) + "\n").encode())
 
 
 def read_cuts(path: Path, roots: Roots | None = None) -> CutSet:

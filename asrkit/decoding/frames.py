@@ -21,7 +21,8 @@ class Frames:
     def __init__(self, model: Transducer, batch: int) -> None:
         self.model = model
         self.projection = torch.empty(0)
-        """(B, T', J) so far."""
+        """(B, T', J) so far, from frame ``first`` on."""
+        self.first = 0
         self.received = torch.zeros(batch, dtype=torch.int64, device=model.device)
         """(B,) frames so far."""
         self.ended = False
@@ -45,14 +46,20 @@ class Frames:
             self.projection, self.received = new, encoder_lens.long()
         elif len(encoder_lens):
             received = self.received + encoder_lens
-            projection = new.new_zeros(len(new), int(received.max()), new.shape[2])
+            projection = new.new_zeros(len(new), int(received.max()) - self.first, new.shape[2])
             projection[:, : self.projection.shape[1]] = self.projection[:, : projection.shape[1]]
             for b, (first, end) in enumerate(zip(self.received.tolist(), received.tolist(), strict=True)):
-                projection[b, first:end] = new[b, : end - first]
+                projection[b, first - self.first : end - self.first] = new[b, : end - first]
             self.projection, self.received = projection, received
         self.ended = last
+
+    def forget(self, before: int) -> None:
+        """Drops the frames before one, which no search looks at any more."""
+        if before > self.first:
+            self.projection = self.projection[:, before - self.first :].clone()
+            self.first = before
 
     def rows(self, utterance: torch.Tensor, frame: torch.Tensor) -> torch.Tensor:
         """Where the frames (N, ...) of utterances (N,) are among all of (B · T'); unused places stand anywhere."""
         times = self.projection.shape[1]
-        return utterance[:, None] * times + frame.clamp(0, max(0, times - 1))
+        return utterance[:, None] * times + (frame - self.first).clamp(0, max(0, times - 1))

@@ -48,7 +48,7 @@ class GreedySearch:
             live = (self.frame < self.frames.received).nonzero().squeeze(1)
             if live.numel() == 0:
                 break
-            encoder_proj = self.frames.projection[live, self.frame[live]]
+            encoder_proj = self.frames.projection[live, self.frame[live] - self.frames.first]
             log_probs = joiner.log_probs(encoder_proj, self.predictor_proj[live], self.blank_penalty)
             best, token = log_probs.max(dim=-1)
             columns = (live.tolist(), token.tolist(), self.frame[live].tolist(), best.tolist())
@@ -67,6 +67,8 @@ class GreedySearch:
                 self.predictor_proj[emitted] = joiner.predictor_proj(out)
                 for part, new in zip(self.state, after, strict=True):
                     part[emitted] = new
+        if len(self.frame):
+            self.frames.forget(int(self.frame.min()))
 
     def results(self) -> list[list[Hypothesis]]:
         """One hypothesis of each utterance; its score is the log probability of the alignment found."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import torch
 
 from asrkit.models.encoder import Encoder
@@ -62,13 +64,42 @@ def _encode_short(encoder: Encoder, x: torch.Tensor) -> torch.Tensor:
     return result
 
 
+def plan_windows(length: int, window: int, overlap: int, subsampling: int) -> list[tuple[int, int, int, int]]:
+    """Windows over ``length`` frames: where each begins, from and to which frame it counts, and where it ends."""
+    overlap = -(-overlap // subsampling) * subsampling
+    hop = (window - 2 * overlap) // subsampling * subsampling  # windows begin where an encoder frame does
+    return [
+        (max(0, s - overlap), s, min(s + hop, length), min(s + hop + overlap, length)) for s in range(0, length, hop)
+    ]
+
+
+def encode_stretches(
+    encoder: Encoder, x: Callable[[int, int], torch.Tensor], length: int, frame_shift_s: float
+) -> Iterator[tuple[torch.Tensor, bool]]:
+    """What :func:`encode_any_length` gives for one recording, window by window, in memory that does not grow.
+
+    Args:
+        encoder: any encoder.
+        x: frames [first, end) of its input, (end - first, F).
+        length: T.
+        frame_shift_s: seconds between the frames of x.
+
+    Yields:
+        (n, D) frames, and whether they are the last.
+    """
+    window, step = round(WINDOW_S / frame_shift_s), encoder.subsampling
+    if length <= window:
+        yield _encode_short(encoder, x(0, length)), True
+        return
+    for begin, first, last, end in plan_windows(length, window, round(OVERLAP_S / frame_shift_s), step):
+        part = _encode_short(encoder, x(begin, end))
+        yield part[(first - begin) // step : -(-(last - begin) // step)], last == length
+
+
 def _encode_long(encoder: Encoder, x: torch.Tensor, window: int, overlap: int) -> torch.Tensor:
     """(T, F) to (T', D), a few windows at a time."""
     step = encoder.subsampling
-    hop = (window - 2 * overlap) // step * step  # windows begin where an encoder frame does
-    spans = [
-        (max(0, s - overlap), s, min(s + hop, len(x)), min(s + hop + overlap, len(x))) for s in range(0, len(x), hop)
-    ]
+    spans = plan_windows(len(x), window, overlap, step)
     found: list[torch.Tensor] = []
     for i in range(0, len(spans), WINDOWS_AT_ONCE):
         group = spans[i : i + WINDOWS_AT_ONCE]

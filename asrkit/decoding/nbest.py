@@ -14,10 +14,12 @@ from torch.nn.utils.rnn import pad_sequence
 
 from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.models.language_model import LanguageModel, line_log_probs
-from asrkit.text.tokenizer import Tokenizer, words_with_times
+from asrkit.text.tokenizer import Tokenizer, word_spans
 
 SAME_TIME_S = 0.3
 """Two hypotheses have the same word where it begins at most so far apart."""
+SYMBOL_S = 0.04
+"""How long the last symbol of a word is taken to last."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Word:
     word: str
     time: float
     """Of its first symbol, in seconds."""
+    end: float
+    """Where its last symbol ends, or the next word begins."""
     confidence: float
     """Between 0 and 1, see :func:`words`."""
 
@@ -45,10 +49,10 @@ def words(nbest: Sequence[Hypothesis], tokenizer: Tokenizer) -> list[list[Word]]
     at the same time. A list of one (greedy search) says nothing of that kind: there it is the geometric mean of
     the hypothesis' symbol probabilities, the same for all its words.
     """
-    spoken = [words_with_times(tokenizer, h.tokens, h.token_times) for h in nbest]
+    spoken = [_with_ends(word_spans(tokenizer, h.tokens, h.token_times)) for h in nbest]
     if len(nbest) == 1:
         sure = math.exp(sum(nbest[0].token_scores) / max(1, len(nbest[0].token_scores)))
-        return [[Word(word, time_s, sure) for word, time_s in spoken[0]]]
+        return [[Word(word, time_s, end_s, sure) for word, time_s, end_s in spoken[0]]]
     shares = posteriors(nbest)
 
     def confidence(word: str, time_s: float) -> float:
@@ -57,11 +61,22 @@ def words(nbest: Sequence[Hypothesis], tokenizer: Tokenizer) -> list[list[Word]]
             sum(
                 share
                 for share, others in zip(shares, spoken, strict=True)
-                if any(other == word and abs(at_s - time_s) <= SAME_TIME_S for other, at_s in others)
+                if any(other == word and abs(at_s - time_s) <= SAME_TIME_S for other, at_s, _ in others)
             ),
         )
 
-    return [[Word(word, time_s, confidence(word, time_s)) for word, time_s in of_one] for of_one in spoken]
+    return [
+        [Word(word, time_s, end_s, confidence(word, time_s)) for word, time_s, end_s in of_one] for of_one in spoken
+    ]
+
+
+def _with_ends(spans: Sequence[tuple[str, float, float]]) -> list[tuple[str, float, float]]:
+    """Words with begin and end, from the times of their first and last symbols."""
+    begins = [begin_s for _, begin_s, _ in spans[1:]] + [math.inf]
+    return [
+        (word, begin_s, min(last_s + SYMBOL_S, max(begin_s, next_s)))
+        for (word, begin_s, last_s), next_s in zip(spans, begins, strict=True)
+    ]
 
 
 def best_text(nbest: Sequence[Hypothesis], tokenizer: Tokenizer) -> str:
@@ -80,7 +95,15 @@ def nbest_to_dicts(nbest: Sequence[Hypothesis], tokenizer: Tokenizer) -> list[di
             "tokens": [tokenizer.symbol(token) for token in h.tokens],
             "token_times": [round(time_s, 4) for time_s in h.token_times],
             "token_scores": [round(score, 4) for score in h.token_scores],
-            "words": [{"word": w.word, "time": round(w.time, 4), "confidence": round(w.confidence, 4)} for w in of_one],
+            "words": [
+                {
+                    "word": w.word,
+                    "time": round(w.time, 4),
+                    "end": round(w.end, 4),
+                    "confidence": round(w.confidence, 4),
+                }
+                for w in of_one
+            ],
         }
         for h, of_one in zip(nbest, words(nbest, tokenizer) if nbest else [], strict=True)
     ]

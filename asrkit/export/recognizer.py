@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,15 +24,17 @@ from asrkit.bundle.model_file import (
 )
 from asrkit.decoding.beam import BeamOptions
 from asrkit.decoding.hypothesis import Hypothesis
-from asrkit.decoding.long_audio import encode_any_length
+from asrkit.decoding.long_audio import encode_stretches
 from asrkit.decoding.nbest import nbest_to_dicts
 from asrkit.decoding.search import BEAM, GREEDY, Search, make_search, own_fusion
 from asrkit.errors import UserError
 from asrkit.features.audio_files import UNREADABLE, read_samples, resample
-from asrkit.features.fbank import FRAME_LENGTH_S, fbank
+from asrkit.features.listen import LOUDEST, SILENCE_PEAK, listen, pick, why
 from asrkit.features.pipeline import FeaturePipeline
+from asrkit.features.stretches import Stretches, of_file, of_waveform
 from asrkit.models.transducer import Transducer
 from asrkit.quantization.integer import use_integers
+from asrkit.text.normalize import shown
 
 
 def export_model(source: Path, target: Path, begin: Callable[[], None] = lambda: None) -> nn.Module:
@@ -64,13 +67,15 @@ def export_model(source: Path, target: Path, begin: Callable[[], None] = lambda:
 
 @dataclass(frozen=True)
 class Transcript:
-    """The text of one audio file."""
+    """The text of one recording."""
 
     path: str
     text: str
     duration_s: float
     details: dict[str, Any]
     """Score, tokens and words with times and confidences."""
+    warnings: tuple[str, ...] = ()
+    """What is suspicious about the audio."""
 
 
 class Recognizer:
@@ -93,16 +98,28 @@ class Recognizer:
         fusion = None if method == GREEDY else own_fusion(self.bundle, torch.device("cpu"))
         self.search: Search = make_search(method, BeamOptions(beam=beam, nbest=beam), fusion)
 
-    def transcribe(self, path: str | Path) -> Transcript:
-        """The text of a file that soundfile reads; channels are mixed, other sampling rates resampled.
+    def transcribe(self, path: str | Path, channel: str = LOUDEST) -> Transcript:
+        """The text of an audio file of any length, rate and number of channels, read as :mod:`asrkit.features.listen`
+        has it. A silent file has no text.
 
         Raises:
-            UserError: the file is missing, unreadable or empty.
+            UserError: the file is missing, cannot be read, or holds what is no audio.
         """
-        waveform = read_audio(Path(path), self.pipeline.sampling_rate_hz)
-        duration_s = waveform.numel() / self.pipeline.sampling_rate_hz
-        details = nbest_to_dicts(self.nbest(waveform), self.bundle.tokenizer)[0]
-        return Transcript(str(path), details.pop("text"), round(duration_s, 3), details)
+        path = Path(path)
+        heard = listen(path, channel)
+        silent = heard.finite and heard.num_samples > 0 and heard.peak < SILENCE_PEAK
+        if heard.problem and not silent:
+            raise UserError(f"cannot transcribe {shown(str(path))}: {heard.problem}")
+        if silent:
+            nothing: dict[str, Any] = {"score": 0.0, "tokens": [], "words": []}
+            return Transcript(str(path), "", round(heard.duration_s, 3), nothing, (heard.problem,))
+        try:
+            with of_file(path, heard, self.pipeline) as stretches:
+                nbest = self._search(stretches)
+        except UNREADABLE as error:
+            raise UserError(f"cannot read {shown(str(path))}: {why(error)}") from error
+        details = nbest_to_dicts(nbest, self.bundle.tokenizer)[0]
+        return Transcript(str(path), details.pop("text"), round(heard.duration_s, 3), details, heard.warnings)
 
     def recognize(self, waveform: torch.Tensor) -> Hypothesis:
         """The best hypothesis of (N,) samples in [-1, 1] at the model's sampling rate."""
@@ -110,32 +127,31 @@ class Recognizer:
 
     def nbest(self, waveform: torch.Tensor) -> list[Hypothesis]:
         """The n-best list of (N,) samples in [-1, 1] at the model's sampling rate."""
+        return self._search(of_waveform(waveform, self.pipeline))
+
+    @torch.inference_mode()
+    def _search(self, stretches: Stretches) -> list[Hypothesis]:
         pipeline, model = self.pipeline, self.bundle.model
-        features = fbank(waveform, pipeline.sampling_rate_hz, pipeline.num_mel_bins)
-        x = pipeline.finish(pipeline.normalize(features, None), None).unsqueeze(0)  # (1, T, F)
-        with torch.inference_mode():
-            encoder_out, encoder_lens = encode_any_length(
-                model.encoder, x, torch.tensor([x.shape[1]]), pipeline.frame_shift_s
-            )
-            frame_shift_s = pipeline.frame_shift_s * model.encoder.subsampling
-            return self.search(model, encoder_out, encoder_lens, frame_shift_s)[0]
+        if pipeline.normalization in ("speaker", "side"):
+            stretches.take_statistics()
+        search = self.search.start(model, 1, pipeline.frame_shift_s * model.encoder.subsampling)
+        windows = encode_stretches(model.encoder, stretches, stretches.num_frames, pipeline.frame_shift_s)
+        for encoder_out, last in windows:
+            search.accept(encoder_out[None], torch.tensor([len(encoder_out)]), last)
+        nbest = search.results()[0]
+        if not nbest or not all(math.isfinite(h.score) for h in nbest):
+            raise UserError("the model's scores are not finite; is its file damaged, or the audio no speech?")
+        return nbest
 
 
-def read_audio(path: Path, sampling_rate_hz: int) -> torch.Tensor:
+def read_audio(path: Path, sampling_rate_hz: int, channel: str = LOUDEST) -> torch.Tensor:
     """(N,) float32 samples of a file, at the wanted rate.
 
     Raises:
-        UserError: the file is missing, unreadable or shorter than a frame.
+        UserError: the file is missing, cannot be read, or holds what is no audio.
     """
-    if not path.is_file():
-        raise UserError(f"no audio file at {path}")
-    try:
-        samples, rate = read_samples(path)
-    except UNREADABLE as error:
-        raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}; convert it to WAV or FLAC") from error
-    waveform = torch.from_numpy(samples).mean(dim=1)
-    if rate != sampling_rate_hz:
-        waveform = resample(waveform, rate, sampling_rate_hz)
-    if waveform.numel() < FRAME_LENGTH_S * sampling_rate_hz:
-        raise UserError(f"{path} holds {waveform.numel()} samples, less than one frame; there is nothing to transcribe")
-    return waveform
+    heard = listen(path, channel)
+    if heard.problem:
+        raise UserError(f"cannot transcribe {shown(str(path))}: {heard.problem}")
+    samples, rate = read_samples(path)
+    return resample(torch.from_numpy(pick(samples, heard.channel)), rate, sampling_rate_hz)

@@ -22,9 +22,13 @@ from asrkit.errors import UserError
 
 LIBSNDFILE_VERSION = str(soundfile.__libsndfile_version__)
 BY_SOUNDFILE = (
-    [".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".sph", ".nist", ".aiff", ".aif", ".aifc", ".au", ".snd", ".w64", ".rf64", ".caf", ".voc", ".wv"]
-)  # fmt: skip
-BY_FFMPEG = [".m4a", ".m4b", ".mp4", ".mov", ".mkv", ".mka", ".webm", ".aac", ".wma", ".amr", ".3gp", ".ac3", ".ape"]
+    *(".wav", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".sph", ".nist"),
+    *(".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".voc"),
+)
+BY_FFMPEG = (
+    *(".m4a", ".m4b", ".mp4", ".mov", ".mkv", ".mka", ".webm"),
+    *(".aac", ".wma", ".amr", ".3gp", ".ac3", ".ape", ".wv"),
+)
 AUDIO_SUFFIXES = (*BY_SOUNDFILE, *BY_FFMPEG)
 UNREADABLE = (soundfile.SoundFileError, OSError, ValueError, IndexError, RuntimeError)
 """What reading raises; the last three of a broken header."""
@@ -138,7 +142,7 @@ def resample(waveform: torch.Tensor, from_hz: int, to_hz: int) -> torch.Tensor:
             raise UserError(f"{rate} Hz cannot be resampled; rates lie between {LEAST_HZ} and {MOST_HZ} Hz")
     ratio = Fraction(from_hz, to_hz)
     if max(ratio.numerator, ratio.denominator) > MOST_PHASES:
-        ratio = ratio.limit_denominator(int(MOST_PHASES / max(1, ratio)))
+        ratio = ratio.limit_denominator(int(MOST_PHASES / max(1.0, from_hz / to_hz)))
     wanted = -(-len(waveform) * to_hz // from_hz)
     resampled = cast(torch.Tensor, torchaudio_resample(waveform, ratio.numerator, ratio.denominator))
     return torch.nn.functional.pad(resampled, (0, max(0, wanted - len(resampled))))[:wanted]

@@ -88,14 +88,20 @@ class FeaturePipeline:
         """(T, F) log-Mel energies of a cut after normalization."""
         return self.normalize(self.raw(cut), side_of(cut) if self.normalization == "side" else speaker_of(cut))
 
-    def finish(self, features: torch.Tensor, speaker: str | None) -> torch.Tensor:
+    def finish(self, features: torch.Tensor, speaker: str | None, part: slice = slice(None)) -> torch.Tensor:
         """Normalized (T, F) log-Mel frames to model input: deltas, stacking, speaker vector.
+
+        Args:
+            features: the frames.
+            speaker: whose they are.
+            part: the frames that count; the others are context for the deltas.
 
         Raises:
             UserError: the speaker has no vector.
         """
         if self.deltas:
             features = add_deltas(features)
+        features = features[part]
         if self.stacking > 1:
             features = stack_frames(features, self.stacking)
         if not self.speaker_vectors:

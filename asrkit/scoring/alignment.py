@@ -53,6 +53,11 @@ def count(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[int, int
     return substitutions, deletions, errors - substitutions - deletions
 
 
+def cost(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
+    """What :func:`align` minimises."""
+    return int(deque(_cost_rows(reference, hypothesis), maxlen=1)[0][-1])
+
+
 def _cost_rows(reference: Sequence[str], hypothesis: Sequence[str]) -> Iterator[np.ndarray]:
     """R + 1 rows of (H + 1,) int64: the least cost of aligning each pair of prefixes."""
     numbers: dict[str, int] = {}

@@ -1,15 +1,24 @@
-"""NIST's trn format: ``words (speaker-utterance)``, one utterance a line."""
+"""NIST's trn format as sclite reads it: ``words (speaker-utterance)``, one utterance a line.
+
+Lines that begin with ``;;`` are comments. The key is all that stands in the last parentheses; its speaker is what
+stands before the first ``-`` or ``_``. ``{ uh / um / @ }`` in a reference are alternatives, ``@`` the empty one.
+"""
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from asrkit.errors import UserError
 from asrkit.files import utf8_lines, write_text
+from asrkit.scoring.alignment import cost
+from asrkit.text.normalize import canonical, shown
 
 _LINE = re.compile(r"(.*)\(([^()\s]+)\)\s*$")
+MOST_COMBINATIONS = 256
+"""Choices among a reference's alternatives that are all tried; of more, one alternative is chosen after the other."""
 
 
 def trn_line(text: str, speaker: str, utterance_id: str) -> str:
@@ -18,7 +27,7 @@ def trn_line(text: str, speaker: str, utterance_id: str) -> str:
     What the format has no way to write, spaces and parentheses in names, becomes a point.
     """
     speaker, utterance_id = re.sub(r"[-_()\s]+", ".", speaker), re.sub(r"[()\s]+", ".", utterance_id)
-    return f"{' '.join(text.split())} ({speaker}-{utterance_id})".lstrip()
+    return f"{canonical(text)} ({speaker}-{utterance_id})".lstrip()
 
 
 def write_trn(path: Path, lines: Iterable[tuple[str, str, str]]) -> None:
@@ -27,25 +36,75 @@ def write_trn(path: Path, lines: Iterable[tuple[str, str, str]]) -> None:
     write_text(path, "".join(trn_line(*row) + "\n" for row in rows))
 
 
-def read_trn(path: Path) -> dict[str, tuple[str, str]]:
-    """Utterance id to (speaker, text).
+def read_trn(path: Path, case_sensitive: bool = False) -> dict[str, tuple[str, str]]:
+    """Key to (speaker, text), the text in canonical form and, unless case counts, in lower case.
 
     Raises:
-        UserError: no such file, not UTF-8, a line of another form, or an id that comes twice.
+        UserError: no such file, not UTF-8, no utterances, a line of another form, or a key that comes twice.
     """
     if not path.is_file():
         raise UserError(f"{path} is missing; asrkit decode writes ref.trn and hyp.trn")
     found: dict[str, tuple[str, str]] = {}
     for number, line in enumerate(utf8_lines(path), 1):
-        if not line.strip():
+        if not line.strip() or line.startswith(";;"):
             continue
         match = _LINE.match(line)
         if not match:
-            raise UserError(f"{path}:{number}: expected 'words (speaker-utterance)', found '{line}'")
-        speaker, _, id = match[2].partition("-")
-        if not id:
-            speaker, id = "unknown", speaker
-        if id in found:
-            raise UserError(f"{path}:{number}: utterance '{id}' comes twice")
-        found[id] = (speaker, match[1].strip())
+            raise UserError(f"{path}:{number}: expected 'words (speaker-utterance)', found '{shown(line[:80])}'")
+        key, text = canonical(match[2]), canonical(match[1])
+        if key in found:
+            raise UserError(f"{path}:{number}: utterance '{shown(key)}' comes twice")
+        speaker, mark, _ = re.split(r"([-_])", key, maxsplit=1) if re.search(r"[-_]", key) else (key, "", "")
+        found[key] = (speaker if mark else "unknown", text if case_sensitive else text.lower())
+    if not found:
+        raise UserError(f"{path} holds no utterances; a decoding that wrote nothing has no error rate")
     return found
+
+
+def choose_alternatives(reference: str, hypothesis: Sequence[str]) -> list[str]:
+    """The words of a reference, with those of its alternatives that are nearest to a hypothesis.
+
+    Raises:
+        UserError: braces that do not match.
+    """
+    parts = _parts(reference.split())
+    if all(len(options) == 1 for options in parts):
+        return [word for options in parts for word in options[0]]
+    number = 1
+    for options in parts:
+        number *= len(options)
+    if number <= MOST_COMBINATIONS:
+        return min(map(_joined, itertools.product(*parts)), key=lambda words: cost(words, hypothesis))
+    chosen = [options[0] for options in parts]
+    for n, options in enumerate(parts):
+        if len(options) > 1:
+            tried = [_joined([*chosen[:n], option, *chosen[n + 1 :]]) for option in options]
+            chosen[n] = options[min(range(len(options)), key=lambda i: cost(tried[i], hypothesis))]
+    return _joined(chosen)
+
+
+def _joined(parts: Iterable[Sequence[str]]) -> list[str]:
+    return [word for part in parts for word in part]
+
+
+def _parts(words: Sequence[str]) -> list[list[list[str]]]:
+    """For each word, or each group in braces, the ways in which it may be said."""
+    parts: list[list[list[str]]] = []
+    group: list[list[str]] | None = None
+    for word in words:
+        if (word == "{") == (group is not None) and word in "{}":
+            raise UserError(f"the reference '{shown(' '.join(words)[:80])}' has braces that do not match")
+        if word == "{":
+            group = [[]]
+        elif word == "}" and group is not None:
+            parts.append(group)
+            group = None
+        elif group is None:
+            parts.append([[word]])
+        elif word == "/":
+            group.append([])
+        elif word != "@":
+            group[-1].append(word)
+    if group is not None:
+        raise UserError(f"the reference '{shown(' '.join(words)[:80])}' has braces that do not match")
+    return parts

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from asrkit.errors import UserError
+from asrkit.scoring.nist import choose_alternatives
 from asrkit.scoring.significance import bootstrap_interval
 from asrkit.scoring.wer import Errors, Score, ScoredUtterance, score_utterance
 
@@ -15,14 +17,27 @@ def score_trn(reference: dict[str, tuple[str, str]], hypothesis: dict[str, tuple
     """Scores what :func:`asrkit.scoring.nist.read_trn` read.
 
     Raises:
-        UserError: the two hold different utterances.
+        UserError: the two hold different utterances, or no word is said in the reference.
     """
     missing = sorted(reference.keys() - hypothesis.keys())
     extra = sorted(hypothesis.keys() - reference.keys())
     if missing or extra:
         side, ids = ("hypothesis", missing) if missing else ("reference", extra)
         raise UserError(f"{len(ids)} utterances have no {side}, such as {ids[0]}; score files of the same set")
-    return Score([score_utterance(id, who, ref, hypothesis[id][1]) for id, (who, ref) in sorted(reference.items())])
+    ordered = sorted(reference.items(), key=lambda item: (_without_speaker(item[0]), item[0]))
+    utterances = []
+    for id, (who, ref) in ordered:
+        said = hypothesis[id][1]
+        utterances.append(score_utterance(id, who, " ".join(choose_alternatives(ref, said.split())), said))
+    score = Score(utterances)
+    if not score.words.reference:
+        raise UserError(f"the reference of {len(utterances)} utterances holds no word, so there is no error rate")
+    return score
+
+
+def _without_speaker(key: str) -> str:
+    """The part of a key after the speaker, which orders utterances as corpora do."""
+    return re.split("[-_]", key, maxsplit=1)[-1]
 
 
 def summary(score: Score) -> dict[str, Any]:

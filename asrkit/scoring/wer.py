@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from asrkit.errors import UserError
 from asrkit.scoring.alignment import GAP, Pair, align, count
 
 
@@ -128,5 +129,12 @@ def oracle(reference: str, texts: Sequence[str]) -> str:
 
 
 def word_error_rate(pairs: Iterable[tuple[str, str]]) -> float:
-    """WER in percent of (reference, hypothesis) texts."""
-    return Score([score_utterance("", "", ref, hyp) for ref, hyp in pairs]).words.rate
+    """WER in percent of (reference, hypothesis) texts, whose case does not count.
+
+    Raises:
+        UserError: there is no word in the references.
+    """
+    scored = Score([score_utterance("", "", ref.lower(), hyp.lower()) for ref, hyp in pairs])
+    if not scored.words.reference:
+        raise UserError(f"{len(scored.utterances)} transcripts hold no word, so there is no error rate")
+    return scored.words.rate

@@ -163,15 +163,21 @@ def tokenizer_from_dict(values: dict[str, Any]) -> Tokenizer:
 
 def words_with_times(tokenizer: Tokenizer, tokens: Sequence[int], times_s: Sequence[float]) -> list[tuple[str, float]]:
     """Words of a hypothesis with the time of their first symbol, in seconds."""
-    words: list[tuple[list[int], float]] = []
+    return [(word, begin_s) for word, begin_s, _ in word_spans(tokenizer, tokens, times_s)]
+
+
+def word_spans(tokenizer: Tokenizer, tokens: Sequence[int], times_s: Sequence[float]) -> list[tuple[str, float, float]]:
+    """Words of a hypothesis with the times of their first and last symbol, in seconds."""
+    words: list[tuple[list[int], float, float]] = []
     open_word = False
     for token, time_s in zip(tokens, times_s, strict=True):
         starts = tokenizer.symbol(token).startswith(SPACE)
         if starts or not open_word:
-            words.append(([], time_s))
+            words.append(([], time_s, time_s))
             open_word = True
         if tokenizer.symbol(token) == SPACE:
             open_word = False  # the word begins with the symbol after the space
-        words[-1][0].append(token)
-    spelled = [(tokenizer.decode(part), time_s) for part, time_s in words]
-    return [(word, time_s) for word, time_s in spelled if word]
+        part, begin_s, _ = words[-1]
+        words[-1] = ([*part, token], begin_s, time_s)
+    spelled = [(tokenizer.decode(part), begin_s, end_s) for part, begin_s, end_s in words]
+    return [span for span in spelled if span[0]]

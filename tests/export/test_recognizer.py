@@ -56,9 +56,9 @@ def test_bad_audio_is_one_line(tmp_path: Path, model_path: Path) -> None:
     (tmp_path / "text.wav").write_text("not audio")
     soundfile.write(tmp_path / "empty.wav", torch.zeros(0).numpy(), 16000)
     for name, message in [
-        ("none.wav", "no audio file at"),
-        ("text.wav", "cannot read"),
-        ("empty.wav", "nothing to transcribe"),
+        ("none.wav", "the audio file is missing"),
+        ("text.wav", "cannot be decoded"),
+        ("empty.wav", "less than one frame"),
     ]:
         with pytest.raises(UserError, match=message):
             read_audio(tmp_path / name, 16000)

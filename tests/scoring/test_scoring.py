@@ -13,7 +13,7 @@ import pytest
 
 from asrkit.errors import UserError
 from asrkit.scoring.alignment import align, count
-from asrkit.scoring.nist import read_trn, write_trn
+from asrkit.scoring.nist import choose_alternatives, read_trn, write_trn
 from asrkit.scoring.report import headline, score_trn, summary, text_report
 from asrkit.scoring.significance import bootstrap_interval
 from asrkit.scoring.wer import Errors, Score, count_errors, oracle, score_utterance, word_error_rate
@@ -68,19 +68,82 @@ def test_wer_and_cer_are_jiwers_where_costs_cannot_differ() -> None:
     assert scored.characters.rate == pytest.approx(100 * jiwer.cer(*joined))
 
 
-@pytest.mark.skipif(SCLITE is None, reason="NIST sclite is not installed (tools/install_sctk.sh)")
-def test_every_total_is_sclites(tmp_path: Path) -> None:
+NEEDS_SCLITE = pytest.mark.skipif(SCLITE is None, reason="NIST sclite is not installed (tools/install_sctk.sh)")
+
+
+def sclite_totals(folder: Path, ids: str, *options: str) -> dict[str, list[int]]:
+    """Sentences, words, correct, substitutions, deletions, insertions, errors, wrong sentences, by speaker and Sum."""
     assert SCLITE is not None
+    command = [*SCLITE, "-r", "ref.trn", "trn", "-h", "hyp.trn", "trn", "-i", ids, "-o", "rsum", "stdout", *options]
+    printed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+    return {
+        row[1]: [int(x) for x in re.findall(r"\d+", row[2] + row[3])]
+        for row in re.findall(r"(\|\s*(\w+)\s*\|([\d\s]+)\|([\d\s]+)\|)", printed)
+    }
+
+
+CONVENTIONS = {
+    "keys": (
+        "late (anna-001)\na bell (anna_002)\nhome (ben-001)\n",
+        "late (anna-001)\nbell (anna_002)\nhere (ben-001)\n",
+    ),
+    "comments": (";; by hand\nopen the door (s-a)\n\n;; (s-b)\nclose it (s-b)\n", "open door (s-a)\nclose it (s-b)\n"),
+    "case": ("Meet me AT noon (s-a)\n", "meet me at Noon (s-a)\n"),
+    "alternatives": (
+        "so { uh / um / @ } we (uh) left (s-a)\nA { B C / D } E (s-b)\n{ A B / C } { D / E F } (s-c)\n",
+        "so we left (s-a)\nA D E (s-b)\nC E (s-c)\n",
+    ),
+    "parentheses": ("the price (in euros) rose (s-a)\n", "the price (in euro) rose (s-a)\n"),
+    "marks": ("\ufeffopen\tthe door (s-a)\r\n\r\nclose it  (s-b)\r\n", "open the door (s-a)\nclose it (s-b)\n"),
+}
+
+
+@NEEDS_SCLITE
+@pytest.mark.parametrize("name", CONVENTIONS)
+def test_conventions_are_sclites(name: str, tmp_path: Path) -> None:
+    for file, text in zip(("ref.trn", "hyp.trn"), CONVENTIONS[name], strict=True):
+        (tmp_path / file).write_text(text)
+    for case_sensitive in (False, True):
+        read = [read_trn(tmp_path / file, case_sensitive) for file in ("ref.trn", "hyp.trn")]
+        e = score_trn(*read).words
+        if name == "marks":
+            assert e == Errors(5, 0, 0, 0)
+            continue  # sclite takes the byte order mark for a part of the word
+        theirs = sclite_totals(tmp_path, "spu_id", *(["-s"] if case_sensitive else []))["Sum"]
+        assert [e.reference, e.substitutions, e.deletions, e.insertions] == [theirs[1], *theirs[3:6]]
+
+
+def test_more_alternatives_than_can_be_combined_are_chosen_one_by_one() -> None:
+    words = choose_alternatives(" ".join(f"{{ a{n} / b{n} c{n} / @ }}" for n in range(12)), ["a0", "b1", "c1", "a3"])
+    assert words == ["a0", "b1", "c1", "a3"]
+    with pytest.raises(UserError, match="braces that do not match"):
+        choose_alternatives("a { b / c", ["a"])
+
+
+def test_unicode_forms_and_marks_of_direction_are_no_errors(tmp_path: Path) -> None:
+    (tmp_path / "ref.trn").write_text("cr\u00e8me br\u00fbl\u00e9e (s-a)\n\u200fשלום\u200f (s-b)\n")
+    (tmp_path / "hyp.trn").write_text("cre\u0300me bru\u0302le\u0301e (s-a)\nשלום (s-b)\n")
+    score = score_trn(read_trn(tmp_path / "ref.trn"), read_trn(tmp_path / "hyp.trn"))
+    assert score.words == Errors(3, 0, 0, 0) and score.characters.total == 0
+
+
+def test_a_rate_over_nothing_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "empty.trn").write_text("\n;; nothing\n")
+    with pytest.raises(UserError, match="holds no utterances"):
+        read_trn(tmp_path / "empty.trn")
+    with pytest.raises(UserError, match="holds no word"):
+        score_trn({"s-a": ("s", "")}, {"s-a": ("s", "noise")})
+    with pytest.raises(UserError, match="hold no word"):
+        word_error_rate([("", "A")])
+
+
+@NEEDS_SCLITE
+def test_every_total_is_sclites(tmp_path: Path) -> None:
     pairs = noisy_pairs(300, seed=1)
     ids = [(f"s{i % 7}", f"utt{i:04d}") for i in range(len(pairs))]
     write_trn(tmp_path / "ref.trn", [(p[0], *id) for p, id in zip(pairs, ids, strict=True)])
     write_trn(tmp_path / "hyp.trn", [(p[1], *id) for p, id in zip(pairs, ids, strict=True)])
-    command = [*SCLITE, "-r", "ref.trn", "trn", "-h", "hyp.trn", "trn", "-i", "rm", "-o", "rsum", "stdout"]
-    printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    rows = {
-        row[1]: [int(x) for x in re.findall(r"\d+", row[2] + row[3])]
-        for row in re.findall(r"(\|\s*(\w+)\s*\|([\d\s]+)\|([\d\s]+)\|)", printed)
-    }
+    rows = sclite_totals(tmp_path, "rm")
     score = score_trn(read_trn(tmp_path / "ref.trn"), read_trn(tmp_path / "hyp.trn"))
     tables = {**score.by_speaker(), "Sum": score.words}
     wrong = {name: sum(u.words.total > 0 for u in score.utterances if u.speaker == name) for name in score.by_speaker()}
@@ -118,12 +181,12 @@ def test_bootstrap_is_the_normal_interval_of_many_equal_utterances() -> None:
 def test_trn_round_trip_and_its_errors(tmp_path: Path) -> None:
     lines = [("A B", "sp_1", "u-1"), ("", "sp_1", "u-2")]
     write_trn(tmp_path / "x.trn", lines)
-    assert read_trn(tmp_path / "x.trn") == {"u-1": ("sp.1", "A B"), "u-2": ("sp.1", "")}
+    assert read_trn(tmp_path / "x.trn", True) == {"sp.1-u-1": ("sp.1", "A B"), "sp.1-u-2": ("sp.1", "")}
     (tmp_path / "bad.trn").write_text("A (s-1)\nB s-2\n")
     with pytest.raises(UserError, match=r"bad\.trn:2"):
         read_trn(tmp_path / "bad.trn")
-    with pytest.raises(UserError, match="1 utterances have no hypothesis, such as u-2"):
-        score_trn(read_trn(tmp_path / "x.trn"), {"u-1": ("s", "A")})
+    with pytest.raises(UserError, match=r"1 utterances have no hypothesis, such as sp\.1-u-2"):
+        score_trn(read_trn(tmp_path / "x.trn"), {"sp.1-u-1": ("s", "A")})
 
 
 def test_the_report_holds_speakers_confusions_and_alignments() -> None:
@@ -160,7 +223,10 @@ def test_the_oracle_is_the_nearest_hypothesis() -> None:
 
 def test_names_that_trn_cannot_hold_are_written_so_that_it_reads_them(tmp_path: Path) -> None:
     write_trn(tmp_path / "hyp.trn", [("A\u2028B", "Jane (2) Doe-Roe", "rec(1)"), ("", "s", "u-2")])
-    assert read_trn(tmp_path / "hyp.trn") == {"rec.1.": ("Jane.2.Doe.Roe", "A B"), "u-2": ("s", "")}
+    assert read_trn(tmp_path / "hyp.trn", case_sensitive=True) == {
+        "Jane.2.Doe.Roe-rec.1.": ("Jane.2.Doe.Roe", "A B"),
+        "s-u-2": ("s", ""),
+    }
     (tmp_path / "latin.trn").write_bytes("É (s-u)\n".encode("latin-1"))
     with pytest.raises(UserError, match="not UTF-8"):
         read_trn(tmp_path / "latin.trn")

@@ -1,0 +1,150 @@
+"""Which recordings are transcribed, and how their text is written: plain, JSON lines, CTM, SRT, VTT."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from asrkit.errors import UserError
+from asrkit.export.recognizer import Transcript
+from asrkit.features.audio_files import AUDIO_SUFFIXES
+from asrkit.files import utf8_lines
+from asrkit.text.normalize import shown
+
+LISTS = (".txt", ".lst", ".list", ".scp")
+CUE_SECONDS, CUE_CHARACTERS, CUE_PAUSE_S = 6.0, 80, 0.8
+"""A subtitle ends with the word after which it would be longer, or a pause is."""
+
+
+def recordings(arguments: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """The files that arguments name, and what each is called where a file is written for it.
+
+    An argument is a file, a folder (the audio in it and below), a list of files (``.txt``, ``.lst``, ``.scp``, one a
+    line; the last word of a line that begins with an id), or ``-`` for such a list on standard input.
+
+    Raises:
+        UserError: a folder or list without audio, or a list that cannot be read.
+    """
+    found: list[tuple[Path, Path]] = []
+    for argument in arguments:
+        if str(argument) == "-":
+            found += _listed(sys.stdin.read().splitlines(), Path(), "standard input")
+        elif argument.is_dir():
+            inside = list(_audio_in(argument))
+            if not inside:
+                raise UserError(f"no audio in the folder {shown(str(argument))}")
+            found += [(path, path.relative_to(argument)) for path in inside]
+        elif argument.suffix.lower() in LISTS and argument.is_file():
+            found += _listed(utf8_lines(argument), argument.parent, str(argument))
+        else:
+            found.append((argument, Path(argument.name)))
+    return found
+
+
+def _audio_in(folder: Path) -> Iterator[Path]:
+    for where, names, files in os.walk(folder):
+        names[:] = sorted(name for name in names if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and Path(name).suffix.lower() in AUDIO_SUFFIXES:
+                yield Path(where, name)
+
+
+def _listed(lines: Iterable[str], folder: Path, where: str) -> list[tuple[Path, Path]]:
+    found = []
+    for line in lines:
+        name = line.strip()
+        if not name:
+            continue
+        words = name.split(maxsplit=1)
+        candidates = [folder / name, Path(name), *([folder / words[1], Path(words[1])] if len(words) == 2 else [])]
+        path = next((path for path in candidates if path.is_file()), folder / name)
+        found.append((path, Path(path.name)))
+    if not found:
+        raise UserError(f"{where} lists no files")
+    return found
+
+
+def output_paths(names: Sequence[Path], folder: Path, suffix: str) -> list[Path]:
+    """Where the text of each recording goes.
+
+    Raises:
+        UserError: two recordings would be written to one file.
+    """
+    paths = [folder / name.with_suffix(suffix) for name in names]
+    twice = {path for path in paths if paths.count(path) > 1} if len(set(paths)) < len(paths) else set()
+    if twice:
+        raise UserError(f"two recordings would be written to {shown(str(min(twice)))}; transcribe them one by one")
+    return paths
+
+
+def as_text(transcript: Transcript) -> str:
+    """The words."""
+    return transcript.text
+
+
+def as_json(transcript: Transcript) -> str:
+    """One JSON object, in a line."""
+    values = {"path": shown(transcript.path), "text": transcript.text, "duration": transcript.duration_s}
+    more: dict[str, Any] = {"warnings": list(transcript.warnings)} if transcript.warnings else {}
+    return json.dumps(values | transcript.details | more, ensure_ascii=False, allow_nan=False)
+
+
+def as_ctm(transcript: Transcript) -> str:
+    """NIST's CTM: recording, channel, begin, duration, word, confidence."""
+    name = "_".join(Path(transcript.path).stem.split())
+    return "\n".join(
+        f"{shown(name)} 1 {word['time']:.2f} {word['end'] - word['time']:.2f} {word['word']} {word['confidence']:.4f}"
+        for word in transcript.details["words"]
+    )
+
+
+def as_srt(transcript: Transcript) -> str:
+    """SubRip subtitles."""
+    return "\n".join(
+        f"{n}\n{_clock(begin, ',')} --> {_clock(end, ',')}\n{text}\n"
+        for n, (begin, end, text) in enumerate(cues(transcript.details["words"]), 1)
+    )
+
+
+def as_vtt(transcript: Transcript) -> str:
+    """WebVTT subtitles."""
+    rows = [
+        f"{_clock(begin, '.')} --> {_clock(end, '.')}\n{text.replace('&', '&amp;').replace('<', '&lt;')}\n"
+        for begin, end, text in cues(transcript.details["words"])
+    ]
+    return "\n".join(["WEBVTT\n", *rows])
+
+
+FORMATS: dict[str, Callable[[Transcript], str]] = {
+    "text": as_text,
+    "json": as_json,
+    "ctm": as_ctm,
+    "srt": as_srt,
+    "vtt": as_vtt,
+}
+SUFFIXES = {"text": ".txt", "json": ".json", "ctm": ".ctm", "srt": ".srt", "vtt": ".vtt"}
+
+
+def cues(words: Sequence[dict[str, Any]]) -> list[tuple[float, float, str]]:
+    """Words as subtitles: begin, end, text."""
+    found: list[tuple[float, float, str]] = []
+    for word in words:
+        if found:
+            begin, end, text = found[-1]
+            fits = word["end"] - begin <= CUE_SECONDS and len(text) + 1 + len(word["word"]) <= CUE_CHARACTERS
+            if fits and word["time"] - end <= CUE_PAUSE_S:
+                found[-1] = (begin, word["end"], f"{text} {word['word']}")
+                continue
+        found.append((word["time"], word["end"], word["word"]))
+    return found
+
+
+def _clock(seconds: float, point: str) -> str:
+    milliseconds = round(1000 * seconds)
+    minutes, milliseconds = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02d}:{minutes:02d}:{milliseconds // 1000:02d}{point}{milliseconds % 1000:03d}"
