@@ -21,18 +21,18 @@ class FeatureConfig:
     """Waveform to model input."""
 
     sampling_rate_hz: int = setting(16000, "Of the audio.", least=4000, most=384000)
-    num_mel_bins: int = setting(80, "Bands of the filter bank.", least=4)
+    num_mel_bins: int = setting(80, "Bands of the filter bank.", least=4, most=4096)
     normalization: str = setting(
         "global",
         "Statistics that features are normalized with: of the training set, the speaker or the side of a conversation.",
         choices=("none", "global", "speaker", "side"),
     )
     deltas: bool = setting(False, "Append first and second differences.")
-    stacking: int = setting(1, "Frames joined to one, before the encoder.", least=1)
+    stacking: int = setting(1, "Frames joined to one, before the encoder.", least=1, most=4096)
     speaker_vectors: str = setting(
         "", "A safetensors file with a vector for each speaker, such as an i-vector, appended to each frame."
     )
-    speaker_vector_dim: int = setting(0, "Numbers in such a vector.", least=0)
+    speaker_vector_dim: int = setting(0, "Numbers in such a vector.", least=0, most=65536)
     speed_factors: list[float] = setting([1.0], "Replicas of the training set at these speeds.", least=0.1, most=10)
     tempo_factors: list[float] = setting([], "More replicas, at these tempos: the pitch stays.", least=0.1, most=10)
     store: bool = setting(
@@ -65,12 +65,12 @@ class LengthPerturbationConfig:
     drop_rate: float = setting(
         0.1, "Share of an utterance's frames at which a run of dropped frames starts.", least=0, most=1
     )
-    max_drop: int = setting(7, "Longest run of dropped frames.", least=0)
+    max_drop: int = setting(7, "Longest run of dropped frames.", least=0, most=100000)
     insert_probability: float = setting(0.0, "Share of the utterances that gain zero frames.", least=0, most=1)
     insert_rate: float = setting(
         0.1, "Share of an utterance's frames after which a run of zero frames is inserted.", least=0, most=1
     )
-    max_insert: int = setting(3, "Longest run of zero frames.", least=0)
+    max_insert: int = setting(3, "Longest run of zero frames.", least=0, most=100000)
     from_epoch: int = setting(1, "First epoch with perturbation.", least=0)
     until_epoch: int = setting(0, "Last epoch with perturbation; 0 never ends it.", least=0)
 
@@ -86,7 +86,7 @@ class NbestLabelSmoothingConfig:
         least=0,
         most=1,
     )
-    num_hypotheses: int = setting(20, "K, the first of a list that are drawn from.", least=1)
+    num_hypotheses: int = setting(20, "K, the first of a list that are drawn from.", least=1, most=10000)
     from_epoch: int = setting(1, "First epoch with smoothing.", least=0)
     until_epoch: int = setting(0, "Last epoch with smoothing; 0 never ends it.", least=0)
 
@@ -96,7 +96,7 @@ class SequenceNoiseConfig:
     """Another utterance's spectrum added (Saon et al. 2021, arXiv 2103.09935: probability 0.8, scale 0.4)."""
 
     probability: float = setting(0.0, "Share of the utterances that are changed.", least=0, most=1)
-    scale: float = setting(0.4, "Of the spectrum that is added.", least=0)
+    scale: float = setting(0.4, "Of the spectrum that is added.", least=0, most=1000)
 
 
 @dataclass
@@ -111,30 +111,36 @@ class TokenizerConfig:
         most=65535,
         only_with="tokenizer.type=unigram|bpe",
     )
+    soft_limit: bool = setting(
+        False,
+        "Take fewer symbols where the transcripts cannot fill `vocab_size`, instead of an error.",
+        only_with="tokenizer.type=unigram|bpe",
+    )
 
 
 @dataclass
 class ConformerConfig:
     """Conformer encoder, and all of the DSSformer but its state spaces."""
 
-    num_layers: int = setting(6, "Blocks.", least=1)
-    d_model: int = setting(144, "Width D.", least=1)
-    num_heads: int = setting(4, "Attention heads.", least=1)
-    head_dim: int = setting(0, "Width of a head; 0 for d_model / num_heads.", least=0)
-    ff_expansion: int = setting(4, "Inner width of the feed-forward modules, in d_model.", least=1)
-    conv_expansion: int = setting(1, "Channels of the convolution module, in d_model.", least=1)
+    num_layers: int = setting(6, "Blocks.", least=1, most=1000)
+    d_model: int = setting(144, "Width D.", least=1, most=65536)
+    num_heads: int = setting(4, "Attention heads.", least=1, most=4096)
+    head_dim: int = setting(0, "Width of a head; 0 for d_model / num_heads.", least=0, most=65536)
+    ff_expansion: int = setting(4, "Inner width of the feed-forward modules, in d_model.", least=1, most=4096)
+    conv_expansion: int = setting(1, "Channels of the convolution module, in d_model.", least=1, most=4096)
     conv_kernel: int = setting(
         15,
         "Frames that the depthwise convolution sees, an odd number.",
         least=1,
+        most=100000,
         only_with="model.encoder.type=conformer",
     )
     dropout: float = setting(0.1, "On the output of each module.", least=0, most=0.99)
     subsampling_channels: int = setting(
-        32, "Of the subsampling convolutions.", least=1, only_with="model.encoder.subsampling=4|8"
+        32, "Of the subsampling convolutions.", least=1, most=65536, only_with="model.encoder.subsampling=4|8"
     )
     max_relative_distance: int = setting(
-        256, "Frames beyond which relative positions are no longer told apart.", least=1
+        256, "Frames beyond which relative positions are no longer told apart.", least=1, most=100000
     )
 
 
@@ -142,7 +148,7 @@ class ConformerConfig:
 class DssConfig:
     """State spaces of the DSSformer."""
 
-    state_dim: int = setting(96, "States N.", least=1)
+    state_dim: int = setting(96, "States N.", least=1, most=4096)
     init: str = setting(
         "linear",
         "Of the eigenvalues; `linear` is -1 + i n.",
@@ -157,14 +163,20 @@ class DssConfig:
         least=1e-6,
     )
     max_step_per_s: float = setting(25.0, "Largest step; the paper has 5 per second.", least=1e-6)
-    weight_scale: float = setting(0.2, "Deviation of the output weights W at the start; the paper has 1.", least=0)
+    weight_scale: float = setting(
+        0.2, "Deviation of the output weights W at the start; the paper has 1.", least=0, most=1000
+    )
     local_kernel: int = setting(
-        0, "Taps of a local convolution in place of the shortcut, an odd number; 0 keeps the shortcut.", least=0
+        0,
+        "Taps of a local convolution in place of the shortcut, an odd number; 0 keeps the shortcut.",
+        least=0,
+        most=100000,
     )
     kernel_length: int = setting(
         0,
         "Frames of the kernel, on which its normalizer depends.",
         least=0,
+        most=100000,
         only_with="model.encoder.dss.form=softmax",
     )
 
@@ -173,8 +185,8 @@ class DssConfig:
 class BlstmConfig:
     """Bidirectional LSTM encoder."""
 
-    num_layers: int = setting(6, "Layers.", least=1)
-    cells: int = setting(640, "Per direction.", least=1)
+    num_layers: int = setting(6, "Layers.", least=1, most=1000)
+    cells: int = setting(640, "Per direction.", least=1, most=65536)
     dropout: float = setting(0.25, "On each layer's output.", least=0, most=0.99)
     drop_connect: float = setting(
         0.25, "Share of the hidden-to-hidden weights that is zero in a step.", least=0, most=0.99
@@ -206,10 +218,12 @@ class PredictorConfig:
         "`stateless` is a convolution over the last labels, as wide as `embedding_dim`.",
         choices=("lstm", "stateless"),
     )
-    embedding_dim: int = setting(128, "Of a label.", least=1)
-    hidden_dim: int = setting(128, "Cells.", least=1, only_with="model.predictor.type=lstm")
-    num_layers: int = setting(1, "LSTM layers.", least=1, only_with="model.predictor.type=lstm")
-    context_size: int = setting(2, "Labels that it sees.", least=1, only_with="model.predictor.type=stateless")
+    embedding_dim: int = setting(128, "Of a label.", least=1, most=65536)
+    hidden_dim: int = setting(128, "Cells.", least=1, most=65536, only_with="model.predictor.type=lstm")
+    num_layers: int = setting(1, "LSTM layers.", least=1, most=1000, only_with="model.predictor.type=lstm")
+    context_size: int = setting(
+        2, "Labels that it sees.", least=1, most=4096, only_with="model.predictor.type=stateless"
+    )
     dropout: float = setting(0.2, "On its output.", least=0, most=0.99)
     embedding_dropout: float = setting(0.2, "On the embedding.", least=0, most=0.99)
 
@@ -218,7 +232,7 @@ class PredictorConfig:
 class JoinerConfig:
     """Joint network."""
 
-    joiner_dim: int = setting(256, "Width J.", least=1)
+    joiner_dim: int = setting(256, "Width J.", least=1, most=65536)
     combination: str = setting("add", "Of encoder and predictor.", choices=("add", "multiply"))
 
 
@@ -247,26 +261,30 @@ class LossConfig:
         0.5,
         "Weight of the trivial joiner's loss, from which the pruned loss takes its bounds.",
         least=0,
+        most=1000,
         only_with="loss.prune_range>0",
     )
     am_only_scale: float = setting(
         0.0,
         "Smoothing of the trivial joiner by the encoder's own part.",
         least=0,
+        most=1000,
         only_with="loss.prune_range>0",
     )
     lm_only_scale: float = setting(
         0.25,
         "Smoothing of the trivial joiner by the predictor's own part.",
         least=0,
+        most=1000,
         only_with="loss.prune_range>0",
     )
     fastemit_lambda: float = setting(
         0.0,
         "Strengthens the gradient of labels (full lattice of `ours`), so that they are emitted earlier.",
         least=0,
+        most=1000,
     )
-    ctc_weight: float = setting(0.1, "Weight of the CTC loss; 0 trains without.", least=0)
+    ctc_weight: float = setting(0.1, "Weight of the CTC loss; 0 trains without.", least=0, most=1000)
     intermediate_ctc_weight: float = setting(
         0.0,
         "Share of the CTC loss that is taken of a block inside the encoder (Lee and Watanabe 2021, arXiv 2102.03216: "
@@ -286,6 +304,7 @@ class LossConfig:
         "Each utterance is presented in two augmented views, whose CTC posteriors are pulled together with this weight "
         "(CR-CTC, Yao et al. 2025, arXiv 2410.05101: 0.2); 0 presents one view.",
         least=0,
+        most=1000,
     )
     ctc_only_epochs: int = setting(
         0, "First epochs with the CTC loss alone, so that the encoder starts from a CTC model.", least=0
@@ -299,12 +318,12 @@ class LanguageModelConfig:
     type: str = setting(
         "lstm", "`lstm` for fusion and rescoring, `transformer` for rescoring.", choices=("lstm", "transformer")
     )
-    hidden_dim: int = setting(512, "Width of the embedding and of each layer.", least=1)
-    num_layers: int = setting(1, "Layers.", least=1)
-    bottleneck_dim: int = setting(256, "Width before the output.", least=1, only_with="lm.type=lstm")
-    num_heads: int = setting(8, "Attention heads.", least=1, only_with="lm.type=transformer")
+    hidden_dim: int = setting(512, "Width of the embedding and of each layer.", least=1, most=65536)
+    num_layers: int = setting(1, "Layers.", least=1, most=1000)
+    bottleneck_dim: int = setting(256, "Width before the output.", least=1, most=65536, only_with="lm.type=lstm")
+    num_heads: int = setting(8, "Attention heads.", least=1, most=4096, only_with="lm.type=transformer")
     dropout: float = setting(0.1, "On the embedding and on each layer's output.", least=0, most=0.99)
-    max_symbols: int = setting(400, "Longer lines are left out.", least=1)
+    max_symbols: int = setting(400, "Longer lines are left out.", least=1, most=100000)
     batch_symbols: int = setting(
         8000, "Symbols in one update, padding included, over all processes and accumulation steps together.", least=1
     )
@@ -330,8 +349,8 @@ class DecodeConfig:
         "`beam` is alignment-length synchronous, `modified_beam` emits at most one label a frame.",
         choices=("greedy", "beam", "modified_beam"),
     )
-    beam: int = setting(8, "Hypotheses kept.", least=1, only_with=BEAM)
-    nbest: int = setting(8, "Hypotheses returned.", least=1, only_with=BEAM)
+    beam: int = setting(8, "Hypotheses kept.", least=1, most=10000, only_with=BEAM)
+    nbest: int = setting(8, "Hypotheses returned.", least=1, most=10000, only_with=BEAM)
     expand_beam: int = setting(0, "Labels tried for each hypothesis; 0 tries all.", least=0, only_with=BEAM)
     score_margin: float = setting(
         0.0, "Hypotheses worse than the best by more are dropped; 0 drops none.", least=0, only_with=BEAM
@@ -340,6 +359,7 @@ class DecodeConfig:
         5,
         "Most labels at one frame; 0 sets no bound (`beam`).",
         least=0,
+        most=100000,
         only_with="decode.method=greedy|beam",
     )
     max_labels_per_frame: float = setting(

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from asrkit.config import Config
-from asrkit.errors import UserError
+from asrkit.errors import UserError, shown
 from asrkit.files import utf8_text
 from asrkit.records import flat
 from asrkit.settings import check_read, check_values, is_read, settings_of
@@ -84,9 +84,9 @@ def _layers(path: Path | None, overrides: Sequence[str]) -> list[dict[str, Any]]
         if not equals or not key:
             raise UserError(f"override '{override}' is not of the form key=value, such as train.num_epochs=40")
         try:
-            leaf = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UserError(f"override '{override}': the value is not valid YAML") from error
+            leaf = _parsed(value)
+        except (yaml.YAMLError, RecursionError, ValueError) as error:
+            raise UserError(f"override '{shown(override)}': the value is not valid YAML") from error
         _set(given, key.split("."), leaf, override)
     return [*layers, given]
 
@@ -98,6 +98,8 @@ def _nested(values: Mapping[str, object]) -> dict[str, Any]:
     return nested
 
 
+MOST_NODES, MOST_DEPTH, MOST_BYTES = 20_000, 30, 1 << 20
+"""Of a configuration."""
 SECTIONS = {item.name for item in fields(Config)}
 OF_VERSION_1 = SECTIONS - {"rewrites", "quantization"}
 Settings = TypeVar("Settings")
@@ -112,7 +114,7 @@ def typed(values: dict[str, Any], schema: type[Settings], where: str) -> Setting
     _check_keys(values, schema, "", where)
     try:
         return cast(Settings, OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), values)))
-    except (OmegaConfBaseException, TypeError) as error:
+    except (OmegaConfBaseException, TypeError, ValueError, AttributeError, KeyError) as error:
         key = getattr(error, "full_key", None) or "?"
         reason = str(getattr(error, "msg", None) or error).splitlines()[0]
         raise UserError(f"{where}: key '{key}': {reason}") from error
@@ -124,6 +126,12 @@ def config_from_dict(values: dict[str, Any], where: str) -> Config:
     Raises:
         UserError: unknown key, wrong type, or a value outside a setting's choices or range.
     """
+    if not isinstance(values, dict):
+        raise UserError(f"{where}: the configuration must be a mapping of keys, not {type(values).__name__}")
+    try:
+        _require_small(values)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
     config = typed(values, Config, where)
     check_values(config, where)
     return config
@@ -154,9 +162,10 @@ def _read_with_includes(path: Path, seen: tuple[Path, ...] = ()) -> list[dict[st
     if path.resolve() in seen:
         raise UserError(f"{path} includes itself: {' -> '.join(map(str, seen))}")
     try:
-        values = yaml.safe_load(utf8_text(path)) or {}
-    except OSError as error:
-        raise UserError(f"cannot read the configuration {path}: {error.strerror}") from error
+        values = _parsed(_text(path)) or {}
+    except (RecursionError, ValueError) as error:
+        reason = "it is nested too deep" if isinstance(error, RecursionError) else error
+        raise UserError(f"{path}: not valid YAML: {reason}") from error
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
         place = f" line {line + 1}" if line is not None else ""
@@ -164,13 +173,71 @@ def _read_with_includes(path: Path, seen: tuple[Path, ...] = ()) -> list[dict[st
     if not isinstance(values, dict):
         raise UserError(f"{path}: the top level must be a mapping of keys, not {type(values).__name__}")
     layers: list[dict[str, Any]] = []
-    for name in values.pop("include", None) or []:
+    included_files = values.pop("include", None) or []
+    if not isinstance(included_files, list) or not all(isinstance(name, str) for name in included_files):
+        raise UserError(f"{path}: include: must be a list of files, not {included_files!r}")
+    for name in included_files:
         next_to_it, shared = path.parent / name, CONF_DIR / name
         included = next_to_it if next_to_it.exists() else shared
         if not included.exists():
             raise UserError(f"{path}: include: '{name}' is neither at {next_to_it} nor at {shared}")
         layers += _read_with_includes(included, (*seen, path.resolve()))
     return [*layers, values]
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
+    """Plain values; a key that stands twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A mapping without repeated keys."""
+        seen: list[Any] = []
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if not isinstance(key, str | int | float | bool | None):
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} cannot be a key", key_node.start_mark)
+            if key in seen and key != "<<":
+                raise yaml.constructor.ConstructorError(None, None, f"'{key}' stands there twice", key_node.start_mark)
+            seen.append(key)
+        found: dict[Any, Any] = super().construct_mapping(node, deep)
+        return found
+
+
+def _parsed(text: str) -> Any:
+    """The values of a YAML text.
+
+    Raises:
+        yaml.YAMLError: it is not YAML.
+        RecursionError: it is nested too deep.
+        ValueError: its aliases make it too large, or it names something that would have to be evaluated.
+    """
+    value = yaml.load(text, _Loader)  # a safe loader
+    _require_small(value)
+    return value
+
+
+def _require_small(value: Any) -> None:
+    """Walks through a value as if its aliases were copies, up to a limit."""
+    number, pending = 0, [(value, 0)]
+    while pending:
+        item, depth = pending.pop()
+        number += 1
+        if number > MOST_NODES or depth > MOST_DEPTH:
+            raise ValueError(f"it has more than {MOST_NODES} values, or {MOST_DEPTH} levels, once aliases are resolved")
+        if isinstance(item, dict):
+            pending += [(part, depth + 1) for part in (*item.keys(), *item.values())]
+        elif isinstance(item, list | tuple | set):
+            pending += [(part, depth + 1) for part in item]
+        elif isinstance(item, str) and "${" in item:
+            raise ValueError(f"'{shown(item[:80])}' would have to be evaluated; write the value itself")
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        kind = "there is no such file" if not path.exists() else "it is no regular file"
+        raise UserError(f"cannot read the configuration {path}: {kind}")
+    if path.stat().st_size > MOST_BYTES:
+        raise UserError(f"cannot read the configuration {path}: it has more than {MOST_BYTES} bytes")
+    return utf8_text(path)
 
 
 def _merge(base: dict[str, Any], above: dict[str, Any]) -> None:

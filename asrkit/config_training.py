@@ -20,17 +20,18 @@ class ScheduleConfig:
         "rises and falls without a hold.",
         choices=("warmup_hold_anneal", "warmup_hold_decay", "one_cycle"),
     )
-    initial_lr: float = setting(1e-4, "Learning rate at the start.", least=0)
-    peak_lr: float = setting(1e-3, "Highest learning rate.", least=0)
-    warmup_epochs: float = setting(9, "Epochs from the initial rate to the peak.", least=0)
+    initial_lr: float = setting(1e-4, "Learning rate at the start.", least=0, most=1000)
+    peak_lr: float = setting(1e-3, "Highest learning rate.", least=0, most=1000)
+    warmup_epochs: float = setting(9, "Epochs from the initial rate to the peak.", least=0, most=1000000)
     hold_epochs: float = setting(
         7,
         "Epochs at the peak, the first one included.",
         least=0,
+        most=1000000,
         only_with="train.schedule.type=warmup_hold_anneal|warmup_hold_decay",
     )
     boost_from_epoch: int = setting(0, "From this epoch on the rate is multiplied by `boost`; 0 never.", least=0)
-    boost: float = setting(2.0, "Factor of the last epochs.", least=0)
+    boost: float = setting(2.0, "Factor of the last epochs.", least=0, most=1000)
 
 
 @dataclass
@@ -38,8 +39,8 @@ class ParameterGroupConfig:
     """Parameters that are updated in their own way."""
 
     pattern: str = setting("", "Of their names, with `*` for any part: `*.kernel.*`.")
-    lr_scale: float = setting(1.0, "Factor on the learning rate.", least=0)
-    weight_decay: float = setting(0.0, "In place of `train.weight_decay`.", least=0)
+    lr_scale: float = setting(1.0, "Factor on the learning rate.", least=0, most=1000)
+    weight_decay: float = setting(0.0, "In place of `train.weight_decay`.", least=0, most=1000)
 
 
 STATE_SPACES = "state_spaces"
@@ -76,7 +77,7 @@ class TrainConfig:
     """The training loop."""
 
     seed: int = setting(1, "Of every random decision.", least=0)
-    num_epochs: int = setting(30, "Epochs.", least=1)
+    num_epochs: int = setting(30, "Epochs.", least=1, most=1000000)
     init_from: str = setting("", "Start from the weights of this model file or checkpoint.")
     init_mismatch: str = setting(
         "error",
@@ -90,7 +91,7 @@ class TrainConfig:
         least=0.01,
         only_with=SPEECH,
     )
-    accumulation_steps: int = setting(1, "Forward passes of a process in one update.", least=1)
+    accumulation_steps: int = setting(1, "Forward passes of a process in one update.", least=1, most=1000000)
     lattice_budget: int = setting(
         100_000_000,
         "Most entries B·T'·U·V of the joiner's output in one forward pass of one process.",
@@ -99,9 +100,9 @@ class TrainConfig:
     )
     num_buckets: int = setting(10, "Groups of similar duration that batches are made from.", least=1, only_with=SPEECH)
     num_workers: int = setting(
-        2, "Processes that load data; 0 loads in the training process.", least=0, only_with=SPEECH
+        2, "Processes that load data; 0 loads in the training process.", least=0, most=1024, only_with=SPEECH
     )
-    weight_decay: float = setting(1e-2, "Of parameters in no group of their own.", least=0)
+    weight_decay: float = setting(1e-2, "Of parameters in no group of their own.", least=0, most=1000)
     max_grad_norm: float = setting(5.0, "Gradients are clipped to this norm.", least=1e-9)
     autocast: str = setting(
         "none",
@@ -117,6 +118,13 @@ class TrainConfig:
         5, "The final model is the mean of the weights of this many last epochs.", least=1, only_with=SPEECH
     )
     dev_wer_every_epochs: int = setting(1, "Epochs between two measurements of dev WER.", least=1, only_with=SPEECH)
+    dev_measure: str = setting(
+        "wer",
+        "What chooses the best epoch and stops early: word errors, or character errors, for languages that write no "
+        "spaces.",
+        choices=("wer", "cer"),
+        only_with=SPEECH,
+    )
     early_stop_epochs: int = setting(
         0, "Stop after this many measurements on dev without a better one; 0 never stops early.", least=0
     )

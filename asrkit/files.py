@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from asrkit.errors import UserError
+
+_TEMPORARY = ".tmp-"
+_LOCK = ".lock"
+_LONGEST_NAME = 255
 
 
 @contextmanager
@@ -23,7 +29,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         UserError: the file system refused (disk full, no permission); an earlier ``path`` stays as it was.
     """
     path = Path(path)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    suffixes = "".join(path.suffixes[-2:])[-24:]
+    temporary = path.with_name(f"{_TEMPORARY}{_machine()}-{os.getpid()}-{_short(path.name)}{suffixes}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
@@ -43,11 +50,65 @@ def atomic_path(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def _machine() -> str:
+    return _short(socket.gethostname())
+
+
+def _short(name: str) -> str:
+    return hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
+
+
+def companion(path: Path, suffix: str) -> Path:
+    """A file that says more of another one: its name with a suffix, or a short one where that were too long."""
+    name = f"{path.name}{suffix}"
+    return path.with_name(name if len(os.fsencode(name)) <= _LONGEST_NAME else f"{_short(path.name)}{suffix}")
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """While entered, no other process on this machine works in a folder, which is made if need be.
+
+    What processes that were killed left half written there is removed.
+
+    Raises:
+        UserError: another process works there, or the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / _LOCK, "a+", encoding="utf-8")  # noqa: SIM115  # held open as long as the lock
+    except OSError as error:
+        raise UserError(f"cannot work in the folder {folder}: {error.strerror}; choose another one") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            who = file.read(20).strip() or "unknown"
+            raise UserError(
+                f"process {who} is working in {folder}; wait for it, stop it, or choose another folder"
+            ) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        _remove_leftovers(folder)
+        yield
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Removes temporary files of processes of this machine that are no more."""
+    prefix = f"{_TEMPORARY}{_machine()}-"
+    for path in [path for inside in (folder, *filter(Path.is_dir, folder.iterdir())) for path in inside.iterdir()]:
+        pid = path.name.removeprefix(prefix).split("-")[0]
+        if path.name.startswith(prefix) and pid.isdigit() and not Path("/proc", pid).exists():
+            with suppress(OSError):
+                path.unlink()
+
+
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """While entered, no other process on this machine is in a block with the same folder, which is made if need be."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w", encoding="utf-8") as file:
+    with open(folder / _LOCK, "w", encoding="utf-8") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -26,7 +26,7 @@ _OLD_NAME = "made_of.json"
 class Record:
     """What a stage's outputs depend on: its settings, and digests of the files that it reads.
 
-    Outputs without a record, inputs that either side lacks, and files that are gone count as the same.
+    Inputs that either side lacks, and files that are gone, count as the same.
     """
 
     path: Path
@@ -45,6 +45,10 @@ class Record:
     def keep(self) -> None:
         """Writes the record, once the outputs are complete."""
         write_json(self.path, self.inputs)
+
+    def exists(self) -> bool:
+        """Whether there is a record of the outputs."""
+        return bool(self._before())
 
     def is_unfinished(self) -> bool:
         """Whether a run that began the outputs did not complete them."""
@@ -91,12 +95,12 @@ class Record:
 
 
 def is_done(outputs: Sequence[Path], record: Record, force: bool, remedy: str = "--force runs it again") -> bool:
-    """Whether a stage's outputs are all there and complete, in which case it says so.
+    """Whether a stage's outputs are all there and complete, in which case it says so. Without a record they are not.
 
     Raises:
         UserError: they are there, but of other inputs.
     """
-    if force or not all(path.is_file() for path in outputs) or record.is_unfinished():
+    if force or not all(path.is_file() for path in outputs) or record.is_unfinished() or not record.exists():
         return False
     record.require_same(remedy)
     log(f"done before: {', '.join(map(str, outputs))} ({remedy})")

@@ -16,6 +16,8 @@ from typing import Any, TypeVar, cast
 from asrkit.errors import UserError
 
 Section = TypeVar("Section")
+LARGEST = 1e12
+"""Of a number whose rule states no other bound."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,12 @@ def check_values(values: object, where: str) -> None:
         for number in item.value if isinstance(item.value, list) else [item.value]:
             if isinstance(number, bool) or not isinstance(number, int | float):
                 continue
-            low, high = rule.least, rule.most
-            if (low is not None and number < low) or (high is not None and number > high):
-                raise UserError(f"{where}: {item.key} is {number:g}; it must be {rule.span}")
-            if math.isnan(number):
-                raise UserError(f"{where}: {item.key} is no number")
+            if not math.isfinite(number):
+                raise UserError(f"{where}: {item.key} is {number}, not a finite number")
+            low, high = rule.least, LARGEST if rule.most is None else rule.most
+            if (low is not None and number < low) or number > high:
+                span = rule.span if rule.most is not None else f"{rule.span or 'a number'}, at most {LARGEST:g}"
+                raise UserError(f"{where}: {item.key} is {number:g}; it must be {span}")
 
 
 def is_read(item: Setting, known: Mapping[str, object]) -> bool:

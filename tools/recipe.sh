@@ -11,6 +11,8 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 stage=1
 stop_stage=${last_stage:-6}
 again=()
+force_from=99
+num_jobs=2
 data_dir=$recipe_dir/data
 exp_dir=
 nbest_model=
@@ -27,6 +29,8 @@ Each stage skips what is done.
 
   --stage N         first stage (1); given, decoding, scoring and export are done again
   --stop-stage N    last stage ($stop_stage)
+  --force-from N    run this stage and those after it again, whatever is done; a training is moved to EXP_DIR.1 first
+  --num-jobs N      processes that read audio in stages 1 and 2 ($num_jobs)
   --corpus-dir DIR  the corpus' release (${corpus_dir:-required})
   --data-dir DIR    prepared data ($data_dir)
   --exp-dir DIR     the experiment ($recipe_dir/exp/<name of the configuration>)
@@ -43,10 +47,12 @@ while [ $# -gt 0 ]; do
   case $1 in
     -h|--help) usage; exit 0 ;;
     --skip-bad) skip_bad=(--skip-bad); shift; continue ;;
-    --stage|--stop-stage|--corpus-dir|--data-dir|--exp-dir|--config|--processes|--nbest-model)
+    --stage|--stop-stage|--force-from|--num-jobs|--corpus-dir|--data-dir|--exp-dir|--config|--processes|--nbest-model)
       [ $# -ge 2 ] || { echo "$0: $1 needs a value" >&2; exit 2; } ;;&
     --stage) stage=$2; again=(--force); shift 2 ;;
     --stop-stage) stop_stage=$2; shift 2 ;;
+    --force-from) force_from=$2; shift 2 ;;
+    --num-jobs) num_jobs=$2; shift 2 ;;
     --corpus-dir) corpus_dir=$2; shift 2 ;;
     --data-dir) data_dir=$2; shift 2 ;;
     --exp-dir) exp_dir=$2; shift 2 ;;
@@ -58,7 +64,7 @@ while [ $# -gt 0 ]; do
     *) echo "$0: unknown option '$1'" >&2; usage >&2; exit 2 ;;
   esac
 done
-for number in "$stage" "$stop_stage" "$processes"; do
+for number in "$stage" "$stop_stage" "$processes" "$force_from" "$num_jobs"; do
   [[ $number =~ ^[0-9]+$ ]] || { echo "$0: '$number' is not a whole number" >&2; exit 2; }
 done
 [ -n "$exp_dir" ] || exp_dir=$recipe_dir/exp/$(basename "$config" .yaml)
@@ -68,43 +74,52 @@ done
 asrkit=$root/.venv/bin/asrkit
 settings=(--config "$config" ${overrides[@]+"${overrides[@]}"})
 
-runs() { [ "$stage" -le "$1" ] && [ "$1" -le "$stop_stage" ]; }
+# Sets "force" to what makes the commands of a stage run again.
+stage_force() {
+  force=()
+  if [ "$1" -ge "$force_from" ]; then force=(--force); fi
+}
+runs() { stage_force "$1"; [ "$stage" -le "$1" ] && [ "$1" -le "$stop_stage" ]; }
 
 if runs 1; then
   if declare -F prepare_data > /dev/null; then
     prepare_data
   else
-    "$asrkit" prepare "$corpus" --corpus-dir "$corpus_dir" --data-dir "$data_dir" ${skip_bad[@]+"${skip_bad[@]}"}
+    "$asrkit" prepare "$corpus" --corpus-dir "$corpus_dir" --data-dir "$data_dir" \
+      --num-jobs "$num_jobs" ${skip_bad[@]+"${skip_bad[@]}"} ${force[@]+"${force[@]}"}
   fi
 fi
 if runs 2; then
-  "$asrkit" tokenizer --data-dir "$data_dir" "${settings[@]}"
-  "$asrkit" features --data-dir "$data_dir" "${settings[@]}"
+  "$asrkit" tokenizer --data-dir "$data_dir" ${force[@]+"${force[@]}"} "${settings[@]}"
+  "$asrkit" features --data-dir "$data_dir" --num-jobs "$num_jobs" ${force[@]+"${force[@]}"} "${settings[@]}"
 fi
 if [ -n "$nbest_model" ]; then
-  lists=$exp_dir/nbest_train.jsonl.gz
+  lists=$exp_dir.nbest_train.jsonl.gz
   if runs 3; then
     "$asrkit" nbest --model "$nbest_model" --data-dir "$data_dir" --split train --output "$lists" \
+      ${force[@]+"${force[@]}"} \
       decode.method=beam decode.beam=20 decode.nbest=20
   fi
   settings+=("nbest_label_smoothing.hypotheses=$lists")
 fi
 if runs 3; then
-  "$asrkit" train --data-dir "$data_dir" --exp-dir "$exp_dir" --processes "$processes" "${settings[@]}"
+  "$asrkit" train --data-dir "$data_dir" --exp-dir "$exp_dir" --processes "$processes" \
+    ${force[@]+"${force[@]}"} "${settings[@]}"
 fi
 for split in dev test; do
   for method in greedy beam; do
     out=$exp_dir/decode_${split}_$method
     if runs 4; then
       "$asrkit" decode --model "$exp_dir/averaged.safetensors" --data-dir "$data_dir" --split "$split" \
-        --out-dir "$out" ${again[@]+"${again[@]}"} "${settings[@]}" --method $method
+        --out-dir "$out" ${again[@]+"${again[@]}"} ${force[@]+"${force[@]}"} "${settings[@]}" --method $method
     fi
     if runs 5; then
-      "$asrkit" score --ref "$out/ref.trn" --hyp "$out/hyp.trn" ${again[@]+"${again[@]}"}
+      "$asrkit" score --ref "$out/ref.trn" --hyp "$out/hyp.trn" ${again[@]+"${again[@]}"} ${force[@]+"${force[@]}"}
     fi
   done
 done
 if runs 6; then
-  "$asrkit" export --model "$exp_dir/averaged.safetensors" --output "$exp_dir/model.safetensors" ${again[@]+"${again[@]}"}
+  "$asrkit" export --model "$exp_dir/averaged.safetensors" --output "$exp_dir/model.safetensors" \
+    ${again[@]+"${again[@]}"} ${force[@]+"${force[@]}"}
   "$asrkit" report "$exp_dir"
 fi

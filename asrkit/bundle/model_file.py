@@ -23,15 +23,20 @@ from asrkit.bundle.build import build_language_model, build_transducer
 from asrkit.bundle.migrations import FORMAT, FUSED_FORMAT, upgrade
 from asrkit.config import Config, FusionConfig
 from asrkit.config_files import config_from_dict, config_to_dict, typed
-from asrkit.errors import UserError
+from asrkit.errors import UserError, shown
 from asrkit.features.normalization import GLOBAL, MeanStd
 from asrkit.files import atomic_path
 from asrkit.models.language_model import LanguageModel, LstmLanguageModel
 from asrkit.models.transducer import Transducer
 from asrkit.quantization.packing import PACKED, pack_weights, unpack_weights
+from asrkit.settings import is_read, settings_of
+from asrkit.tensor_files import sort_header
 from asrkit.text.tokenizer import Tokenizer, tokenizer_from_dict
 
 RECOGNIZER, LANGUAGE_MODEL = "recognizer", "language_model"
+DIGEST = "sha256_header"
+KNOWN = {"asrkit_format", "kind", "config", "tokenizer", "sha256", "fusion", DIGEST}
+"""What a header may say."""
 ROLES = ("target", "source")
 """Of language models in a recognizer's file."""
 Model = TypeVar("Model", bound=nn.Module)
@@ -138,9 +143,20 @@ def recognizer_of(file: ModelFile) -> ModelBundle[Transducer]:
         raise UserError(f"{file.path} is a {file.kind.replace('_', ' ')}, not a recognizer")
     statistics = {}
     if "statistics.mean" in file.tensors:
-        statistics[GLOBAL] = MeanStd(file.tensors["statistics.mean"], file.tensors["statistics.std"])
+        statistics[GLOBAL] = _statistics(file)
     fused = None if file.fusion is None else _fused(file, file.fusion)
     return ModelBundle(_load(file, build_transducer), file.config, file.tokenizer, statistics, fused)
+
+
+def _statistics(file: ModelFile) -> MeanStd:
+    try:
+        found = MeanStd(file.tensors["statistics.mean"], file.tensors["statistics.std"])
+    except KeyError as error:
+        raise UserError(f"{file.path} is damaged: it has no {error}") from error
+    shape = (file.config.features.num_mel_bins,)
+    if not (found.mean.shape == found.std.shape == shape and found.mean.is_floating_point() and (found.std > 0).all()):
+        raise UserError(f"{file.path} is damaged: its feature statistics are not those of {shape[0]} bands")
+    return found
 
 
 def language_model_of(file: ModelFile) -> ModelBundle[LanguageModel]:
@@ -159,12 +175,15 @@ def read_model_file(path: Path) -> ModelFile:
     header, tensors = _read(Path(path))
     try:
         kind, config_values, tokenizer_values = header["kind"], json.loads(header["config"]), header["tokenizer"]
+        if kind not in (RECOGNIZER, LANGUAGE_MODEL):
+            raise ValueError(f"a model of kind {shown(kind[:40])}")
         tokenizer = tokenizer_from_dict(json.loads(tokenizer_values))
         fusion = json.loads(header["fusion"]) if header["asrkit_format"] == FUSED_FORMAT else None
         if header["asrkit_format"] == FUSED_FORMAT and not isinstance(fusion, dict):
             raise ValueError("no language models")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} is damaged: its header cannot be read ({error!r}); copy or export it again") from error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, RecursionError, OSError) as error:
+        reason = shown(repr(error)[:200])
+        raise UserError(f"{path} is damaged: its header cannot be read ({reason}); copy or export it again") from error
     config = config_from_dict(config_values, str(path))
     return _unpacked(ModelFile(Path(path), kind, config, tokenizer, tensors, fusion))
 
@@ -185,11 +204,19 @@ def write_model_file(file: ModelFile) -> None:
     }
     if file.fusion is not None:
         header["fusion"] = json.dumps(file.fusion)
+    header[DIGEST] = header_digest(header)
     with atomic_path(file.path) as temporary:
         try:
             save_file(tensors, temporary, header)
         except SafetensorError as error:
             raise OSError(str(error)) from error
+        sort_header(temporary)
+
+
+def header_digest(header: Mapping[str, str]) -> str:
+    """SHA-256 of all that a header says but this itself."""
+    said = json.dumps({name: value for name, value in header.items() if name != DIGEST}, sort_keys=True)
+    return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def part_of(tensors: Tensors, prefix: str) -> dict[str, torch.Tensor]:
@@ -206,6 +233,8 @@ def require_same_weights(module: nn.Module, weights: Tensors, path: Path) -> Non
     for name, parameter in module.state_dict().items():
         if name not in weights:
             raise UserError(f"{path} is a checkpoint of another architecture: it has no '{name}'")
+        if weights[name].is_floating_point() != parameter.is_floating_point():
+            raise UserError(f"{path} is damaged: '{name}' is of type {weights[name].dtype}, not {parameter.dtype}")
         if weights[name].shape != parameter.shape:
             raise UserError(
                 f"{path} is a checkpoint of another architecture: '{name}' is {tuple(weights[name].shape)} there "
@@ -283,9 +312,7 @@ def _unpacked(file: ModelFile) -> ModelFile:
     packed = part_of(file.tensors, PACKED)
     if not packed:
         return file
-    with torch.device("meta"):
-        build = build_transducer if file.kind == RECOGNIZER else build_language_model
-        model = build(file.config, file.tokenizer.vocab_size)
+    model = _on_meta(file, build_transducer if file.kind == RECOGNIZER else build_language_model)
     try:
         values = unpack_weights(model, packed, part_of(file.tensors, "model"))
     except ValueError as error:
@@ -297,8 +324,7 @@ def _unpacked(file: ModelFile) -> ModelFile:
 def _load(file: ModelFile, build: Callable[[Config, int], Model]) -> Model:
     """Builds a model without data, rewrites included, and gives it the file's own tensors: there is no second copy."""
     weights = part_of(file.tensors, "model")
-    with torch.device("meta"):
-        model = build(file.config, file.tokenizer.vocab_size)
+    model = _on_meta(file, build)
     require_same_weights(model, weights, file.path)
     shared = _shared_parameters(model)
     model.load_state_dict(weights, assign=True)
@@ -307,6 +333,23 @@ def _load(file: ModelFile, build: Callable[[Config, int], Model]) -> Model:
             owner, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(owner), leaf, model.get_parameter(first))
     return model.eval()
+
+
+def _on_meta(file: ModelFile, build: Callable[[Config, int], Model]) -> Model:
+    """The modules of a file, without memory for their parameters; refuses a configuration of more than the file has."""
+    for item in settings_of(file.config):
+        if item.key.endswith("num_layers") and is_read(item, {s.key: s.value for s in settings_of(file.config)}):
+            part = "lm." if file.kind == LANGUAGE_MODEL else "model."
+            if item.key.startswith(part) and item.value > len(file.tensors):
+                raise UserError(
+                    f"{file.path} is damaged: {item.key} is {item.value}, but there are {len(file.tensors)} tensors"
+                )
+    try:
+        with torch.device("meta"):
+            return build(file.config, file.tokenizer.vocab_size)
+    except (RuntimeError, ValueError, TypeError, IndexError, MemoryError, OverflowError, ZeroDivisionError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{file.path} is damaged: no model can be built of its settings ({reason})") from error
 
 
 def _shared_parameters(model: nn.Module) -> list[list[str]]:
@@ -319,16 +362,25 @@ def _shared_parameters(model: nn.Module) -> list[list[str]]:
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     if not path.is_file():
-        raise UserError(f"no model file at {path}; give the path of a .safetensors file that asrkit wrote")
+        kind = "no model file" if not path.exists() else "no regular file"
+        raise UserError(f"{kind} at {path}; give the path of a .safetensors file that asrkit wrote")
     try:
         with safe_open(path, framework="pt") as file:
             header = cast(dict[str, str], file.metadata() or {})
             # Copies: the tensors of an open file change, or end the process, with the file.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  # not a dict
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} is not a readable .safetensors file ({error}); it may be truncated") from error
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, KeyError, MemoryError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{path} is not a readable .safetensors file ({reason}); it may be truncated") from error
     if "sha256" in header and header["sha256"] != tensors_digest(tensors):
         raise UserError(f"{path} is damaged: its tensors are not those that were written; copy or export it again")
+    if "asrkit_format" in header and (unknown := header.keys() - KNOWN):
+        raise UserError(f"{path} is damaged, or of a later version: its header says '{shown(min(unknown)[:40])}'")
+    if DIGEST in header and header[DIGEST] != header_digest(header):
+        raise UserError(f"{path} is damaged: its header is not the one that was written; copy or export it again")
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UserError(f"{path} is damaged: '{shown(name[:80])}' holds numbers that are not finite")
     header, tensors = upgrade(header, tensors)
     if header.get("asrkit_format") not in (FORMAT, FUSED_FORMAT):
         raise UserError(

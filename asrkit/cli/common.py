@@ -11,6 +11,8 @@ from typing import Any, TypeVar
 import click
 
 from asrkit.errors import UserError
+from asrkit.files import exclusive
+from asrkit.records import Record, is_done
 
 PATH = click.Path(path_type=Path)
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -26,6 +28,16 @@ def processes_option(command: Command) -> Command:
     """Adds ``--processes N``."""
     help = "Training processes on this machine."
     return click.option("--processes", type=click.IntRange(min=1), default=1, show_default=True, help=help)(command)
+
+
+def already_done(outputs: Sequence[Path], record: Record, force: bool) -> bool:
+    """:func:`asrkit.records.is_done`; where it is not, no other process may work in that folder until this one ends.
+
+    Raises:
+        UserError: the outputs are of other inputs, or another process works there.
+    """
+    click.get_current_context().with_resource(exclusive(record.path.parent))
+    return is_done(outputs, record, force)
 
 
 @contextmanager

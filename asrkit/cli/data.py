@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from asrkit.cli.common import PATH, Command, config_options
+from asrkit.cli.common import PATH, Command, already_done, config_options
 from asrkit.config_files import load_config
 from asrkit.console import log
 from asrkit.corpora.prepare import (
@@ -26,12 +26,13 @@ from asrkit.data.cut_files import Roots
 from asrkit.data.feature_store import compute_statistics, make_features
 from asrkit.data.folder import SPLITS, DataFolder
 from asrkit.data.loaders import transcript
+from asrkit.data.upstream import cut_digests, require_same_corpus
 from asrkit.errors import UserError
 from asrkit.features.listen import LOUDEST, MIX, SPLIT, channel_choice
 from asrkit.features.normalization import GLOBAL, MeanStd
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.files import write_json
-from asrkit.records import INPUTS, Record, digest, is_done
+from asrkit.records import INPUTS, Record, digest
 from asrkit.text.normalize import RULES
 from asrkit.text.tokenizer import train_tokenizer
 
@@ -95,7 +96,7 @@ def prepare(
         "files": origin(read, corpus_dir),
     }
     record = Record(data_dir / INPUTS, inputs, complete=True)
-    if is_done([folder.cuts(split) for split in SPLITS], record, force):
+    if already_done([folder.cuts(split) for split in SPLITS], record, force):
         Roots(folder.path, [corpus_dir.resolve()]).save()  # where the corpus is now
         return
     sizes, notes = prepare_corpus(
@@ -149,9 +150,9 @@ def _say(notes: Sequence[str]) -> None:
 def combine(sources: tuple[Path, ...], data_dir: Path, force: bool) -> None:
     """Pool prepared corpora (their data folders) into one."""
     folders, folder = [DataFolder(source) for source in sources], DataFolder(data_dir)
-    inputs = {"stage": "combine", "digests of corpora": [_cut_digests(source) for source in folders]}
+    inputs = {"stage": "combine", "digests of corpora": [cut_digests(source) for source in folders]}
     record = Record(data_dir / INPUTS, inputs)
-    if is_done([folder.cuts(split) for split in SPLITS], record, force):
+    if already_done([folder.cuts(split) for split in SPLITS], record, force):
         return
     sizes, notes = combine_corpora(folders, folder, record.begin)
     record.keep()
@@ -168,13 +169,14 @@ def features(data_dir: Path, num_jobs: int, force: bool, config_path: Path | Non
     """Make speed replicas, feature statistics and, with features.store, the features themselves."""
     settings = load_config(config_path, overrides, reads=("features",)).features
     folder = DataFolder(data_dir)
+    require_same_corpus(folder)
     inputs = {
         "features": {name: getattr(settings, name) for name in _SHAPING},
         "statistics by side": settings.normalization == "side",
-        "digests of cuts": _cut_digests(folder),
+        "digests of cuts": cut_digests(folder),
     }
     record = Record(folder.statistics.with_name(INPUTS), inputs)
-    if is_done([*(folder.features(split) for split in SPLITS), folder.statistics], record, force):
+    if already_done([*(folder.features(split) for split in SPLITS), folder.statistics], record, force):
         return
     cut_sets = {split: folder.read_cuts(split) for split in SPLITS}
     record.begin()
@@ -208,19 +210,16 @@ def tokenizer(data_dir: Path, force: bool, config_path: Path | None, overrides: 
     """Make the tokenizer from the training transcripts."""
     settings = load_config(config_path, overrides, reads=("tokenizer",)).tokenizer
     folder = DataFolder(data_dir)
+    require_same_corpus(folder)
     inputs: dict[str, object] = {"tokenizer.type": settings.type, "digest of cuts": digest(folder.cuts("train"))}
     if settings.type != "char":
-        inputs["tokenizer.vocab_size"] = settings.vocab_size
+        inputs |= {"tokenizer.vocab_size": settings.vocab_size, "tokenizer.soft_limit": settings.soft_limit}
     record = Record(folder.tokenizer.with_suffix(f".{INPUTS}"), inputs)
-    if is_done([folder.tokenizer], record, force):
+    if already_done([folder.tokenizer], record, force):
         return
     texts = [transcript(cut) for cut in folder.read_cuts("train")]
-    trained = train_tokenizer(texts, settings.type, settings.vocab_size)
+    trained = train_tokenizer(texts, settings.type, settings.vocab_size, settings.soft_limit)
     record.begin()
     write_json(folder.tokenizer, trained.to_dict())
     record.keep()
     log(f"tokenizer: {trained.vocab_size} symbols ({settings.type}) from {len(texts)} transcripts")
-
-
-def _cut_digests(folder: DataFolder) -> dict[str, str | None]:
-    return {split: digest(folder.cuts(split)) for split in SPLITS}

@@ -11,13 +11,14 @@ import click
 from lhotse.cut import Cut
 
 from asrkit.bundle.model_file import load_language_model, load_recognizer
-from asrkit.cli.common import PATH, config_options, make_folder
+from asrkit.cli.common import PATH, already_done, config_options, make_folder
 from asrkit.config import DecodeConfig, FusionConfig
 from asrkit.config_files import load_config
 from asrkit.console import log
 from asrkit.data.cut_files import read_cuts
 from asrkit.data.folder import DataFolder
 from asrkit.data.loaders import transcript
+from asrkit.data.upstream import require_current
 from asrkit.decoding.decode import decode_split
 from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.decoding.nbest import attach_hypotheses, best_text, hypothesis_from_dict
@@ -25,8 +26,8 @@ from asrkit.decoding.nbest import rescore as rescore_nbest
 from asrkit.decoding.search import BEAM, GREEDY, METHODS, require_weights
 from asrkit.decoding.tune_fusion import Lists, tune_fusion
 from asrkit.errors import UserError
-from asrkit.files import atomic_path, write_json
-from asrkit.records import INPUTS, Record, digest, is_done
+from asrkit.files import atomic_path, companion, write_json
+from asrkit.records import INPUTS, Record, digest
 from asrkit.scoring.nist import write_trn
 from asrkit.scoring.wer import oracle, word_error_rate, word_errors
 from asrkit.text.tokenizer import Tokenizer
@@ -70,9 +71,10 @@ def decode(
     if fusion_of:
         settings = replace(settings, fusion=read_fusion(fusion_of, settings.fusion))
     folder = DataFolder(data_dir)
+    require_current(folder)
     inputs = _decoding_inputs(model_path, folder.features(split), settings) | {"--tune-fusion": tune}
     record = Record(out_dir / INPUTS, inputs)
-    if is_done([out_dir / name for name in (*DECODED, SETTINGS)], record, force):
+    if already_done([out_dir / name for name in (*DECODED, SETTINGS)], record, force):
         return
     if not tune:
         require_weights(settings.fusion)
@@ -119,9 +121,10 @@ def nbest(
     """Keep decode.nbest hypotheses of each utterance, for label smoothing; print their oracle WER."""
     settings = load_config(config_path, overrides, reads=("decode",)).decode
     folder = DataFolder(data_dir)
+    require_current(folder)
     inputs = _decoding_inputs(model_path, folder.features(split), settings)
-    record = Record(output.with_name(f"{output.name}.{INPUTS}"), inputs)
-    if is_done([output], record, force):
+    record = Record(companion(output, f".{INPUTS}"), inputs)
+    if already_done([output], record, force):
         return
     if settings.method == GREEDY:
         raise UserError("greedy search has one hypothesis; set decode.method=beam")
@@ -160,7 +163,7 @@ def rescore(decoded: Path, lm_path: Path, weight: float, length_weight: float, o
         "--length-weight": length_weight,
     }
     record = Record(out_dir / INPUTS, inputs)
-    if is_done([out_dir / name for name in DECODED], record, force):
+    if already_done([out_dir / name for name in DECODED], record, force):
         return
     lm = load_language_model(lm_path)
     pairs = []

@@ -12,12 +12,12 @@ import click
 from torch import nn
 
 from asrkit.bundle.model_file import load_recognizer
-from asrkit.cli.common import PATH, config_options
+from asrkit.cli.common import PATH, already_done, config_options
 from asrkit.config_files import load_config
 from asrkit.console import log, progress_bar
 from asrkit.data.folder import DataFolder
 from asrkit.decoding.search import METHODS, require_weights
-from asrkit.errors import UserError
+from asrkit.errors import UserError, shown
 from asrkit.export.int4 import export_int4, refuse_loss, word_error_rate_of
 from asrkit.export.onnx import DECODER, ENCODER, JOINER, TOKENS, export_onnx, require_servable
 from asrkit.export.onnx_weights import round_weights
@@ -25,11 +25,10 @@ from asrkit.export.recognizer import Recognizer, export_model
 from asrkit.export.transcripts import FORMATS, SUFFIXES, output_paths, recordings
 from asrkit.features.audio_files import UNREADABLE, open_audio
 from asrkit.features.listen import LOUDEST, MIX, SPLIT, channel_choice
-from asrkit.files import write_text
+from asrkit.files import companion, write_text
 from asrkit.quantization.qat import quantizers
 from asrkit.quantization.size import size_table
-from asrkit.records import INPUTS, Record, digest, is_done
-from asrkit.text.normalize import shown
+from asrkit.records import INPUTS, Record, digest
 
 
 @click.command()
@@ -86,7 +85,7 @@ def export(
         raise UserError("only an export with fewer bits is tested: with --data-dir, --against and decode.* settings")
     if against and not int4:
         raise UserError("--against is for --int4; the ONNX files are compared with the model that they are made from")
-    path = output / INPUTS if onnx else output.with_name(f"{output.name}.{INPUTS}")
+    path = output / INPUTS if onnx else companion(output, f".{INPUTS}")
     inputs: dict[str, Any] = {"digest of model": digest(model_path), "--int4": int4, "--onnx-bits": bits}
     settings = load_config(config_path, overrides, reads=("decode",)).decode
     if data_dir is not None and fewer:
@@ -102,7 +101,7 @@ def export(
             }.items()
         }
     record = Record(path, inputs, {"--int4": False, "--onnx-bits": 32})
-    if is_done([output / TOKENS if onnx else output], record, force):
+    if already_done([output / TOKENS if onnx else output], record, force):
         return
     if onnx:
         bundle = load_recognizer(model_path)

@@ -16,12 +16,13 @@ from asrkit.bundle.model_file import (
     save_language_model,
     save_recognizer,
 )
-from asrkit.cli.common import PATH, config_options, make_folder
+from asrkit.cli.common import PATH, already_done, config_options, make_folder
 from asrkit.config_files import load_config
 from asrkit.console import log
 from asrkit.data.folder import DataFolder
 from asrkit.export.post_training import quantize_language_model, quantize_recognizer
-from asrkit.records import INPUTS, Record, digest, is_done
+from asrkit.files import companion
+from asrkit.records import INPUTS, Record, digest
 
 
 @click.command()
@@ -52,8 +53,8 @@ def quantize(
         "--utterances": utterances,
         "quantization": asdict(policies),
     }
-    record = Record(output.with_name(f"{output.name}.{INPUTS}"), inputs, complete=True)
-    if is_done([output], record, force):
+    record = Record(companion(output, f".{INPUTS}"), inputs, complete=True)
+    if already_done([output], record, force):
         return
     make_folder(output.parent)
     source = read_model_file(model_path)

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from asrkit.cli.common import PATH
+from asrkit.cli.common import PATH, already_done
 from asrkit.files import write_json, write_text
-from asrkit.records import INPUTS, Record, digest, is_done
+from asrkit.records import INPUTS, Record, digest
 from asrkit.scoring.nist import read_trn
 from asrkit.scoring.report import headline, score_trn, summary, text_report
 
@@ -26,7 +26,7 @@ def score(ref: Path, hyp: Path, out_dir: Path | None, case_sensitive: bool, forc
     outputs = [out_dir / "score.json", out_dir / "score.txt"]
     inputs = {"digest of ref": digest(ref), "digest of hyp": digest(hyp), "--case-sensitive": case_sensitive}
     record = Record(out_dir / f"score.{INPUTS}", inputs, {"--case-sensitive": False})
-    if is_done(outputs, record, force):
+    if already_done(outputs, record, force):
         values = json.loads(outputs[0].read_text(encoding="utf-8"))
     else:
         scored = score_trn(read_trn(ref, case_sensitive), read_trn(hyp, case_sensitive))

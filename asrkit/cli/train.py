@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -9,7 +10,10 @@ import click
 from asrkit.cli.common import PATH, config_options, launch_if_several, processes_option, told_when_stopped
 from asrkit.config_files import load_config
 from asrkit.console import log
-from asrkit.training.inputs import RESUME, is_finished
+from asrkit.data.folder import DataFolder
+from asrkit.data.upstream import data_inputs, require_current
+from asrkit.distributed.learners import is_first_process
+from asrkit.training.inputs import RESUME, is_finished, put_aside
 from asrkit.training.speech import MODEL, run_training
 
 READS = (
@@ -31,15 +35,30 @@ READS = (
 @click.command()
 @click.option("--data-dir", type=PATH, required=True, help="Prepared data.")
 @click.option("--exp-dir", type=PATH, required=True, help="Where the experiment goes.")
+@click.option(
+    "--force", is_flag=True, help="Train from the start; what is in EXP_DIR moves to EXP_DIR.1, .2 and so on."
+)
 @processes_option
 @config_options
-def train(data_dir: Path, exp_dir: Path, processes: int, config_path: Path | None, overrides: tuple[str, ...]) -> None:
+def train(
+    data_dir: Path,
+    exp_dir: Path,
+    force: bool,
+    processes: int,
+    config_path: Path | None,
+    overrides: tuple[str, ...],
+) -> None:
     """Train a recognizer, or resume where an earlier run of the same experiment stopped.
 
     Several machines: torchrun --nnodes N --nproc-per-node M ... -m asrkit train ... on each of them.
     """
     config = load_config(config_path, overrides, reads=READS)
-    if is_finished(config, exp_dir, MODEL):
+    folder = DataFolder(data_dir)
+    if is_first_process():
+        require_current(folder)
+        if force and exp_dir.exists() and "RANK" not in os.environ:
+            put_aside(exp_dir)
+    if is_finished(config, exp_dir, MODEL, data_inputs(folder)):
         log(f"done before: {exp_dir / MODEL} ({RESUME})")
         return
     command: list[str | Path] = ["train", "--data-dir", data_dir, "--exp-dir", exp_dir, *overrides]

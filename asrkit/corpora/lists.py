@@ -7,10 +7,9 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from asrkit.corpora.utterances import Problem
-from asrkit.errors import UserError
+from asrkit.errors import UserError, shown
 from asrkit.features.audio_files import AUDIO_SUFFIXES
 from asrkit.files import utf8_lines
-from asrkit.text.normalize import shown
 
 
 def read_pairs(path: Path, with_spaces: Collection[str] = ()) -> dict[str, str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,8 @@ from asrkit.files import utf8_lines, utf8_text
 from asrkit.text.normalize import canonical
 
 TEXTS = ("text", "transcription", "sentence", "transcript")
+MOST_SECONDS = 1e7
+"""Where an utterance may begin and how long it may be."""
 SPEAKERS = ("speaker", "speaker_id", "client_id")
 
 
@@ -42,7 +43,7 @@ def read_nemo(corpus_dir: Path, data_dir: Path) -> Corpus:
 
 
 def _of_nemo(entry: dict[str, Any], path: Path, where: str) -> Utterance:
-    if "audio_filepath" not in entry:
+    if not Path(str(entry.get("audio_filepath", ""))).name:
         raise UserError(f"{where}: there is no audio_filepath; is it a NeMo manifest?")
     audio = _found(path.parent, str(entry["audio_filepath"]))
     start_s, is_part = _seconds(entry, "offset", where), "offset" in entry
@@ -65,7 +66,7 @@ def read_huggingface(corpus_dir: Path, data_dir: Path) -> Corpus:
     for path in paths:
         for number, entry in _rows(path):
             where = f"{path}:{number}"
-            if not entry.get("file_name"):
+            if not Path(str(entry.get("file_name") or "")).name:
                 raise UserError(f"{where}: there is no file_name")
             audio = _found(path.parent, str(entry["file_name"]))
             id = str(entry.get("id") or Path(str(entry["file_name"])).with_suffix("").as_posix())
@@ -154,7 +155,7 @@ def _seconds(entry: dict[str, Any], name: str, where: str) -> float:
         value = float(entry.get(name, 0.0))
     except (TypeError, ValueError) as error:
         raise UserError(f"{where}: {name} is {entry[name]!r}, not seconds") from error
-    if not (math.isfinite(value) and value >= 0):
+    if not 0 <= value <= MOST_SECONDS:
         raise UserError(f"{where}: {name} is {value}, not seconds")
     return value
 

@@ -20,11 +20,11 @@ from asrkit.corpora.splits import across_splits, draw_splits
 from asrkit.corpora.utterances import Checked, Corpus, Problem, check, duration_of, to_cut_sets
 from asrkit.data.cut_files import Roots, load_roots, read_cuts, write_cuts
 from asrkit.data.folder import SPLITS, DataFolder
-from asrkit.errors import UserError
+from asrkit.errors import UserError, shown
 from asrkit.features.listen import LOUDEST, SPLIT
 from asrkit.files import write_text
 from asrkit.records import digest
-from asrkit.text.normalize import RARE, look_alikes, normalizer, rare_characters, shown
+from asrkit.text.normalize import RARE, look_alikes, normalizer, rare_characters
 
 READERS: dict[str, Callable[[Path, Path], Corpus]] = {
     "an4": read_an4,

@@ -17,10 +17,9 @@ from lhotse.audio import AudioSource
 from lhotse.cut import Cut
 
 from asrkit.console import progress_bar
-from asrkit.errors import UserError
+from asrkit.errors import UserError, shown
 from asrkit.features.audio_files import AUDIO_SUFFIXES as DECODABLE
 from asrkit.features.listen import LOUDEST, SILENCE_PEAK, Heard, listen
-from asrkit.text.normalize import shown
 
 MAX_CHARACTERS_PER_S = 25.0
 """Encoder frames a second after subsampling by 4: CTC has no place for more labels than these."""

@@ -99,19 +99,31 @@ class BatchBudget:
         """Whether ``number`` utterances, padded to the longest duration and label count, make one update."""
         return number * duration_s <= self.batch_seconds and self.joiner_fits(number, duration_s, num_tokens)
 
-    def require_fit(self, cut: Cut, num_tokens: int) -> None:
-        """Raises UserError, naming the setting, for an utterance that fits no batch."""
-        if cut.duration > self.batch_seconds:
+    def require_fit(self, cuts: Sequence[Cut], num_tokens: Mapping[str, int]) -> None:
+        """Refuses utterances that fit no batch.
+
+        Raises:
+            UserError: the longest and how many there are, with the setting.
+        """
+        ordered = sorted(cuts, key=lambda cut: -cut.duration)
+        if too_long := [cut for cut in ordered if cut.duration > self.batch_seconds]:
             raise UserError(
-                f"{cut.id} lasts {cut.duration:.1f} s, more than train.batch_seconds={self.batch_seconds:g}; "
-                "raise it or exclude the utterance"
+                f"{too_long[0].id} lasts {too_long[0].duration:.1f} s, more than "
+                f"train.batch_seconds={self.batch_seconds:g}{_others(too_long)}; raise it, or exclude what is longer "
+                f"with asrkit prepare --max-seconds {self.batch_seconds:g}"
             )
-        lattice = self.lattice(1, cut.duration, num_tokens)
-        if lattice > self.lattice_budget:
+        needs = [(self.lattice(1, cut.duration, num_tokens[cut.id]), cut) for cut in ordered]
+        if too_many := [(need, cut) for need, cut in needs if need > self.lattice_budget]:
+            need, cut = max(too_many, key=lambda item: item[0])
             raise UserError(
-                f"{cut.id} ({cut.duration:.1f} s, {num_tokens} labels) alone needs {lattice} joiner entries, more "
-                f"than train.lattice_budget={self.lattice_budget}; raise it or exclude the utterance"
+                f"{cut.id} ({cut.duration:.1f} s, {num_tokens[cut.id]} labels) alone needs {need} joiner entries, more "
+                f"than train.lattice_budget={self.lattice_budget}{_others([cut for _, cut in too_many])}; raise it, or "
+                "exclude long utterances with asrkit prepare --max-seconds"
             )
+
+
+def _others(cuts: Sequence[Cut]) -> str:
+    return f", and so do {len(cuts) - 1} others" if len(cuts) > 1 else ""
 
 
 class UpdateConstraint(SamplingConstraint):  # type: ignore[misc]  # Lhotse has no types
@@ -174,8 +186,7 @@ def plan_epoch(
     """
     if not cuts:
         raise UserError("no utterances to train on")
-    for cut in sorted(cuts, key=lambda cut: -cut.duration):  # the longest is the one to name
-        budget.require_fit(cut, num_tokens[cut.id])
+    budget.require_fit(cuts, num_tokens)
     with warnings.catch_warnings():
         # An epoch's plan is made at once, so its cuts are in memory, against which the sampler warns.
         warnings.filterwarnings("ignore", message="You are using Dynamic.*Sampler with an eagerly")

@@ -20,9 +20,8 @@ from lhotse import CutSet
 from lhotse.cut import Cut
 from lhotse.serialization import deserialize_item
 
-from asrkit.errors import UserError
+from asrkit.errors import UserError, shown
 from asrkit.files import atomic_path, write_json
-from asrkit.text.normalize import shown
 
 ROOTS = "roots.json"
 _KINDS = ("MonoCut", "MultiCut")

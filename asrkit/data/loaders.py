@@ -18,6 +18,7 @@ from asrkit.data.batching import Batch, Part
 from asrkit.data.nbest_label_smoothing import SMOOTHING, NbestLabelSmoothing
 from asrkit.errors import UserError
 from asrkit.features.pipeline import FeaturePipeline
+from asrkit.losses.ctc import frames_needed
 from asrkit.text.tokenizer import Tokenizer
 
 PAD_FRAMES = 16
@@ -110,7 +111,7 @@ class BatchDataset(Dataset[list[Batch] | LoaderError]):
                 if self.smoothing and self.epoch is not None:
                     labels, swapped = self.smoothing(labels, cut, self.seed, self.epoch)
                     augmented[SMOOTHING] += swapped and not view
-                x, applied = self.pipeline(cut, self.seed, self.epoch, len(labels), view)
+                x, applied = self.pipeline(cut, self.seed, self.epoch, frames_needed(labels), view)
                 features.append(x)
                 tokens.append(labels)
                 if not view:
@@ -128,7 +129,15 @@ def iterate(dataset: BatchDataset, num_workers: int, start_step: int = 0) -> Ite
         prefetch_factor=4 if num_workers else None,
         worker_init_fn=_prepare_worker if num_workers else None,
     )
-    yield from loader
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        yield LoaderError(
+            f"a process that loads data was ended ({str(error).splitlines()[0]}); is there memory for it? "
+            "train.num_workers=0 loads in the training process"
+        )
 
 
 def _prepare_worker(worker: int) -> None:

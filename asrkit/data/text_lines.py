@@ -7,25 +7,30 @@ and any step of an epoch can be reached at once.
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from lhotse import CutSet
 
+from asrkit.data.cut_files import read_cuts
 from asrkit.errors import UserError
 from asrkit.files import atomic_path, locked, write_json
 from asrkit.records import INPUTS, Record
+from asrkit.text.normalize import canonical
 from asrkit.text.tokenizer import Tokenizer
 
 POOL = 100
 """Batches that are sorted by length together."""
+MOST_NAMED = 10
+"""Unknown characters that a message names."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +60,42 @@ class TextLines:
         return tokens, lens
 
 
-def encode_text(paths: Sequence[Path], tokenizer: Tokenizer, folder: Path, max_symbols: int) -> tuple[TextLines, int]:
+@dataclass(frozen=True)
+class Excluded:
+    """Lines that no use is made of."""
+
+    too_long: int = 0
+    unknown: int = 0
+    """With characters that the tokenizer does not know."""
+    characters: tuple[str, ...] = ()
+    """Some of these."""
+
+    def __str__(self) -> str:
+        if not (self.too_long or self.unknown):
+            return "none excluded"
+        named = " ".join(repr(c) for c in self.characters)
+        parts = [f"{self.too_long} excluded as too long (lm.max_symbols)"] if self.too_long else []
+        parts += (
+            [f"{self.unknown} excluded for characters that the tokenizer lacks, such as {named}"]
+            if self.unknown
+            else []
+        )
+        return ", ".join(parts)
+
+
+def encode_text(
+    paths: Sequence[Path], tokenizer: Tokenizer, folder: Path, max_symbols: int
+) -> tuple[TextLines, Excluded]:
     """Encodes text files, or takes what an earlier call with the same files and symbols left in ``folder``.
 
     Args:
         paths: text with one sentence per line (``.gz`` or not), or CutSets (``.jsonl.gz``) whose transcripts are taken.
         tokenizer: symbols.
         folder: where the arrays go.
-        max_symbols: longer lines are left out.
+        max_symbols: longer lines are excluded.
 
     Returns:
-        The lines, and how many were left out: too long, or with characters that the tokenizer does not know.
+        The lines, and those that are excluded.
 
     Raises:
         UserError: a file cannot be read, or no line is left.
@@ -77,51 +107,74 @@ def encode_text(paths: Sequence[Path], tokenizer: Tokenizer, folder: Path, max_s
 
 def _encoded(
     paths: Sequence[Path], tokenizer: Tokenizer, folder: Path, max_symbols: int, origin: dict[str, Any]
-) -> tuple[TextLines, int]:
-    record, count = Record(folder / INPUTS, origin), folder / "left_out.json"
+) -> tuple[TextLines, Excluded]:
+    record, count = Record(folder / INPUTS, origin), folder / "excluded.json"
     if not (count.is_file() and not record.is_unfinished() and record.difference() is None):
-        lengths, left_out = [], 0
         record.begin()
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_path(folder / "tokens.bin") as temporary, open(temporary, "wb") as file:
-            for line in (line for path in paths for line in read_lines(path)):
-                try:
-                    tokens = tokenizer.encode(line)
-                except UserError:
-                    tokens = []
-                if not 0 < len(tokens) <= max_symbols:
-                    left_out += 1
-                    continue
-                file.write(np.array(tokens, dtype=np.uint16).tobytes())
-                lengths.append(len(tokens))
+        lengths, excluded = _write(folder / "tokens.bin", paths, tokenizer, max_symbols)
         if not lengths:
-            raise UserError(f"no usable line in {', '.join(map(str, paths))}; is the text of the tokenizer's alphabet?")
+            raise UserError(f"no usable line in {', '.join(map(str, paths))}: {excluded}")
         with atomic_path(folder / "starts.npy") as temporary:
             np.save(temporary, np.concatenate([[0], np.cumsum(lengths)]))
-        write_json(count, left_out)
+        write_json(count, asdict(excluded))
         record.keep()
     stored = np.memmap(folder / "tokens.bin", dtype=np.uint16, mode="r")
-    return TextLines(stored, np.load(folder / "starts.npy")), int(json.loads(count.read_text(encoding="utf-8")))
+    values = json.loads(count.read_text(encoding="utf-8"))
+    excluded = Excluded(**values | {"characters": tuple(values["characters"])})
+    return TextLines(stored, np.load(folder / "starts.npy")), excluded
+
+
+def _write(path: Path, paths: Sequence[Path], tokenizer: Tokenizer, max_symbols: int) -> tuple[list[int], Excluded]:
+    """Writes the symbols of all usable lines; returns their lengths, and what was excluded."""
+    lengths, too_long, unknown, characters = [], 0, 0, Counter[str]()
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        for line in (line for source in paths for line in read_lines(source)):
+            try:
+                tokens = tokenizer.encode(line)
+            except UserError:
+                unknown += 1
+                characters.update(_unknown(tokenizer, set(line) - characters.keys()))
+                continue
+            if len(tokens) > max_symbols:
+                too_long += 1
+            elif tokens:
+                file.write(np.array(tokens, dtype=np.uint16).tobytes())
+                lengths.append(len(tokens))
+    return lengths, Excluded(too_long, unknown, tuple(sorted(characters)[:MOST_NAMED]))
+
+
+def _unknown(tokenizer: Tokenizer, characters: Iterable[str]) -> list[str]:
+    """Those that the tokenizer does not know."""
+    found = []
+    for c in characters:
+        try:
+            tokenizer.encode(c)
+        except UserError:
+            found.append(c)
+    return found
 
 
 def read_lines(path: Path) -> Iterator[str]:
-    """Non-empty lines of a text file, or the transcripts of a CutSet.
+    """Non-empty lines of a text file, or the transcripts of a CutSet, in their canonical form.
 
     Raises:
         UserError: the file cannot be read.
     """
     if not path.is_file():
         raise UserError(f"no text at {path}")
+    if ".jsonl" in path.suffixes:
+        for cut in read_cuts(path):
+            yield from (canonical(s.text) for s in cut.supervisions if s.text and s.text.strip())
+        return
     try:
-        if ".jsonl" in path.suffixes:
-            for cut in CutSet.from_file(path) or ():
-                yield from (s.text for s in cut.supervisions if s.text)
-            return
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:
-            yield from (line.strip() for line in file if line.strip())
-    except (OSError, EOFError, zlib.error, ValueError) as error:  # ValueError: not UTF-8, or no JSON
-        kind = "cuts, a JSON object a line" if ".jsonl" in path.suffixes else "UTF-8 text"
-        raise UserError(f"cannot read {path}: {error}; it must be {kind}, gzipped if its name ends in .gz") from error
+        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as raw:
+            for line in io.TextIOWrapper(raw, encoding="utf-8-sig"):
+                if text := canonical(line):
+                    yield text
+    except (OSError, EOFError, zlib.error, ValueError) as error:  # ValueError: not UTF-8
+        raise UserError(
+            f"cannot read {path}: {error}; it must be UTF-8 text, gzipped if its name ends in .gz"
+        ) from error
 
 
 def plan_text_epoch(lengths: np.ndarray, batch_symbols: int, generator: torch.Generator) -> list[np.ndarray]:

@@ -72,10 +72,10 @@ def words(nbest: Sequence[Hypothesis], tokenizer: Tokenizer) -> list[list[Word]]
 
 def _with_ends(spans: Sequence[tuple[str, float, float]]) -> list[tuple[str, float, float]]:
     """Words with begin and end, from the times of their first and last symbols."""
-    begins = [begin_s for _, begin_s, _ in spans[1:]] + [math.inf]
+    nexts = [*(begin_s for _, begin_s, _ in spans[1:]), math.inf]
     return [
         (word, begin_s, min(last_s + SYMBOL_S, max(begin_s, next_s)))
-        for (word, begin_s, last_s), next_s in zip(spans, begins, strict=True)
+        for (word, begin_s, last_s), next_s in zip(spans, nexts, strict=False)
     ]
 
 

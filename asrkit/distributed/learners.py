@@ -10,6 +10,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -18,6 +19,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from asrkit.devices import choose_device
+from asrkit.files import exclusive
 
 Value = TypeVar("Value")
 
@@ -137,6 +139,15 @@ class AllReduce:
 def is_first_process() -> bool:
     """Whether this process will be the first of the learners, before they join."""
     return int(os.environ.get("RANK", 0)) == 0
+
+
+def only_process_in(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """While entered, no other training works in a folder; the first of the learners holds it for all.
+
+    Raises:
+        UserError: another process works there.
+    """
+    return exclusive(folder) if is_first_process() else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

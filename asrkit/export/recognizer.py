@@ -27,14 +27,13 @@ from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.decoding.long_audio import encode_stretches
 from asrkit.decoding.nbest import nbest_to_dicts
 from asrkit.decoding.search import BEAM, GREEDY, Search, make_search, own_fusion
-from asrkit.errors import UserError
+from asrkit.errors import UserError, shown
 from asrkit.features.audio_files import UNREADABLE, read_samples, resample
 from asrkit.features.listen import LOUDEST, SILENCE_PEAK, listen, pick, why
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.features.stretches import Stretches, of_file, of_waveform
 from asrkit.models.transducer import Transducer
 from asrkit.quantization.integer import use_integers
-from asrkit.text.normalize import shown
 
 
 def export_model(source: Path, target: Path, begin: Callable[[], None] = lambda: None) -> nn.Module:

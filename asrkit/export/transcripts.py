@@ -9,11 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from asrkit.errors import UserError
+from asrkit.errors import UserError, shown
 from asrkit.export.recognizer import Transcript
 from asrkit.features.audio_files import AUDIO_SUFFIXES
 from asrkit.files import utf8_lines
-from asrkit.text.normalize import shown
 
 LISTS = (".txt", ".lst", ".list", ".scp")
 CUE_SECONDS, CUE_CHARACTERS, CUE_PAUSE_S = 6.0, 80, 0.8

@@ -11,10 +11,10 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from asrkit.errors import UserError
+from asrkit.errors import UserError, shown
 from asrkit.files import utf8_lines, write_text
 from asrkit.scoring.alignment import cost
-from asrkit.text.normalize import canonical, shown
+from asrkit.text.normalize import canonical
 
 _LINE = re.compile(r"(.*)\(([^()\s]+)\)\s*$")
 MOST_COMBINATIONS = 256

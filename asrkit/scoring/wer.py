@@ -134,7 +134,20 @@ def word_error_rate(pairs: Iterable[tuple[str, str]]) -> float:
     Raises:
         UserError: there is no word in the references.
     """
+    return _scored(pairs).words.rate
+
+
+def character_error_rate(pairs: Iterable[tuple[str, str]]) -> float:
+    """CER in percent of (reference, hypothesis) texts, whose case and spaces do not count.
+
+    Raises:
+        UserError: there is no character in the references.
+    """
+    return _scored(pairs).characters.rate
+
+
+def _scored(pairs: Iterable[tuple[str, str]]) -> Score:
     scored = Score([score_utterance("", "", ref.lower(), hyp.lower()) for ref, hyp in pairs])
     if not scored.words.reference:
         raise UserError(f"{len(scored.utterances)} transcripts hold no word, so there is no error rate")
-    return scored.words.rate
+    return scored

@@ -89,8 +89,3 @@ def look_alikes(texts: Iterable[str]) -> list[tuple[str, ...]]:
     for c in {c for text in texts for c in text}:
         groups[unicodedata.normalize("NFKC", c).translate(_LOOK_ALIKE)].add(c)
     return sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)
-
-
-def shown(text: str) -> str:
-    """Text for a message: what cannot be printed, or would act on a terminal, is written as an escape."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode("ascii") for c in text)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,10 @@ import sentencepiece
 
 from asrkit.errors import UserError
 from asrkit.symbols import BLANK, BLANK_ID, SPACE
+from asrkit.text.normalize import canonical
+
+LONGEST_LINE_BYTES = 1 << 24
+"""SentencePiece would ignore longer transcripts, and with them their characters."""
 
 
 @dataclass(frozen=True)
@@ -111,54 +116,84 @@ Tokenizer = CharTokenizer | SentencePieceTokenizer
 """What the rest of the toolkit takes symbols from."""
 
 
-def train_tokenizer(texts: Iterable[str], type: str, vocab_size: int) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], type: str, vocab_size: int, soft_limit: bool = False) -> Tokenizer:
     """Makes a tokenizer from training transcripts.
 
     Args:
         texts: transcripts, normalised.
         type: ``char``, ``unigram`` or ``bpe``.
         vocab_size: symbols of a SentencePiece model, blank included; characters take what is there.
+        soft_limit: take as many symbols as the texts can fill, if these are fewer.
 
     Raises:
-        UserError: no text at all, or more symbols than the text can fill.
+        UserError: no text at all, or a number of symbols that the text cannot fill, or that cannot hold its characters.
     """
-    lines = [" ".join(text.split()) for text in texts]
+    lines = [canonical(text) for text in texts]
     if not any(lines):
         raise UserError("no transcripts to make a tokenizer from; prepare the corpus first")
     if type == "char":
         characters = sorted({SPACE if c == " " else c for line in lines for c in line})
         return CharTokenizer((BLANK, *characters))
-    model = io.BytesIO()
     try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(lines),
-            model_writer=model,
-            model_type=type,
-            vocab_size=vocab_size,
-            character_coverage=1.0,
-            pad_id=BLANK_ID,
-            pad_piece=BLANK,
-            unk_id=1,
-            bos_id=-1,
-            eos_id=-1,
-            normalization_rule_name="identity",
-            num_threads=1,
-            minloglevel=2,
-        )
+        return SentencePieceTokenizer(_sentencepiece(lines, type, vocab_size), type)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1]
+        most, least = re.search(r"value <= (\d+)", reason), re.search(r"required_chars.* (\d+)", reason)
+        if most and soft_limit:
+            return SentencePieceTokenizer(_sentencepiece(lines, type, int(most[1])), type)
+        if most:
+            fix = f"they fill {most[1]}: set tokenizer.vocab_size={most[1]} or less, or tokenizer.soft_limit=true"
+        else:
+            alphabet = len({c for line in lines for c in line})
+            known = f"they hold {alphabet} characters: set tokenizer.vocab_size to more than {alphabet + 2}"
+            fix = known if least or "vocab" in reason.lower() else f"{reason}; set another tokenizer.vocab_size"
         raise UserError(
-            f"SentencePiece cannot make {vocab_size} symbols from {len(lines)} transcripts: {reason}; "
-            "set another tokenizer.vocab_size"
+            f"SentencePiece cannot make {vocab_size} symbols from {len(lines)} transcripts; {fix}"
         ) from error
-    return SentencePieceTokenizer(model.getvalue(), type)
+
+
+def _sentencepiece(lines: Sequence[str], type: str, vocab_size: int) -> bytes:
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(lines),
+        model_writer=model,
+        model_type=type,
+        vocab_size=vocab_size,
+        character_coverage=1.0,
+        pad_id=BLANK_ID,
+        pad_piece=BLANK,
+        unk_id=1,
+        bos_id=-1,
+        eos_id=-1,
+        normalization_rule_name="identity",
+        max_sentence_length=LONGEST_LINE_BYTES,
+        num_threads=1,
+        minloglevel=2,
+    )
+    return model.getvalue()
 
 
 def tokenizer_from_dict(values: dict[str, Any]) -> Tokenizer:
-    """The tokenizer that ``to_dict`` described."""
+    """The tokenizer that ``to_dict`` described.
+
+    Raises:
+        ValueError: it describes none.
+    """
+    if not isinstance(values, dict):
+        raise ValueError(f"a tokenizer is a JSON object, not {type(values).__name__}")
     if values["type"] == "char":
-        return CharTokenizer(tuple(values["symbols"]))
-    return SentencePieceTokenizer(base64.b64decode(values["model"]), values["type"])
+        symbols = values["symbols"]
+        if not isinstance(symbols, list) or not all(isinstance(symbol, str) and symbol for symbol in symbols):
+            raise ValueError("its symbols are not a list of texts")
+        if len(set(symbols)) != len(symbols) or len(symbols) < 2 or symbols[BLANK_ID] != BLANK:
+            raise ValueError(f"its symbols must be distinct and begin with {BLANK}")
+        return CharTokenizer(tuple(symbols))
+    if values["type"] not in ("unigram", "bpe"):
+        raise ValueError(f"there is no tokenizer of type {values['type']!r}")
+    tokenizer = SentencePieceTokenizer(base64.b64decode(values["model"], validate=True), values["type"])
+    if tokenizer.vocab_size < 2 or tokenizer.symbol(BLANK_ID) != BLANK:
+        raise ValueError(f"its pieces must begin with {BLANK}")
+    return tokenizer
 
 
 def words_with_times(tokenizer: Tokenizer, tokens: Sequence[int], times_s: Sequence[float]) -> list[tuple[str, float]]:

@@ -17,8 +17,9 @@ from torch import nn
 from asrkit.bundle.model_file import part_of, read_model_file, require_same_weights
 from asrkit.console import log
 from asrkit.errors import UserError
-from asrkit.files import atomic_path
+from asrkit.files import atomic_path, write_text
 from asrkit.quantization.qat import OBSERVED_BOUND
+from asrkit.records import digest
 
 STATE_FORMAT = 2
 
@@ -78,6 +79,15 @@ class CheckpointFolder:
         """The training state of a checkpoint."""
         return self.folder / f"{name.stem}.state.pt"
 
+    def digest(self, name: CheckpointName) -> Path:
+        """What tells whether the training state is the one that was written."""
+        return self.folder / f"{name.stem}.state.sha256"
+
+    def _require_sound(self, name: CheckpointName) -> None:
+        path = self.digest(name)
+        if path.is_file() and path.read_text(encoding="utf-8").strip() != digest(self.state(name)):
+            raise UserError("its bytes are not those that were written")
+
     def resumable(self) -> list[CheckpointName]:
         """Checkpoints that hold training state, oldest first."""
         found = []
@@ -95,6 +105,7 @@ class CheckpointFolder:
                 torch.save({"format": STATE_FORMAT, **state}, temporary)
             except RuntimeError as error:  # torch reports a full disk as a RuntimeError of its zip writer
                 raise OSError(str(error).splitlines()[0]) from error
+            write_text(self.digest(name), f"{digest(temporary)}\n")
         self._prune(best_epoch)
 
     def load_latest(self, module: nn.Module) -> dict[str, Any] | None:
@@ -111,6 +122,7 @@ class CheckpointFolder:
             path = self.weights(name)
             try:
                 tensors = trained_tensors(read_model_file(path).tensors)
+                self._require_sound(name)
                 state: dict[str, Any] = torch.load(self.state(name), map_location="cpu", weights_only=True)
             except Exception as error:  # damage shows as errors of any kind
                 reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -131,6 +143,7 @@ class CheckpointFolder:
         names = self.resumable()
         for name in names[:-2]:
             self.state(name).unlink()
+            self.digest(name).unlink(missing_ok=True)
         keep = {self.weights(name) for name in names[-2:]} | set(self.last_epochs(self.keep_last))
         keep.add(self.weights(CheckpointName(best_epoch, True)))
         for path in self.folder.glob("epoch-*.safetensors"):

@@ -12,8 +12,9 @@ from safetensors import SafetensorError, safe_open
 
 from asrkit.config import Config
 from asrkit.config_files import config_to_dict, config_to_yaml
+from asrkit.console import log
 from asrkit.errors import UserError
-from asrkit.files import write_json, write_text
+from asrkit.files import exclusive, write_json, write_text
 from asrkit.records import INPUTS, Record, digest, flat
 from asrkit.settings import is_read, settings_of
 from asrkit.training.checkpoint import holds_training
@@ -75,6 +76,23 @@ def is_finished(
     can_resume = any((exp_dir / "checkpoints").glob("epoch-*.state.pt"))
     before, now = _settings_in(exp_dir / model), flat(config_to_dict(config))
     return not can_resume or all(before.get(key) == now[key] for key in END)
+
+
+def put_aside(exp_dir: Path) -> None:
+    """Renames an experiment's folder, so that another can take its place.
+
+    Raises:
+        UserError: another process works in it, or it cannot be renamed.
+    """
+    number = 1
+    while (target := exp_dir.with_name(f"{exp_dir.name}.{number}")).exists():
+        number += 1
+    try:
+        with exclusive(exp_dir):
+            exp_dir.rename(target)
+    except OSError as error:
+        raise UserError(f"cannot move {exp_dir} to {target}: {error.strerror}") from error
+    log(f"moved {exp_dir} to {target}")
 
 
 def _record(config: Config, exp_dir: Path, inputs: Mapping[str, Any], command: str) -> Record:

@@ -26,7 +26,7 @@ from asrkit.console import log
 from asrkit.data.folder import load_tokenizer
 from asrkit.data.loaders import LoaderError
 from asrkit.data.text_lines import TextLines, encode_text, plan_text_epoch
-from asrkit.distributed.learners import Learners, is_first_process, join_learners
+from asrkit.distributed.learners import Learners, is_first_process, join_learners, only_process_in
 from asrkit.errors import UserError
 from asrkit.models.language_model import LanguageModel, line_log_probs
 from asrkit.models.transducer import num_parameters
@@ -227,9 +227,9 @@ def train_language_model(
         start_training(config, exp_dir, MODEL, inputs, "train-lm")
     longest = config.lm.max_symbols
     # Before the processes join, for encoding a large text takes longer than they wait for each other.
-    train, left_out = encode_text(text, tokenizer, exp_dir / "text" / "train", longest)
-    dev, dev_left_out = encode_text(dev_text, tokenizer, exp_dir / "text" / "dev", longest)
-    with join_learners(config.train.device) as learners:
+    train, excluded = encode_text(text, tokenizer, exp_dir / "text" / "train", longest)
+    dev, dev_excluded = encode_text(dev_text, tokenizer, exp_dir / "text" / "dev", longest)
+    with only_process_in(exp_dir), join_learners(config.train.device) as learners:
         torch.manual_seed(config.train.seed)
         bundle = ModelBundle(build_language_model(config, tokenizer.vocab_size), config, tokenizer)
         task = LanguageModelTask(bundle, train, dev, learners, exp_dir)
@@ -239,7 +239,7 @@ def train_language_model(
             log(
                 f"{num_parameters(bundle.model):,} parameters, {tokenizer.vocab_size} symbols, "
                 f"autocast {loop.autocast}, {learners.world_size} process(es); "
-                f"train {len(train)} lines with {len(train.tokens):,} symbols ({left_out} lines left out), "
-                f"dev {len(dev)} lines ({dev_left_out} left out)"
+                f"train {len(train)} lines with {len(train.tokens):,} symbols ({excluded}), "
+                f"dev {len(dev)} lines ({dev_excluded})"
             )
         loop.run()

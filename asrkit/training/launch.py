@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 import socket
@@ -15,6 +16,7 @@ from types import FrameType
 
 POLL_S = 0.2
 TAIL_LINES = 20
+PR_SET_PDEATHSIG = 1
 
 
 def launch(processes: int, command: Sequence[str], log_dir: Path) -> int:
@@ -43,7 +45,9 @@ def launch(processes: int, command: Sequence[str], log_dir: Path) -> int:
             environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             log = logs.enter_context(open(_log_path(log_dir, rank), "wb")) if rank else None
             arguments = [sys.executable, "-m", "asrkit", *command]
-            children.append(subprocess.Popen(arguments, env=environment, stdout=log, stderr=log))
+            children.append(
+                subprocess.Popen(arguments, env=environment, stdout=log, stderr=log, preexec_fn=end_with_parent)
+            )
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         for child in children:
@@ -52,6 +56,12 @@ def launch(processes: int, command: Sequence[str], log_dir: Path) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, pass_on)
     return _wait(children, log_dir)
+
+
+def end_with_parent() -> None:
+    """In a new process: asks the system for SIGTERM when the launcher is no more (Linux; elsewhere nothing)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _wait(children: list[subprocess.Popen[bytes]], log_dir: Path) -> int:
@@ -65,10 +75,18 @@ def _wait(children: list[subprocess.Popen[bytes]], log_dir: Path) -> int:
             del running[rank]
             if code:
                 _end(list(running.values()))
+                if code < 0:
+                    name = signal.Signals(-code).name
+                    print(
+                        f"asrkit: process {rank} of {len(children)} was ended by {name}"
+                        f"{', perhaps for memory' if name == 'SIGKILL' else ''}; run the same command to resume",
+                        file=sys.stderr,
+                    )
+                    return 2
                 if rank and children[0].returncode < 0:  # the first process could not say what went wrong
                     tail = _log_path(log_dir, rank).read_text(errors="replace").splitlines()[-TAIL_LINES:]
                     print(f"asrkit: process {rank} failed:", *tail, sep="\n", file=sys.stderr)
-                return code if code > 0 else 128 - code
+                return code
     return 0
 
 

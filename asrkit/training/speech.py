@@ -20,17 +20,20 @@ from asrkit.data.batching import Batch, BatchBudget, plan_epoch
 from asrkit.data.folder import DataFolder
 from asrkit.data.loaders import BatchDataset, LoaderError, encode_transcript, iterate, transcript
 from asrkit.data.nbest_label_smoothing import SMOOTHING, NbestLabelSmoothing, read_hypotheses
+from asrkit.data.upstream import data_inputs
 from asrkit.decoding.decode import decode_cuts
 from asrkit.decoding.search import make_search
-from asrkit.distributed.learners import Learners, join_learners
+from asrkit.distributed.learners import Learners, join_learners, only_process_in
 from asrkit.errors import UserError
 from asrkit.features.augmentation import Augmentation
+from asrkit.features.fbank import FRAME_SHIFT_S
 from asrkit.features.length_perturbation import LengthPerturbation
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.features.sequence_noise import SequenceNoise
 from asrkit.features.spec_augment import SpecAugment
+from asrkit.losses.ctc import frames_needed
 from asrkit.models.transducer import Transducer, num_parameters
-from asrkit.scoring.wer import word_error_rate
+from asrkit.scoring.wer import character_error_rate, word_error_rate
 from asrkit.text.tokenizer import Tokenizer
 from asrkit.training.checkpoint import CheckpointFolder, average_tensors
 from asrkit.training.initial import load_initial
@@ -41,6 +44,8 @@ from asrkit.training.task import Phase, Step
 
 MODEL = "averaged.safetensors"
 """What a training leaves."""
+MOST_DROPPED = 0.5
+"""A training that would have to exclude a larger share of its utterances is refused."""
 Sampler = Callable[[Sequence[Cut], int], Sequence[Cut]]
 """The utterances of an epoch, from all of them and the epoch's number."""
 
@@ -73,8 +78,6 @@ class SpeechTask:
         sampler: which utterances an epoch sees; all if None.
     """
 
-    dev_measure = "dev_wer"
-
     def __init__(
         self,
         bundle: ModelBundle[Transducer],
@@ -84,13 +87,43 @@ class SpeechTask:
         exp_dir: Path,
         sampler: Sampler | None = None,
     ) -> None:
-        self.bundle, self.data, self.learners, self.exp_dir = bundle, data, learners, exp_dir
+        self.bundle, self.learners, self.exp_dir = bundle, learners, exp_dir
         self.config, self.settings = bundle.config, bundle.config.train
+        self.data = replace(data, train=self._alignable(data))
+        self.dev_measure = f"dev_{self.settings.dev_measure}"
         self.module = Trainable(bundle.model, objective)
         self.sampler = sampler
         self.epochs_kept = max(2, self.settings.average_epochs)
         self.views = 2 if self.config.loss.consistency_weight > 0 else 1
-        self.num_tokens = {cut.id: self._most_tokens(cut) for cut in data.train}
+        self.num_tokens = {cut.id: self._most_tokens(cut) for cut in self.data.train}
+
+    def _alignable(self, data: TrainingData) -> Sequence[Cut]:
+        """The utterances with at least as many encoder frames as CTC needs for their labels; all without CTC.
+
+        Raises:
+            UserError: most have fewer.
+        """
+        loss, frames_per_label = self.config.loss, data.train_pipeline.frames_per_label
+        if not (loss.ctc_weight or loss.ctc_only_epochs):
+            return data.train
+        kept: list[Cut] = []
+        dropped: list[Cut] = []
+        for cut in data.train:
+            frames = round(cut.duration / FRAME_SHIFT_S) // frames_per_label
+            fits = frames_needed(encode_transcript(self.bundle.tokenizer, cut)) <= frames
+            (kept if fits else dropped).append(cut)
+        if dropped:
+            label_s = frames_per_label * FRAME_SHIFT_S
+            said = (
+                f"{len(dropped)} of {len(data.train)} training utterances, such as {dropped[0].id}, have more labels "
+                f"than CTC can place, one every {1000 * label_s:.0f} ms"
+            )
+            remedy = "a smaller model.encoder.subsampling, or tokenizer.type=bpe, makes room for them"
+            if len(dropped) > MOST_DROPPED * len(data.train):
+                raise UserError(f"{said}; {remedy}")
+            if self.learners.is_main:
+                log(f"note: {said}, and are excluded; {remedy}")
+        return kept
 
     def _most_tokens(self, cut: Cut) -> int:
         longest = self.data.smoothing.longest(cut.id) if self.data.smoothing else 0
@@ -133,7 +166,7 @@ class SpeechTask:
         return f"utterances {' '.join(batch.utterance_ids)}"
 
     def measure(self, epoch: int) -> float | None:
-        """WER of greedy search on dev, in percent."""
+        """WER, or CER, of greedy search on dev, in percent."""
         due = epoch % self.settings.dev_wer_every_epochs == 0 or epoch == self.settings.num_epochs
         if not due or epoch <= self.config.loss.ctc_only_epochs:
             return None
@@ -153,7 +186,8 @@ class SpeechTask:
             refused = str(error)
         if reasons := [reason for reason in self.learners.gather(refused) if reason]:
             raise UserError(reasons[0])  # in all processes, so that none waits for the others
-        return word_error_rate([pair for part in self.learners.gather(pairs) for pair in part])
+        rate = word_error_rate if self.settings.dev_measure == "wer" else character_error_rate
+        return rate([pair for part in self.learners.gather(pairs) for pair in part])
 
     def status(self, sums: Mapping[str, float], seconds: float) -> str:
         """Mean loss and speed."""
@@ -174,9 +208,11 @@ class SpeechTask:
         shares = [f"{name} {hits}/{values['utterances']}" for name, hits in values["augmented"].items()]
         losses = {name: f"{name} {value:.3f}" for name, value in values["loss"].items()}
         total, parts = losses.pop("loss"), ", ".join(losses.values())
-        measured = "-" if values["dev_wer"] is None else f"{values['dev_wer']:.2f} %"
+        value = values[self.dev_measure]
+        measured = "-" if value is None else f"{value:.2f} %"
         return (
-            f"{total}{f' ({parts})' if len(losses) > 1 else ''}, dev WER {measured}, lr {values['lr']:.2e}, "
+            f"{total}{f' ({parts})' if len(losses) > 1 else ''}, {self.dev_measure[:3]} {self.dev_measure[4:].upper()} "
+            f"{measured}, lr {values['lr']:.2e}, "
             f"{values['speech_s'] / values['seconds']:.0f} s of speech a second, "
             f"waited {100 * values['wait_share']:.1f} %, augmented: {', '.join(shares) or 'nothing'}"
         )
@@ -215,10 +251,10 @@ def run_training(
         UserError: missing or bad data, or an experiment folder of another configuration.
         asrkit.training.stopping.Stopped: on Ctrl-C or SIGTERM, with a checkpoint saved.
     """
-    with join_learners(config.train.device) as learners:
+    folder = DataFolder(data_dir)
+    with only_process_in(exp_dir), join_learners(config.train.device) as learners:
         if learners.is_main:
-            start_training(config, exp_dir, MODEL)
-        folder = DataFolder(data_dir)
+            start_training(config, exp_dir, MODEL, data_inputs(folder))
         tokenizer = _tokenizer(config, folder)
         torch.manual_seed(config.train.seed)
         model = build_transducer(config, tokenizer.vocab_size)

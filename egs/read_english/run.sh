@@ -13,9 +13,10 @@ more_stages='        7 language models                8 weights on each dev     
 prepare_data() {
   for part in $corpus; do
     "$asrkit" prepare "$part" --corpus-dir "$corpus_dir/${part%_subset}" --data-dir "$data_dir/$part" \
-      ${skip_bad[@]+"${skip_bad[@]}"}
+      --num-jobs "$num_jobs" ${skip_bad[@]+"${skip_bad[@]}"} ${force[@]+"${force[@]}"}
   done
-  "$asrkit" combine "$data_dir/speechocean762" "$data_dir/librispeech_subset" --data-dir "$data_dir"
+  "$asrkit" combine "$data_dir/speechocean762" "$data_dir/librispeech_subset" --data-dir "$data_dir" \
+    ${force[@]+"${force[@]}"}
 }
 
 source "$recipe_dir/../../tools/recipe.sh"

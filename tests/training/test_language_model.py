@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import math
 import os
 import signal
@@ -55,8 +56,8 @@ def text(tmp_path: Path) -> Path:
 
 
 def test_lines_are_encoded_once_and_what_does_not_fit_is_counted(text: Path, tmp_path: Path) -> None:
-    lines, left_out = encode_text([text], TOKENIZER, tmp_path / "encoded", 400)
-    assert len(lines) == len(LINES) and left_out == 2  # a foreign character, a long line
+    lines, excluded = encode_text([text], TOKENIZER, tmp_path / "encoded", 400)
+    assert len(lines) == len(LINES) and (excluded.too_long, excluded.unknown) == (1, 1)
     written = (tmp_path / "encoded" / "tokens.bin").stat().st_mtime_ns
     again, _ = encode_text([text], TOKENIZER, tmp_path / "encoded", 400)
     assert (tmp_path / "encoded" / "tokens.bin").stat().st_mtime_ns == written
@@ -129,7 +130,7 @@ def test_kinds_of_models_are_told_apart(text: Path, tmp_path: Path) -> None:
     path = tmp_path / "lm" / "best.safetensors"
     with pytest.raises(UserError, match="is a language model, not a recognizer"):
         load_recognizer(path)
-    assert (tmp_path / "lm" / "text" / "train" / "left_out.json").read_text() == "2\n"
+    assert json.loads((tmp_path / "lm" / "text" / "train" / "excluded.json").read_text())["unknown"] == 1
 
 
 def test_text_that_fits_nothing_is_an_error(tmp_path: Path) -> None:
