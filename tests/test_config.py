@@ -37,11 +37,16 @@ def test_yaml_round_trip(tmp_path: Path) -> None:
         ("num_epochs", "not of the form key=value"),
         ("model.encoder.conformer.dropout=1.5", "dropout is 1.5; it must be between 0 and 0.99"),
         ("spec_augment.probability=-1", "must be between 0 and 1"),
-        ("decode.beam=0", "must be 1 or more"),
+        ("decode.beam=0", "must be between 1 and 10000"),
         ("decode.score_margin=-1", "must be 0 or more"),
         ("train.batch_seconds=0", "must be 0.01 or more"),
         ("features.speed_factors=[1.0,0]", "speed_factors is 0; it must be between 0.1 and 10"),
-        ("model.predictor.num_layers=0", "must be 1 or more"),
+        ("train.max_grad_norm=.inf", "not a finite number"),
+        ("train.schedule.peak_lr=.nan", "not a finite number"),
+        ("train.schedule.peak_lr=1e9", "must be between 0 and 1000"),
+        ("model.encoder.conformer.num_layers=10000000", "must be between 1 and 1000"),
+        ("train.init_from=${oc.env:HOME}", "not valid YAML|evaluated"),
+        ("model.predictor.num_layers=0", "must be between 1 and 1000"),
     ],
 )
 def test_mistakes_are_one_line(override: str, message: str) -> None:
@@ -72,3 +77,25 @@ def test_every_recipe_configuration_is_valid() -> None:
     assert paths
     for path in paths:
         assert load_config(path).train.num_epochs > 0
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("train: {seed: 1, seed: 2}\n", "'seed' stands there twice"),
+        ("train: {seed: 1}\ntrain: {seed: 2}\n", "'train' stands there twice"),
+        ("a: &x0 [x, x]\n" + "".join(f"a{n}: &x{n + 1} [*x{n}, *x{n}]\n" for n in range(24)), "more than 20000 values"),
+        ("[" * 3000, "nested too deep|not valid YAML"),
+        ("train: {init_from: '${oc.env:HOME}'}\n", "would have to be evaluated"),
+        ("include: 5\n", "must be a list of files, not 5"),
+        ("include: [[a]]\n", "must be a list of files"),
+        ("include: [me.yaml]\n", "includes itself"),
+        ("? [a]\n: b\n", "not valid YAML"),
+        ("!!python/object/apply:os.system [true]\n", "not valid YAML"),
+    ],
+)
+def test_hostile_yaml_is_one_line(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "me.yaml").write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        load_config(tmp_path / "me.yaml")
+    assert "\n" not in str(caught.value)

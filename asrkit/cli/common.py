@@ -36,8 +36,10 @@ def already_done(outputs: Sequence[Path], record: Record, force: bool) -> bool:
     Raises:
         UserError: the outputs are of other inputs, or another process works there.
     """
+    if is_done(outputs, record, force):
+        return True
     click.get_current_context().with_resource(exclusive(record.path.parent))
-    return is_done(outputs, record, force)
+    return is_done(outputs, record, force)  # by another process, for which this one would have waited
 
 
 @contextmanager

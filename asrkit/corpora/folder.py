@@ -97,7 +97,8 @@ def _read(folder: Path, corpus_dir: Path, data_dir: Path, channel: str) -> Corpu
     texts = read_pairs(lists["text"], [id for id in places if " " in id])
     texts, problems = match(texts, places, "text", corpus.notes)
     # Ids of `text` without audio are utterances all the same, so that `check` counts them.
-    silent = [p.id for p in problems if p.id not in places]
+    known = {problem.id for problem in corpus.problems}
+    silent = [p.id for p in problems if p.id not in places and p.id not in known]
     corpus.problems += [p for p in problems if p.id in places] + [_silent(id, unused) for id in silent]
     ids = [*texts, *(id for id in places if id not in texts)]
     recordings = _recordings(lists.get("segments"))

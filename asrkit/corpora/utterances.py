@@ -109,9 +109,9 @@ def check(
         content = (sound.digest, utterance.start_s, utterance.duration_s)
         if utterance.id in seen:
             reasons.append("its id stands in the lists more than once")
-        elif sound.digest and content in first_with:
+        elif not reasons and content in first_with:
             reasons.append(f"its audio is that of {first_with[content]}")
-        elif sound.digest:
+        elif not reasons:
             first_with[content] = utterance.id
         seen.add(utterance.id)
         found.problems += [Problem(utterance.id, reason) for reason in reasons]

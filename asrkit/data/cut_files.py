@@ -58,10 +58,12 @@ class Roots:
         return path if os.path.isabs(path) else os.path.abspath(self.data_dir / path)
 
     def save(self) -> None:
-        """Writes ``roots.json``."""
+        """Writes ``roots.json``, unless it says so already."""
         data_dir = os.path.abspath(self.data_dir)
         rows = [{"relative": os.path.relpath(root, data_dir), "absolute": str(root)} for root in self.corpora]
-        write_json(self.data_dir / ROOTS, rows)
+        path = self.data_dir / ROOTS
+        if not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != rows:
+            write_json(path, rows)
 
 
 def load_roots(data_dir: Path) -> Roots:

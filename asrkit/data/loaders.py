@@ -6,6 +6,7 @@ import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from lhotse import CutSet
@@ -18,7 +19,6 @@ from asrkit.data.batching import Batch, Part
 from asrkit.data.nbest_label_smoothing import SMOOTHING, NbestLabelSmoothing
 from asrkit.errors import UserError
 from asrkit.features.pipeline import FeaturePipeline
-from asrkit.losses.ctc import frames_needed
 from asrkit.text.tokenizer import Tokenizer
 
 PAD_FRAMES = 16
@@ -48,6 +48,11 @@ def encode_transcript(tokenizer: Tokenizer, cut: Cut) -> list[int]:
         return tokenizer.encode(text)
     except UserError as error:
         raise UserError(f"{cut.id}: {error}") from error
+
+
+def frames_needed(tokens: Sequence[int]) -> int:
+    """Encoder frames that CTC needs for labels: one for each, and a blank between two that are the same."""
+    return len(tokens) + sum(a == b for a, b in pairwise(tokens))
 
 
 def collate(

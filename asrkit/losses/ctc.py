@@ -2,16 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
-
 import torch
 from torch.nn import functional as F
-
-
-def frames_needed(tokens: Sequence[int]) -> int:
-    """Encoder frames that CTC needs for labels: one for each, and a blank between two that are the same."""
-    return len(tokens) + sum(a == b for a, b in pairwise(tokens))
 
 
 def ctc_loss(

@@ -18,7 +18,7 @@ from asrkit.config import Config
 from asrkit.console import log
 from asrkit.data.batching import Batch, BatchBudget, plan_epoch
 from asrkit.data.folder import DataFolder
-from asrkit.data.loaders import BatchDataset, LoaderError, encode_transcript, iterate, transcript
+from asrkit.data.loaders import BatchDataset, LoaderError, encode_transcript, frames_needed, iterate, transcript
 from asrkit.data.nbest_label_smoothing import SMOOTHING, NbestLabelSmoothing, read_hypotheses
 from asrkit.data.upstream import data_inputs
 from asrkit.decoding.decode import decode_cuts
@@ -31,7 +31,6 @@ from asrkit.features.length_perturbation import LengthPerturbation
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.features.sequence_noise import SequenceNoise
 from asrkit.features.spec_augment import SpecAugment
-from asrkit.losses.ctc import frames_needed
 from asrkit.models.transducer import Transducer, num_parameters
 from asrkit.scoring.wer import character_error_rate, word_error_rate
 from asrkit.text.tokenizer import Tokenizer

@@ -143,12 +143,36 @@ def test_a_bit_that_changed_is_noticed(tmp_path: Path) -> None:
     save_recognizer(path, tiny_bundle())
     content = path.read_bytes()
     start = 8 + int.from_bytes(content[:8], "little")
-    for place in (start, (start + len(content)) // 2, len(content) - 1):
+    for place in (*range(8, start, 41), start, (start + len(content)) // 2, len(content) - 1):
         damaged = bytearray(content)
         damaged[place] ^= 1
         path.write_bytes(damaged)
-        with pytest.raises(UserError, match="is damaged"):
+        with pytest.raises(UserError, match=r"is damaged|not a readable"):
             load_recognizer(path)
+
+
+def test_the_same_model_is_the_same_bytes(tmp_path: Path) -> None:
+    for n in range(5):
+        save_recognizer(tmp_path / f"{n}.safetensors", tiny_bundle())
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
+@pytest.mark.parametrize("name", ["joiner.out.weight", "statistics"])
+def test_numbers_that_are_not_finite_are_refused(name: str, tmp_path: Path) -> None:
+    bundle = tiny_bundle()
+    tensor = bundle.statistics["global"].std if name == "statistics" else bundle.model.state_dict()[name]
+    tensor.view(-1)[3] = float("nan")
+    save_recognizer(tmp_path / "m.safetensors", bundle)
+    with pytest.raises(UserError, match="not finite"):
+        load_recognizer(tmp_path / "m.safetensors")
+
+
+def test_a_model_larger_than_its_file_is_not_built(tmp_path: Path) -> None:
+    bundle = tiny_bundle()
+    bundle.config.model.encoder.conformer.num_layers = 900
+    save_recognizer(tmp_path / "m.safetensors", bundle)
+    with pytest.raises(UserError, match="num_layers is 900, but there are"):
+        load_recognizer(tmp_path / "m.safetensors")
 
 
 def test_what_ships_lacks_what_only_training_needs(tmp_path: Path) -> None:

@@ -89,7 +89,9 @@ def test_a_damaged_checkpoint_is_passed_over(tmp_path: Path, capsys: pytest.Capt
     module = trainable(tiny_bundle(2))
     model = module.model
     assert folder.load_latest(module) == {"loop": 2}
-    for damaged in (second.read_bytes()[:100], b"", b"text of another kind"):
+    content = second.read_bytes()
+    flipped = (content[:n] + bytes([content[n] ^ 1]) + content[n + 1 :] for n in range(0, len(content), 97))
+    for damaged in (content[:100], b"", b"text of another kind", *flipped):
         second.write_bytes(damaged)
         assert folder.load_latest(module) == {"loop": 1}
     assert folder.load_latest(module) == {"loop": 1}

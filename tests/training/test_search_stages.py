@@ -248,7 +248,7 @@ def test_mistakes_name_what_to_mend(shop: dict[str, Path], tmp_path: Path) -> No
     with pytest.raises(UserError, match=r"n\.txt must be a CutSet"):
         CliRunner().invoke(cli, [*nbest, "decode.method=beam"], catch_exceptions=False)
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot make the folder"):
+    with pytest.raises(UserError, match="cannot work in the folder"):
         CliRunner().invoke(cli, [*decode[:-1], str(tmp_path / "file" / "out")], catch_exceptions=False)
     settings = {"fusion": asdict(FusionConfig(target_lm=str(lm), target_weight=0.5))}
     write_json(tmp_path / "before" / "decode.json", {"settings": settings})

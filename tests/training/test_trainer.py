@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,16 +16,21 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from lhotse.cut import Cut
+from lhotse.utils import fastcopy
 from torch import nn
 
 from asrkit.bundle.build import REWRITES
 from asrkit.bundle.model_file import load_recognizer
 from asrkit.config import Config, LossConfig
+from asrkit.config_files import config_from_dict
 from asrkit.data.batching import Batch
+from asrkit.data.cut_files import load_roots, write_cuts
 from asrkit.data.folder import DataFolder
 from asrkit.distributed.learners import AllReduce
 from asrkit.errors import UserError
+from asrkit.files import exclusive
 from asrkit.models.transducer import Transducer
 from asrkit.scoring.experiment import read_metrics
 from asrkit.training.objective import Losses, Trainable, TransducerObjective
@@ -320,12 +326,106 @@ def test_another_configuration_needs_another_folder(workshop: Workshop) -> None:
 
 def test_a_setting_refused_before_any_update_can_be_changed(workshop: Workshop) -> None:
     exp = workshop.folder / "raised"
-    with pytest.raises(UserError, match=r"more than train\.batch_seconds=0\.01; raise it") as raised:
+    with pytest.raises(
+        UserError, match=r"more than train\.batch_seconds=0\.01, and so do \d+ others; raise it"
+    ) as raised:
         run_training(workshop.config(num_epochs=1, batch_seconds=0.01), workshop.data_dir, exp)
     longest = max(DataFolder(workshop.data_dir).read_features("train"), key=lambda cut: cut.duration)
     assert str(raised.value).startswith(f"{longest.id} lasts")
     run_training(workshop.config(num_epochs=1), workshop.data_dir, exp)
     assert (exp / "averaged.safetensors").exists()
+
+
+def test_utterances_without_room_for_their_labels_are_excluded(
+    workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An encoder frame of 80 ms holds no more than 12.5 labels a second."""
+    values = yaml.safe_load(workshop.config_path.read_text())
+    values["model"]["encoder"]["subsampling"] = 8
+    values["train"] |= {"num_epochs": 1}
+    data_dir = Path(shutil.copytree(workshop.data_dir, tmp_path / "data"))
+    folder = DataFolder(data_dir)
+    cuts = list(folder.read_features("train"))
+
+    def say_more(number: int) -> None:
+        said = [replace(cut.supervisions[0], text="AB" * round(10 * cut.duration)) for cut in cuts[:number]]
+        changed = [fastcopy(cut, supervisions=[text]) for cut, text in zip(cuts, said, strict=False)]
+        write_cuts(folder.features("train"), [*changed, *cuts[number:]], load_roots(data_dir))
+
+    say_more(3)
+    run_training(config_from_dict(values, "tests"), data_dir, tmp_path / "some")
+    # The fourth speaks as fast by nature.
+    assert f"note: 4 of 24 training utterances, such as {cuts[0].id}, have more labels" in capsys.readouterr().err
+    assert read_metrics(tmp_path / "some" / "metrics.jsonl")[0]["utterances"] == 20
+    say_more(20)
+    with pytest.raises(UserError, match=r"2\d of 24 .* one every 80 ms; a smaller model\.encoder\.subsampling"):
+        run_training(config_from_dict(values, "tests"), data_dir, tmp_path / "most")
+
+
+def test_dev_can_be_measured_by_characters(workshop: Workshop) -> None:
+    printed = workshop.finish("by_characters", "train.dev_measure=cer", "train.num_epochs=1", "loss.ctc_only_epochs=0")
+    values = read_metrics(workshop.folder / "by_characters" / "metrics.jsonl")[0]
+    assert values["dev_cer"] > 0 and "dev_wer" not in values and "dev CER " in printed
+
+
+def test_a_training_that_is_done_can_be_done_again(workshop: Workshop, tmp_path: Path) -> None:
+    """``--force`` moves the earlier one aside; a folder is trained in by one process at a time."""
+    workshop.finish("again", "train.num_epochs=1")
+    before = workshop.weights("again")
+    assert "done before" in workshop.finish("again", "train.num_epochs=1")
+    workshop.finish("again", "train.num_epochs=1", "--force")
+    assert all(torch.equal(t, before[name]) for name, t in workshop.weights("again").items())
+    assert (workshop.folder / "again.1" / "averaged.safetensors").is_file()
+    with exclusive(workshop.folder / "again"):
+        process = workshop.start("again", "train.num_epochs=2")
+        printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 2 and f"process {os.getpid()} is working in" in printed
+    assert "Traceback" not in printed
+
+
+def test_a_process_that_is_killed_is_named_and_ends_the_others(workshop: Workshop) -> None:
+    launcher = workshop.start("killed", "train.num_epochs=500", processes=2)
+    children = _children(launcher.pid)
+    os.kill(children[1], signal.SIGKILL)
+    printed, _ = launcher.communicate(timeout=120)
+    assert launcher.returncode == 2 and "asrkit: process 1 of 2 was ended by SIGKILL" in printed
+    launcher = workshop.start("orphaned", "train.num_epochs=500", processes=2)
+    children = _children(launcher.pid)
+    launcher.kill()
+    launcher.communicate()
+    deadline = time.monotonic() + 60
+    while any(Path("/proc", str(pid)).exists() for pid in children):
+        assert time.monotonic() < deadline, "processes outlive their launcher"
+        time.sleep(0.2)
+
+
+def _children(pid: int) -> list[int]:
+    """The two processes of a launcher, once they train."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        listed = Path("/proc", str(pid), "task", str(pid), "children").read_text().split()
+        busy = [int(child) for child in listed if b"RANK=" in _environment(int(child))]
+        if len(busy) == 2:
+            time.sleep(5)
+            return sorted(busy, key=lambda child: b"RANK=1" in _environment(child))
+        time.sleep(0.2)
+    raise AssertionError("the launcher has no children")
+
+
+def _environment(pid: int) -> bytes:
+    try:
+        return Path("/proc", str(pid), "environ").read_bytes()
+    except OSError:
+        return b""
+
+
+def test_data_that_changed_since_is_named(workshop: Workshop, tmp_path: Path) -> None:
+    data_dir, exp = Path(shutil.copytree(workshop.data_dir, tmp_path / "data")), tmp_path / "exp"
+    run_training(workshop.config(num_epochs=1), data_dir, exp)
+    folder = DataFolder(data_dir)
+    write_cuts(folder.features("train"), list(folder.read_features("train"))[1:], load_roots(data_dir))
+    with pytest.raises(UserError, match="digest of train cuts="):
+        run_training(workshop.config(num_epochs=2), data_dir, exp)
 
 
 @pytest.mark.cuda
