@@ -31,6 +31,7 @@ Each stage skips what is done.
   --stop-stage N    last stage ($stop_stage)
   --force-from N    run this stage and those after it again, whatever is done; a training is moved to EXP_DIR.1 first
   --num-jobs N      processes that read audio in stages 1 and 2 ($num_jobs)
+  --corpus NAME     what asrkit prepare calls the corpus ($corpus)
   --corpus-dir DIR  the corpus' release (${corpus_dir:-required})
   --data-dir DIR    prepared data ($data_dir)
   --exp-dir DIR     the experiment ($recipe_dir/exp/<name of the configuration>)
@@ -47,12 +48,13 @@ while [ $# -gt 0 ]; do
   case $1 in
     -h|--help) usage; exit 0 ;;
     --skip-bad) skip_bad=(--skip-bad); shift; continue ;;
-    --stage|--stop-stage|--force-from|--num-jobs|--corpus-dir|--data-dir|--exp-dir|--config|--processes|--nbest-model)
+    --stage|--stop-stage|--force-from|--num-jobs|--corpus|--corpus-dir|--data-dir|--exp-dir|--config|--processes|--nbest-model)
       [ $# -ge 2 ] || { echo "$0: $1 needs a value" >&2; exit 2; } ;;&
     --stage) stage=$2; again=(--force); shift 2 ;;
     --stop-stage) stop_stage=$2; shift 2 ;;
     --force-from) force_from=$2; shift 2 ;;
     --num-jobs) num_jobs=$2; shift 2 ;;
+    --corpus) corpus=$2; shift 2 ;;
     --corpus-dir) corpus_dir=$2; shift 2 ;;
     --data-dir) data_dir=$2; shift 2 ;;
     --exp-dir) exp_dir=$2; shift 2 ;;

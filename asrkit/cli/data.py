@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -182,6 +183,10 @@ def features(data_dir: Path, num_jobs: int, force: bool, config_path: Path | Non
     record.begin()
     pipeline = FeaturePipeline(settings.sampling_rate_hz, settings.num_mel_bins, normalization="none")
     statistics: dict[str, MeanStd] = {}
+    rates = Counter(cut.sampling_rate for cuts in cut_sets.values() for cut in cuts)
+    for rate, number in rates.items():
+        if rate != settings.sampling_rate_hz:
+            log(f"note: {number} utterances of {rate} Hz are resampled to {settings.sampling_rate_hz} Hz")
     for split, cuts in cut_sets.items():
         found = compute_statistics(cuts, pipeline, settings.normalization == "side", num_jobs)
         statistics |= {name: item for name, item in found.items() if name != GLOBAL or split == "train"}

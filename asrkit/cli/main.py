@@ -13,7 +13,7 @@ import click
 
 from asrkit import __version__
 from asrkit.cpu import keep_kernels, restart_with_allocator
-from asrkit.errors import UserError
+from asrkit.errors import UserError, shown
 
 MODULES = {
     "doctor": "doctor",
@@ -75,6 +75,11 @@ cli = _Commands(
 click.version_option(__version__)(cli)
 
 
+def _discard_output() -> None:
+    """Keeps the interpreter from writing what is left of the output when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main() -> None:
     """Runs the command; what the user can fix is one line and exit code 2."""
     if sys.argv[1:2] in (["train"], ["train-lm"], ["decode"], ["nbest"]):
@@ -86,9 +91,23 @@ def main() -> None:
     except UserError as error:
         print(f"asrkit: {error}", file=sys.stderr)
         code = 2
+    except BrokenPipeError:  # whoever read the output has enough
+        _discard_output()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    sys.stdout.flush()
+    except OSError as error:
+        place = f" {shown(str(error.filename))}" if error.filename else " standard output"
+        print(f"asrkit: cannot write or read{place}: {error.strerror}", file=sys.stderr)
+        _discard_output()
+        code = 2
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _discard_output()
+    except OSError as error:
+        print(f"asrkit: cannot write standard output: {error.strerror}", file=sys.stderr)
+        _discard_output()
+        code = 2
     sys.stderr.flush()
     if "RANK" in os.environ:
         os._exit(code)  # threads of a process group that ended early would abort the interpreter's own exit

@@ -75,6 +75,8 @@ class Transcript:
     """Score, tokens and words with times and confidences."""
     warnings: tuple[str, ...] = ()
     """What is suspicious about the audio."""
+    channel: int = 0
+    """The one that was heard; -1 for the mean of all."""
 
 
 class Recognizer:
@@ -111,14 +113,16 @@ class Recognizer:
             raise UserError(f"cannot transcribe {shown(str(path))}: {heard.problem}")
         if silent:
             nothing: dict[str, Any] = {"score": 0.0, "tokens": [], "words": []}
-            return Transcript(str(path), "", round(heard.duration_s, 3), nothing, (heard.problem,))
+            return Transcript(str(path), "", round(heard.duration_s, 3), nothing, (heard.problem,), heard.channel)
         try:
             with of_file(path, heard, self.pipeline) as stretches:
                 nbest = self._search(stretches)
         except UNREADABLE as error:
             raise UserError(f"cannot read {shown(str(path))}: {why(error)}") from error
         details = nbest_to_dicts(nbest, self.bundle.tokenizer)[0]
-        return Transcript(str(path), details.pop("text"), round(heard.duration_s, 3), details, heard.warnings)
+        return Transcript(
+            str(path), details.pop("text"), round(heard.duration_s, 3), details, heard.warnings, heard.channel
+        )
 
     def recognize(self, waveform: torch.Tensor) -> Hypothesis:
         """The best hypothesis of (N,) samples in [-1, 1] at the model's sampling rate."""

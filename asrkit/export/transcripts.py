@@ -93,12 +93,14 @@ def as_json(transcript: Transcript) -> str:
 
 
 def as_ctm(transcript: Transcript) -> str:
-    """NIST's CTM: recording, channel, begin, duration, word, confidence."""
-    name = "_".join(Path(transcript.path).stem.split())
-    return "\n".join(
-        f"{shown(name)} 1 {word['time']:.2f} {word['end'] - word['time']:.2f} {word['word']} {word['confidence']:.4f}"
+    """NIST's CTM: recording, channel from 1, begin, duration, word, confidence."""
+    name = shown("_".join(Path(transcript.path).stem.split()))
+    channel = max(0, transcript.channel) + 1
+    rows = [
+        (name, channel, f"{word['time']:.2f}", f"{word['end'] - word['time']:.2f}", word["word"], word["confidence"])
         for word in transcript.details["words"]
-    )
+    ]
+    return "\n".join(" ".join(map(str, row)) for row in rows)
 
 
 def as_srt(transcript: Transcript) -> str:

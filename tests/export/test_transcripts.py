@@ -56,7 +56,7 @@ def test_forms() -> None:
     assert cues(WORDS) == [(0.0, 0.9, "HELLO <THERE>"), (3.0, 3.5, "AGAIN")]
     assert as_srt(SAID).startswith("1\n00:00:00,000 --> 00:00:00,900\nHELLO <THERE>\n\n2\n00:00:03,000 --> ")
     assert as_vtt(SAID).startswith("WEBVTT\n\n00:00:00.000 --> 00:00:00.900\nHELLO &lt;THERE>\n")
-    assert as_ctm(SAID).splitlines()[0] == "a_b 1 0.00 0.40 HELLO 0.9000"
+    assert as_ctm(SAID).splitlines()[0] == "a_b 1 0.00 0.40 HELLO 0.9"
     values = json.loads(as_json(SAID))
     assert values["path"] == "a b.wav" and values["warnings"] == ["the audio is clipped"] and values["words"] == WORDS
     long = [{"word": "WORD", "time": 0.3 * n, "end": 0.3 * n + 0.2, "confidence": 1.0} for n in range(100)]
