@@ -65,17 +65,21 @@ def companion(path: Path, suffix: str) -> Path:
 
 
 @contextmanager
-def exclusive(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path, name: str = _LOCK) -> Iterator[None]:
     """While entered, no other process on this machine works in a folder, which is made if need be.
 
     What processes that were killed left half written there is removed.
+
+    Args:
+        folder: the folder.
+        name: of the file that is locked: work under different names goes on side by side.
 
     Raises:
         UserError: another process works there, or the folder cannot be made.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = open(folder / _LOCK, "a+", encoding="utf-8")  # noqa: SIM115  # held open as long as the lock
+        file = open(folder / name, "a+", encoding="utf-8")  # noqa: SIM115  # held open as long as the lock
     except OSError as error:
         raise UserError(f"cannot work in the folder {folder}: {error.strerror}; choose another one") from error
     with file:
@@ -97,9 +101,9 @@ def exclusive(folder: Path) -> Iterator[None]:
 def _remove_leftovers(folder: Path) -> None:
     """Removes temporary files of processes of this machine that are no more."""
     prefix = f"{_TEMPORARY}{_machine()}-"
-    for path in [path for inside in (folder, *filter(Path.is_dir, folder.iterdir())) for path in inside.iterdir()]:
+    for path in list(folder.rglob(f"{prefix}*")):
         pid = path.name.removeprefix(prefix).split("-")[0]
-        if path.name.startswith(prefix) and pid.isdigit() and not Path("/proc", pid).exists():
+        if pid.isdigit() and not Path("/proc", pid).exists():
             with suppress(OSError):
                 path.unlink()
 

@@ -17,7 +17,7 @@ from asrkit.files import write_json
 
 INPUTS = "inputs.json"
 UNSET = "(unset)"
-_UNFINISHED = "unfinished"
+UNFINISHED = "unfinished"
 _OLD_NAME = "made_of.json"
 """What version 0.1 called the file."""
 
@@ -40,11 +40,15 @@ class Record:
 
     def begin(self) -> None:
         """Marks the outputs as unfinished, before the first is written."""
-        write_json(self.path, {_UNFINISHED: True})
+        write_json(self.path, {UNFINISHED: True})
 
     def keep(self) -> None:
         """Writes the record, once the outputs are complete."""
         write_json(self.path, self.inputs)
+
+    def has(self, name: str) -> bool:
+        """Whether the record that is there holds an input."""
+        return name in self._before()
 
     def exists(self) -> bool:
         """Whether there is a record of the outputs."""
@@ -52,7 +56,7 @@ class Record:
 
     def is_unfinished(self) -> bool:
         """Whether a run that began the outputs did not complete them."""
-        return _UNFINISHED in self._before()
+        return UNFINISHED in self._before()
 
     def difference(self) -> str | None:
         """The first input that differs from the record's, as ``name=before, now it is after``; None if none does."""

@@ -79,11 +79,17 @@ def test_every_recipe_configuration_is_valid() -> None:
         assert load_config(path).train.num_epochs > 0
 
 
+def test_merge_keys_of_yaml_are_read(tmp_path: Path) -> None:
+    (tmp_path / "me.yaml").write_text("train: &x {seed: 3, num_epochs: 4}\n")
+    (tmp_path / "merged.yaml").write_text("train:\n  optimizer: &o {type: sgd}\n  schedule: {<<: {peak_lr: 0.5}}\n")
+    assert load_config(tmp_path / "merged.yaml").train.schedule.peak_lr == 0.5
+
+
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("train: {seed: 1, seed: 2}\n", "'seed' stands there twice"),
-        ("train: {seed: 1}\ntrain: {seed: 2}\n", "'train' stands there twice"),
+        ("train: {seed: 1, seed: 2}\n", "'seed' is there twice"),
+        ("train: {seed: 1}\ntrain: {seed: 2}\n", "'train' is there twice"),
         ("a: &x0 [x, x]\n" + "".join(f"a{n}: &x{n + 1} [*x{n}, *x{n}]\n" for n in range(24)), "more than 20000 values"),
         ("[" * 3000, "nested too deep|not valid YAML"),
         ("train: {init_from: '${oc.env:HOME}'}\n", "would have to be evaluated"),

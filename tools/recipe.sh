@@ -95,18 +95,22 @@ if runs 2; then
   "$asrkit" tokenizer --data-dir "$data_dir" ${force[@]+"${force[@]}"} "${settings[@]}"
   "$asrkit" features --data-dir "$data_dir" --num-jobs "$num_jobs" ${force[@]+"${force[@]}"} "${settings[@]}"
 fi
+if runs 3 && [ "$force_from" -le 3 ] && [ -e "$exp_dir" ]; then
+  number=1
+  while [ -e "${exp_dir%/}.$number" ]; do number=$((number + 1)); done
+  mv "$exp_dir" "${exp_dir%/}.$number"
+  echo "moved $exp_dir to ${exp_dir%/}.$number" >&2
+fi
 if [ -n "$nbest_model" ]; then
-  lists=$exp_dir.nbest_train.jsonl.gz
+  lists=$exp_dir/nbest_train.jsonl.gz
   if runs 3; then
     "$asrkit" nbest --model "$nbest_model" --data-dir "$data_dir" --split train --output "$lists" \
-      ${force[@]+"${force[@]}"} \
       decode.method=beam decode.beam=20 decode.nbest=20
   fi
   settings+=("nbest_label_smoothing.hypotheses=$lists")
 fi
 if runs 3; then
-  "$asrkit" train --data-dir "$data_dir" --exp-dir "$exp_dir" --processes "$processes" \
-    ${force[@]+"${force[@]}"} "${settings[@]}"
+  "$asrkit" train --data-dir "$data_dir" --exp-dir "$exp_dir" --processes "$processes" "${settings[@]}"
 fi
 for split in dev test; do
   for method in greedy beam; do

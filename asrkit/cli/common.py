@@ -12,7 +12,7 @@ import click
 
 from asrkit.errors import UserError
 from asrkit.files import exclusive
-from asrkit.records import Record, is_done
+from asrkit.records import INPUTS, Record, is_done
 
 PATH = click.Path(path_type=Path)
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -38,7 +38,9 @@ def already_done(outputs: Sequence[Path], record: Record, force: bool) -> bool:
     """
     if is_done(outputs, record, force):
         return True
-    click.get_current_context().with_resource(exclusive(record.path.parent))
+    name = record.path.name
+    lock = ".lock" if name == INPUTS else f".lock-{name.removesuffix(INPUTS).rstrip('.')}"[:80]
+    click.get_current_context().with_resource(exclusive(record.path.parent, lock))
     return is_done(outputs, record, force)  # by another process, for which this one would have waited
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -96,7 +97,8 @@ def prepare(
         "--max-seconds": max_seconds,
         "files": origin(read, corpus_dir),
     }
-    record = Record(data_dir / INPUTS, inputs, complete=True)
+    record = Record(data_dir / INPUTS, inputs)
+    record = replace(record, complete=record.has("files"))  # earlier versions kept less
     if already_done([folder.cuts(split) for split in SPLITS], record, force):
         Roots(folder.path, [corpus_dir.resolve()]).save()  # where the corpus is now
         return

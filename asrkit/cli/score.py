@@ -25,7 +25,7 @@ def score(ref: Path, hyp: Path, out_dir: Path | None, case_sensitive: bool, forc
     out_dir = out_dir or hyp.parent
     outputs = [out_dir / "score.json", out_dir / "score.txt"]
     inputs = {"digest of ref": digest(ref), "digest of hyp": digest(hyp), "--case-sensitive": case_sensitive}
-    record = Record(out_dir / f"score.{INPUTS}", inputs, {"--case-sensitive": False})
+    record = Record(out_dir / f"score.{INPUTS}", inputs, {"--case-sensitive": True})  # as earlier versions counted
     if already_done(outputs, record, force):
         values = json.loads(outputs[0].read_text(encoding="utf-8"))
     else:

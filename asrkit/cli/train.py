@@ -13,6 +13,7 @@ from asrkit.console import log
 from asrkit.data.folder import DataFolder
 from asrkit.data.upstream import data_inputs, require_current
 from asrkit.distributed.learners import is_first_process
+from asrkit.errors import UserError
 from asrkit.training.inputs import RESUME, is_finished, put_aside
 from asrkit.training.speech import MODEL, run_training
 
@@ -56,7 +57,9 @@ def train(
     folder = DataFolder(data_dir)
     if is_first_process():
         require_current(folder)
-        if force and exp_dir.exists() and "RANK" not in os.environ:
+        if force and "RANK" in os.environ:
+            raise UserError("--force is not for torchrun; move the experiment's folder yourself")
+        if force and exp_dir.exists():
             put_aside(exp_dir)
     if is_finished(config, exp_dir, MODEL, data_inputs(folder)):
         log(f"done before: {exp_dir / MODEL} ({RESUME})")

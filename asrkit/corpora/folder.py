@@ -23,7 +23,7 @@ from asrkit.corpora.lists import clean_id, match, missing_from, read_pairs
 from asrkit.corpora.splits import split_named
 from asrkit.corpora.utterances import Corpus, Problem, Utterance
 from asrkit.data.folder import SPLITS
-from asrkit.errors import UserError
+from asrkit.errors import UserError, shown
 from asrkit.features.audio_files import AUDIO_SUFFIXES, UNREADABLE, open_audio
 from asrkit.features.listen import SPLIT
 from asrkit.text.normalize import canonical
@@ -87,7 +87,7 @@ def _read(folder: Path, corpus_dir: Path, data_dir: Path, channel: str) -> Corpu
         places = _listed_audio(lists["wav.scp"], corpus_dir)
         unused: dict[str, Path] = {}
     else:
-        places, unused = _found_audio(folder, data_dir)
+        places, unused = _found_audio(folder, data_dir, corpus)
     if channel == SPLIT:
         places = {
             f"{id}-{n}": replace(place, channel=n) for id, place in places.items() for n in _channels(place.audio)
@@ -150,12 +150,12 @@ def _silent(id: str, unused: dict[str, Path]) -> Problem:
     lies_there = unused.get(id)
     if lies_there:
         return Problem(
-            id, f"there is a transcript, but {lies_there.name} is of a kind that is not read; convert it to WAV"
+            id, f"there is a transcript, but {lies_there.name} is in a format that cannot be read; convert it to WAV"
         )
     return Problem(id, "there is a transcript but no audio")
 
 
-def _found_audio(folder: Path, data_dir: Path) -> tuple[dict[str, Place], dict[str, Path]]:
+def _found_audio(folder: Path, data_dir: Path, corpus: Corpus) -> tuple[dict[str, Place], dict[str, Path]]:
     """Audio files under a folder by id, and those of kinds that are not read by name."""
     paths: list[Path] = []
     others: dict[str, Path] = {}
@@ -168,7 +168,11 @@ def _found_audio(folder: Path, data_dir: Path) -> tuple[dict[str, Place], dict[s
     found: dict[str, Place] = {}
     for path in paths:
         name = path.stem if path.stem not in doubled else path.relative_to(folder).with_suffix("").as_posix()
-        id = clean_id(name, str(path.parent))
+        try:
+            id = clean_id(name, str(path.parent))
+        except UserError as error:
+            corpus.problems.append(Problem(shown(name), f"{error}; rename the file"))
+            continue
         if id in found:
             raise UserError(f"{found[id].audio} and {path} have the same name, which is the utterance's id; rename one")
         found[id] = Place(path)
@@ -211,7 +215,7 @@ def _segments(path: Path, recordings: dict[str, Place], corpus: Corpus) -> dict[
             recording, begin, end = words[0], float(words[1]), float(words[2])
         except (IndexError, ValueError):
             raise UserError(
-                f"{path}: '{id} {value}' is no segment; write: id recording begin end, in seconds"
+                f"{path}: '{id} {value}' is not a segment; write: id recording begin end, in seconds"
             ) from None
         if recording not in recordings:
             corpus.problems.append(Problem(id, f"its recording {recording} has no audio"))

@@ -20,17 +20,18 @@ def read_pairs(path: Path, with_spaces: Collection[str] = ()) -> dict[str, str]:
         with_spaces: ids that hold spaces; an id before a tab may hold spaces too.
 
     Raises:
-        UserError: not UTF-8, an id that stands there twice or cannot be one.
+        UserError: not UTF-8, an id that is listed twice or cannot be one.
     """
     pairs: dict[str, str] = {}
+    spaced = set(with_spaces)
     for number, line in enumerate(utf8_lines(path), 1):
         line = line.strip()
         if not line:
             continue
-        id, value = _cut(line, with_spaces)
+        id, value = _cut(line, spaced)
         id = clean_id(id, f"{path}:{number}")
         if id in pairs:
-            raise UserError(f"{path}:{number}: '{id}' stands there twice")
+            raise UserError(f"{path}:{number}: '{id}' is listed twice")
         pairs[id] = value.strip()
     return pairs
 
@@ -39,10 +40,11 @@ def _cut(line: str, with_spaces: Collection[str]) -> tuple[str, str]:
     head, tab, tail = line.partition("\t")
     if tab:
         return head.strip(), tail
-    normal = unicodedata.normalize("NFC", line)
-    for id in sorted(with_spaces, key=len, reverse=True):
-        if normal == id or normal.startswith(f"{id} "):
-            return id, normal[len(id) :]
+    if with_spaces:
+        words = unicodedata.normalize("NFC", line).split(" ")
+        for number in range(len(words), 1, -1):
+            if (id := " ".join(words[:number])) in with_spaces:
+                return id, " ".join(words[number:])
     id, _, value = line.partition(" ") if " " in line else (*line.split(maxsplit=1), "", "")[:3]
     return id, value
 

@@ -31,7 +31,7 @@ def read_nemo(corpus_dir: Path, data_dir: Path) -> Corpus:
     (``train_manifest.json``, ``dev…``, ``validation…``, ``test…``), or drawn.
 
     Raises:
-        UserError: no manifest, or a line that is none of one.
+        UserError: no manifest, or a line that is not an entry of one.
     """
     paths = [p for p in sorted(corpus_dir.iterdir()) if p.suffix in (".json", ".jsonl")] if corpus_dir.is_dir() else []
     corpus = Corpus([], lists=paths)
@@ -69,15 +69,25 @@ def read_huggingface(corpus_dir: Path, data_dir: Path) -> Corpus:
             if not Path(str(entry.get("file_name") or "")).name:
                 raise UserError(f"{where}: there is no file_name")
             audio = _found(path.parent, str(entry["file_name"]))
-            id = str(entry.get("id") or Path(str(entry["file_name"])).with_suffix("").as_posix())
-            split = path.parent.name if path.parent != corpus_dir else str(entry["file_name"]).split("/")[0]
+            place = path.parent.relative_to(corpus_dir) / str(entry["file_name"])
+            id = str(entry.get("id") or place.with_suffix("").as_posix())
+            folder, _, _ = str(entry["file_name"]).rpartition("/")
+            split = path.parent.name if path.parent != corpus_dir else folder.split("/")[0]
             corpus.utterances.append(_utterance(id, entry, split, audio, where))
     return _required(corpus, corpus_dir, "metadata.csv or metadata.jsonl")
 
 
 def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     if path.suffix == ".csv":
-        yield from enumerate(csv.DictReader(io.StringIO(utf8_text(path))), 2)
+        try:
+            for number, row in enumerate(csv.DictReader(io.StringIO(utf8_text(path)), strict=True), 2):
+                if None in row or None in row.values():
+                    raise UserError(
+                        f"{path}:{number}: it has other columns than the first line; quote texts with commas"
+                    )
+                yield number, row
+        except csv.Error as error:
+            raise UserError(f"{path}: it is not a CSV file ({error}); is a quotation mark missing?") from error
         return
     for number, line in enumerate(utf8_lines(path), 1):
         if line.strip():
@@ -129,7 +139,7 @@ def _utterance(
 ) -> Utterance:
     id = clean_id(id, where)
     text = next((entry[name] for name in TEXTS if entry.get(name) is not None), None)
-    speaker = next((str(entry[name]) for name in SPEAKERS if entry.get(name)), id)
+    speaker = next((str(entry[name]) for name in SPEAKERS if entry.get(name) not in (None, "")), id)
     split = str(entry.get("split") or split_named(place) or "")
     if split and split not in SPLITS:
         split = split_named(split) or _refused_split(split, where)
@@ -168,4 +178,6 @@ def _found(folder: Path, name: str) -> Path:
 def _required(corpus: Corpus, corpus_dir: Path, what: str) -> Corpus:
     if not corpus.utterances:
         raise UserError(f"{corpus_dir} holds no {what} with entries")
+    if all(u.speaker == u.id for u in corpus.utterances):
+        corpus.notes.append("there are no speakers: every utterance counts as a speaker of its own")
     return corpus

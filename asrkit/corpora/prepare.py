@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,15 +76,16 @@ def read_corpus(corpus: str, corpus_dir: Path, folder: DataFolder, options: Opti
 
 def origin(corpus: Corpus, corpus_dir: Path) -> dict[str, Any]:
     """What a corpus' cuts are made of: digests of its lists, sizes and times of its audio, by path."""
-    corpus_dir = corpus_dir.resolve()
+    folder = f"{corpus_dir.resolve()}/"
 
     def name(path: Path) -> str:
-        return str(path.relative_to(corpus_dir) if path.is_relative_to(corpus_dir) else path)
+        return str(path).removeprefix(folder)
 
     audio = {}
-    for path in dict.fromkeys(u.audio for u in corpus.utterances if u.audio and u.audio.is_file()):
-        status = path.stat()
-        audio[shown(name(path))] = f"{status.st_size} bytes of {status.st_mtime_ns}"
+    for path in dict.fromkeys(u.audio for u in corpus.utterances if u.audio):
+        with suppress(OSError):  # what is not there is reported by the check
+            status = os.stat(path)
+            audio[shown(name(path))] = f"{status.st_size} bytes of {status.st_mtime_ns}"
     return {"list": {shown(name(path)): digest(path) for path in corpus.lists}, "audio": audio}
 
 
@@ -93,12 +96,17 @@ def check_corpus(corpus: Corpus, options: Options, num_jobs: int) -> tuple[Corpu
         UserError: splits that cannot be drawn.
     """
     choice = LOUDEST if options.channel == SPLIT else options.channel
-    found = check(corpus.utterances, num_jobs, choice, (options.min_seconds, options.max_seconds))
+    found = check(corpus.utterances, num_jobs, choice)
     found.problems = corpus.problems + found.problems
     by_id = {u.id: u for u in corpus.utterances}
     durations = {id: duration_of(by_id[id], sound) for id, sound in found.heard.items()}
-    bad = {problem.id for problem in corpus.problems}
+    excluded = [id for id, seconds in durations.items() if not options.min_seconds <= seconds <= options.max_seconds]
+    if excluded:
+        such = f"{excluded[0]} ({durations[excluded[0]]:.2f} s)"
+        found.notes.append(f"excluded by --min-seconds and --max-seconds: {len(excluded)} utterances, such as {such}")
+    bad = {problem.id for problem in corpus.problems} | set(excluded)
     found.heard = {id: sound for id, sound in found.heard.items() if id not in bad}
+    durations = {id: durations[id] for id in found.heard}
     utterances = draw_splits(corpus.utterances, durations)
     notes = [*corpus.notes, *found.notes, *across_splits(utterances, durations), *_look_alikes(corpus)]
     return replace(corpus, utterances=utterances, notes=notes), found

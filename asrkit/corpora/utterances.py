@@ -78,42 +78,40 @@ class Checked:
     notes: list[str]
 
 
-def check(
-    utterances: Sequence[Utterance],
-    num_jobs: int = 1,
-    channel: str = LOUDEST,
-    seconds: tuple[float, float] = (0.0, float("inf")),
-) -> Checked:
+def check(utterances: Sequence[Utterance], num_jobs: int = 1, channel: str = LOUDEST) -> Checked:
     """Listens to every file and reports all problems at once.
 
     Args:
         utterances: of all splits.
         num_jobs: processes.
         channel: which one is heard, where an utterance does not say.
-        seconds: shortest and longest utterance.
     """
-    wanted = dict.fromkeys((u.audio, channel if u.channel is None else str(u.channel)) for u in utterances if u.audio)
+    wanted: dict[tuple[Path, str], bool] = {}
+    """Files and channels, and whether their parts are utterances."""
+    for u in utterances:
+        if u.audio:
+            key = u.audio, channel if u.channel is None else str(u.channel)
+            wanted[key] = wanted.get(key, False) or u.duration_s is not None
     with _pool(num_jobs) as run, progress_bar("listening", len(wanted)) as bar:
         heard = {}
-        for key, sound in zip(wanted, run(_listen, wanted), strict=True):
+        for key, sound in zip(wanted, run(_listen, wanted.items()), strict=True):
             heard[key] = sound
             bar.advance()
     first_with: dict[tuple[str, float, float | None], str] = {}
-    seen: set[str] = set()
+    repeated = {id for id, number in Counter(u.id for u in utterances).items() if number > 1}
     found = Checked([], {}, [])
     warned: dict[str, list[str]] = defaultdict(list)
     for utterance in utterances:
         choice = channel if utterance.channel is None else str(utterance.channel)
         sound = heard[utterance.audio, choice] if utterance.audio else Heard()
-        reasons = _reasons(utterance, sound, seconds)
+        reasons = _reasons(utterance, sound)
         content = (sound.digest, utterance.start_s, utterance.duration_s)
-        if utterance.id in seen:
-            reasons.append("its id stands in the lists more than once")
+        if utterance.id in repeated:
+            reasons = ["its id is in the lists more than once"]
         elif not reasons and content in first_with:
             reasons.append(f"its audio is that of {first_with[content]}")
         elif not reasons:
             first_with[content] = utterance.id
-        seen.add(utterance.id)
         found.problems += [Problem(utterance.id, reason) for reason in reasons]
         if not reasons:
             found.heard[utterance.id] = sound
@@ -124,8 +122,17 @@ def check(
     return found
 
 
-def _listen(key: tuple[Path, str]) -> Heard:
-    return listen(*key)
+def is_text(text: str) -> bool:
+    """Whether all of it can be written as UTF-8."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def _listen(item: tuple[tuple[Path, str], bool]) -> Heard:
+    (path, channel), in_parts = item
+    heard = listen(path, channel)
+    if not in_parts:
+        heard.peaks = heard.peaks[:0]  # they need not travel
+    return heard
 
 
 @contextmanager
@@ -136,7 +143,7 @@ def _pool(num_jobs: int) -> Iterator[Callable[..., Iterable[Any]]]:
         return
     with ProcessPoolExecutor(num_jobs) as pool:
         try:
-            yield partial(pool.map, chunksize=16)
+            yield partial(pool.map, chunksize=32)
         except BrokenProcessPool as error:
             raise UserError("a process that read audio was ended, perhaps for memory; try --num-jobs 1") from error
 
@@ -154,7 +161,7 @@ def _rates(heard: Iterable[Heard]) -> list[str]:
     return [f"sampling rates differ: {table}; all are resampled to features.sampling_rate_hz"]
 
 
-def _reasons(utterance: Utterance, sound: Heard, seconds: tuple[float, float]) -> list[str]:
+def _reasons(utterance: Utterance, sound: Heard) -> list[str]:
     if utterance.audio is None:
         return ["there is a transcript but no audio"]
     if sound.problem:
@@ -163,6 +170,8 @@ def _reasons(utterance: Utterance, sound: Heard, seconds: tuple[float, float]) -
         return [f"there is audio but no transcript: {shown(str(utterance.audio))}"]
     if not utterance.text.strip():
         return ["the transcript is empty"]
+    if not is_text(utterance.text) or not is_text(utterance.speaker):
+        return ["its transcript or speaker holds half a character (a lone surrogate)"]
     duration_s = duration_of(utterance, sound)
     end_s = utterance.start_s + duration_s
     if duration_s <= 0 or end_s > sound.duration_s + SLACK_S:
@@ -172,10 +181,6 @@ def _reasons(utterance: Utterance, sound: Heard, seconds: tuple[float, float]) -
         ]
     if utterance.duration_s is not None and _peak(utterance, sound, end_s) < SILENCE_PEAK:
         return ["the audio is silent there"]
-    if not seconds[0] <= duration_s <= seconds[1]:
-        return [
-            f"it lasts {duration_s:.2f} s; --min-seconds and --max-seconds ask for {seconds[0]:g} to {seconds[1]:g}"
-        ]
     characters = len("".join(utterance.text.split()))
     if characters > MAX_CHARACTERS_PER_S * duration_s:
         return [
@@ -198,23 +203,25 @@ def to_cut_sets(utterances: Iterable[Utterance], heard: dict[str, Heard]) -> dic
     """CutSets by split, of the utterances that were heard (that is, passed the check)."""
     by_split: dict[str, list[Cut]] = defaultdict(list)
     recordings: dict[Path, Recording] = {}
+    stems = Counter[str]()
     for utterance in utterances:
         sound = heard.get(utterance.id)
         if sound is None or utterance.text is None or utterance.audio is None:
             continue
         if utterance.audio not in recordings:
-            recordings[utterance.audio] = _recording(_recording_id(utterance, sound, recordings), utterance, sound)
+            recordings[utterance.audio] = _recording(_recording_id(utterance, sound, stems), utterance, sound)
         by_split[utterance.split].append(_cut(utterance, sound, recordings[utterance.audio]))
     return {split: CutSet.from_cuts(cuts) for split, cuts in by_split.items()}
 
 
-def _recording_id(utterance: Utterance, sound: Heard, others: dict[Path, Recording]) -> str:
+def _recording_id(utterance: Utterance, sound: Heard, stems: Counter[str]) -> str:
     """The utterance's id where it is the whole file, else the file's name, which is made unique."""
     assert utterance.audio is not None
     if utterance.duration_s is None and not utterance.start_s and sound.num_channels == 1:
         return utterance.id
-    same = sum(path.stem == utterance.audio.stem for path in others)
-    return f"{utterance.audio.stem}~{same}" if same else utterance.audio.stem
+    stem = shown(utterance.audio.stem)
+    stems[stem] += 1
+    return f"{stem}~{stems[stem] - 1}" if stems[stem] > 1 else stem
 
 
 def _recording(id: str, utterance: Utterance, sound: Heard) -> Recording:

@@ -14,12 +14,14 @@ from dataclasses import dataclass, replace
 
 import torch
 from lhotse import CutSet
+from lhotse.augmentation import Speed
 from lhotse.cut import Cut
 from lhotse.dataset.sampling import DynamicBucketingSampler, DynamicCutSampler
 from lhotse.dataset.sampling.base import CutSampler, SamplingConstraint
 
 from asrkit.errors import UserError
 
+NORMAL = Speed(factor=1.0)
 Part = list[Cut]
 """The utterances of one forward pass of one process; empty where an update has fewer utterances than parts."""
 Update = list[Part]
@@ -107,10 +109,11 @@ class BatchBudget:
         """
         ordered = sorted(cuts, key=lambda cut: -cut.duration)
         if too_long := [cut for cut in ordered if cut.duration > self.batch_seconds]:
+            slowest = min(t.factor for cut in too_long for t in [*_speeds(cut), NORMAL])
             raise UserError(
                 f"{too_long[0].id} lasts {too_long[0].duration:.1f} s, more than "
                 f"train.batch_seconds={self.batch_seconds:g}{_others(too_long)}; raise it, or exclude what is longer "
-                f"with asrkit prepare --max-seconds {self.batch_seconds:g}"
+                f"with asrkit prepare --force --max-seconds {int(self.batch_seconds * slowest)}"
             )
         needs = [(self.lattice(1, cut.duration, num_tokens[cut.id]), cut) for cut in ordered]
         if too_many := [(need, cut) for need, cut in needs if need > self.lattice_budget]:
@@ -118,8 +121,13 @@ class BatchBudget:
             raise UserError(
                 f"{cut.id} ({cut.duration:.1f} s, {num_tokens[cut.id]} labels) alone needs {need} joiner entries, more "
                 f"than train.lattice_budget={self.lattice_budget}{_others([cut for _, cut in too_many])}; raise it, or "
-                "exclude long utterances with asrkit prepare --max-seconds"
+                "exclude long utterances with asrkit prepare --force --max-seconds"
             )
+
+
+def _speeds(cut: Cut) -> list[Speed]:
+    """The changes of speed that made a cut of another one, which was shorter or longer by them."""
+    return [t for t in (cut.recording.transforms or ()) if isinstance(t, Speed)] if cut.has_recording else []
 
 
 def _others(cuts: Sequence[Cut]) -> str:

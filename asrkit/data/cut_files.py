@@ -13,6 +13,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from lhotse.cut import Cut
 from lhotse.serialization import deserialize_item
 
 from asrkit.errors import UserError, shown
-from asrkit.files import atomic_path, write_json
+from asrkit.files import atomic_path, write_text
 
 ROOTS = "roots.json"
 _KINDS = ("MonoCut", "MultiCut")
@@ -41,12 +42,16 @@ class Roots:
     def short(self, path: str) -> str:
         """A path as the prepared folder keeps it."""
         for number, root in enumerate(self.corpora):
-            if Path(path).is_relative_to(root):
-                return f"@{number}/{Path(path).relative_to(root).as_posix()}"
-        for data_dir in (Path(os.path.abspath(self.data_dir)), self.data_dir.resolve()):
-            if Path(path).is_relative_to(data_dir):
-                return Path(path).relative_to(data_dir).as_posix()
+            if path.startswith(f"{root}/"):
+                return f"@{number}{path.removeprefix(str(root))}"
+        for data_dir in self._own:
+            if path.startswith(f"{data_dir}/"):
+                return path.removeprefix(f"{data_dir}/")
         return path
+
+    @property
+    def _own(self) -> tuple[str, str]:
+        return os.path.abspath(self.data_dir), str(self.data_dir.resolve())
 
     def full(self, path: str) -> str:
         """The path that :meth:`short` made short."""
@@ -61,9 +66,9 @@ class Roots:
         """Writes ``roots.json``, unless it says so already."""
         data_dir = os.path.abspath(self.data_dir)
         rows = [{"relative": os.path.relpath(root, data_dir), "absolute": str(root)} for root in self.corpora]
-        path = self.data_dir / ROOTS
-        if not path.is_file() or json.loads(path.read_text(encoding="utf-8")) != rows:
-            write_json(path, rows)
+        path, text = self.data_dir / ROOTS, json.dumps(rows, indent=2) + "\n"
+        if not path.is_file() or path.read_bytes() != text.encode():
+            write_text(path, text)
 
 
 def load_roots(data_dir: Path) -> Roots:
@@ -85,18 +90,43 @@ def load_roots(data_dir: Path) -> Roots:
 
 def write_cuts(path: Path, cuts: Iterable[Cut], roots: Roots) -> None:
     """Writes cuts in one piece, with short paths; the same cuts give the same bytes."""
+    short = cache(roots.short)
     with (
         atomic_path(path) as temporary,
         open(temporary, "wb") as raw,
-        gzip.GzipFile("", "wb", compresslevel=6, fileobj=raw, mtime=0) as file,  # no name and no time in its header
+        gzip.GzipFile("", "wb", compresslevel=1, fileobj=raw, mtime=0) as file,  # no name and no time in its header
     ):
         for cut in cuts:
-            values = cut.to_dict()
+            values = as_dict(cut)
             for source in values.get("recording", {}).get("sources", ()):
-                source["source"] = roots.short(source["source"])
+                source["source"] = short(source["source"])
             if "features" in values:
-                values["features"]["storage_path"] = roots.short(values["features"]["storage_path"])
-            file.write((json.dumps(values, ensure_ascii=False) + "\n").encode())
+                values["features"]["storage_path"] = short(values["features"]["storage_path"])
+            file.write((json.dumps(values) + "\n").encode())
+
+
+def as_dict(cut: Cut) -> dict[str, Any]:
+    """``cut.to_dict()``, which copies every value and takes longer than the audio takes to be read."""
+    plain = (str, int, float, bool, dict, list)
+    custom = [*(cut.custom or {}).values(), *(v for said in cut.supervisions for v in (said.custom or {}).values())]
+    if any(said.alignment for said in cut.supervisions) or not all(isinstance(value, plain) for value in custom):
+        return dict(cut.to_dict())
+    values = _set(cut) | {"type": type(cut).__name__}
+    values["supervisions"] = [_set(said) for said in cut.supervisions]
+    if cut.has_recording:
+        recording = cut.recording
+        values["recording"] = _set(recording) | {"sources": [_set(source) for source in recording.sources]}
+        if recording.transforms is not None:
+            values["recording"]["transforms"] = [
+                t if isinstance(t, dict) else t.to_dict() for t in recording.transforms
+            ]
+    if cut.has_features:
+        values["features"] = _set(cut.features)
+    return values
+
+
+def _set(item: object) -> dict[str, Any]:
+    return {name: value for name, value in vars(item).items() if value is not None}
 
 
 def read_cuts(path: Path, roots: Roots | None = None) -> CutSet:
@@ -131,13 +161,13 @@ def _cuts(path: Path, roots: Roots | None) -> Iterator[Cut]:
                 values = json.loads(line)
                 _require_data(values, roots)
                 if values["id"] in seen:
-                    raise ValueError(f"the id {shown(values['id'])} stands there twice")
+                    raise ValueError(f"the id {shown(values['id'])} is there twice")
                 seen.add(values["id"])
                 cut: Cut = deserialize_item(values)
                 _require_sound(cut)
             except _BAD as error:
                 reason = f"there is no {error}" if isinstance(error, KeyError) else shown(str(error)[:200])
-                raise UserError(f"{path}:{number}: it is no cut that can be used: {reason}") from error
+                raise UserError(f"{path}:{number}: this is not a usable cut: {reason}") from error
             yield cut
 
 
@@ -164,7 +194,8 @@ def _require_data(values: Any, roots: Roots | None) -> None:
         if roots:
             folder = Path(roots.full(features["storage_path"]))
             inside = Path(os.path.abspath(folder / features["storage_key"]))
-            if not inside.is_relative_to(os.path.abspath(roots.data_dir)):
+            folders = (Path(os.path.abspath(roots.data_dir)), roots.data_dir.resolve())
+            if not any(inside.is_relative_to(own) for own in folders):
                 raise ValueError("its features lie outside the prepared folder")
             features["storage_path"] = str(folder)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ from typing import Any
 from asrkit.data.cut_files import load_roots
 from asrkit.data.folder import SPLITS, DataFolder
 from asrkit.errors import UserError
-from asrkit.records import INPUTS, digest
+from asrkit.records import INPUTS, UNFINISHED, digest
 
 
 def cut_digests(folder: DataFolder) -> dict[str, str | None]:
@@ -20,9 +23,25 @@ def cut_digests(folder: DataFolder) -> dict[str, str | None]:
 
 def data_inputs(folder: DataFolder) -> dict[str, Any]:
     """What a training depends on, of prepared data."""
-    read = {f"{split} cuts": folder.features(split) for split in ("train", "dev")}
-    read |= {"tokenizer": folder.tokenizer, "statistics": folder.statistics}
-    return {f"digest of {name}": digest(path) for name, path in read.items()}
+    cuts = {f"digest of {split} cuts": _digest_of_cuts(folder.features(split)) for split in ("train", "dev")}
+    return cuts | {
+        "digest of tokenizer": digest(folder.tokenizer),
+        "digest of statistics": digest(folder.statistics),
+    }
+
+
+def _digest_of_cuts(path: Path) -> str | None:
+    """Tells cuts from others, wherever their features are stored, whose names are random."""
+    content = hashlib.sha256()
+    try:
+        with gzip.open(path, "rb") as lines:
+            for line in lines:
+                values = json.loads(line)
+                values.pop("features", None)
+                content.update(json.dumps(values, sort_keys=True).encode())
+    except (OSError, EOFError, zlib.error, ValueError, AttributeError):
+        return None  # the stage that reads it says why
+    return content.hexdigest()[:16]
 
 
 def require_same_corpus(folder: DataFolder) -> None:
@@ -31,7 +50,16 @@ def require_same_corpus(folder: DataFolder) -> None:
     Raises:
         UserError: a list or an audio file has changed; it is named.
     """
-    files, roots = _inputs(folder.path / INPUTS).get("files"), load_roots(folder.path).corpora
+    record, roots = _inputs(folder.path / INPUTS), load_roots(folder.path).corpora
+    if record.get(UNFINISHED):
+        raise UserError(f"{folder.path} was not prepared to the end; run asrkit prepare or combine again")
+    for number, before in enumerate(record.get("digests of corpora", ())):
+        sources = [DataFolder(root) for root in roots if (root / INPUTS).is_file()]
+        if number < len(sources):
+            require_same_corpus(sources[number])
+            if cut_digests(sources[number]) != before:
+                raise UserError(f"{sources[number].path} has changed since it was combined; run asrkit combine --force")
+    files = record.get("files")
     if not isinstance(files, dict) or not roots:
         return
     remedy = "run asrkit prepare --force and the stages after it (run.sh --force-from 1), or restore it"
@@ -52,6 +80,8 @@ def require_current(folder: DataFolder) -> None:
     """
     require_same_corpus(folder)
     now = cut_digests(folder)
+    if _inputs(folder.statistics.with_name(INPUTS)).get(UNFINISHED):
+        raise UserError(f"the features of {folder.path} were not made to the end; run asrkit features again")
     made = _inputs(folder.statistics.with_name(INPUTS)).get("digests of cuts")
     for split, before in made.items() if isinstance(made, dict) else ():
         if now.get(split) not in (None, before):

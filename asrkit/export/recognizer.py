@@ -104,7 +104,7 @@ class Recognizer:
         has it. A silent file has no text.
 
         Raises:
-            UserError: the file is missing, cannot be read, or holds what is no audio.
+            UserError: the file is missing, cannot be read, or does not contain audio.
         """
         path = Path(path)
         heard = listen(path, channel)
@@ -151,7 +151,7 @@ def read_audio(path: Path, sampling_rate_hz: int, channel: str = LOUDEST) -> tor
     """(N,) float32 samples of a file, at the wanted rate.
 
     Raises:
-        UserError: the file is missing, cannot be read, or holds what is no audio.
+        UserError: the file is missing, cannot be read, or does not contain audio.
     """
     heard = listen(path, channel)
     if heard.problem:

@@ -42,8 +42,12 @@ ratio that does not: it is off by at most one in 10,000, a tenth of a frame in t
 
 
 @contextmanager
-def open_audio(path: Path) -> Iterator[soundfile.SoundFile]:
+def open_audio(path: Path, part: tuple[float, float | None] | None = None) -> Iterator[soundfile.SoundFile]:
     """A file as soundfile reads it; what only ffmpeg reads goes through a temporary WAV.
+
+    Args:
+        path: the file.
+        part: begin and duration in seconds of what is needed; what ffmpeg decodes holds that alone.
 
     Raises:
         asrkit.features.audio_files.UNREADABLE: it cannot be decoded, is no file, or states an impossible rate.
@@ -53,7 +57,7 @@ def open_audio(path: Path) -> Iterator[soundfile.SoundFile]:
     if path.suffix.lower() in BY_FFMPEG:
         with tempfile.TemporaryDirectory(prefix="asrkit-") as folder:
             decoded = Path(folder, "decoded.wav")
-            _decode_with_ffmpeg(path, decoded)
+            _decode_with_ffmpeg(path, decoded, part or (0.0, None))
             with open_audio(decoded) as file:
                 yield file
         return
@@ -63,12 +67,15 @@ def open_audio(path: Path) -> Iterator[soundfile.SoundFile]:
         yield file
 
 
-def _decode_with_ffmpeg(path: Path, target: Path) -> None:
+def _decode_with_ffmpeg(path: Path, target: Path, part: tuple[float, float | None]) -> None:
     program = shutil.which("ffmpeg")
     kind = path.suffix.lower().removeprefix(".")
     if program is None:
         raise ValueError(f"{kind} is read by ffmpeg, which is not installed; install it, or convert the file to WAV")
     command = [program, "-nostdin", "-v", "error", "-protocol_whitelist", "file,pipe"]
+    begin, duration = part
+    command += ["-ss", f"{begin:.6f}"] if begin else []
+    command += ["-t", f"{duration:.6f}"] if duration is not None else []
     command += ["-i", f"file:{path}", "-map", "0:a:0", "-c:a", "pcm_s16le", "-rf64", "auto", f"file:{target}"]
     result = subprocess.run(command, capture_output=True, text=True, errors="replace")
     if result.returncode:
@@ -82,8 +89,12 @@ def blocks(file: soundfile.SoundFile, size: int = BLOCK_SAMPLES) -> Iterator[np.
     The length that the file's header claims is not asked for: what there is, is read.
     """
     frames = max(1, size // file.channels)
-    while len(block := file.read(frames, dtype="float32", always_2d=True)):
+    block = file.read(frames, dtype="float32", always_2d=True)
+    while len(block):
         yield block
+        if len(block) < frames:
+            return
+        block = file.read(frames, dtype="float32", always_2d=True)
 
 
 def read_samples(path: Path, start_s: float = 0.0, duration_s: float | None = None) -> tuple[np.ndarray, int]:
@@ -92,8 +103,8 @@ def read_samples(path: Path, start_s: float = 0.0, duration_s: float | None = No
     Raises:
         asrkit.features.audio_files.UNREADABLE: the file cannot be decoded.
     """
-    with open_audio(path) as file:
-        if start_s:
+    with open_audio(path, (start_s, duration_s)) as file:
+        if start_s and path.suffix.lower() not in BY_FFMPEG:
             file.seek(compute_num_samples(start_s, file.samplerate))
         if duration_s is None:
             parts = list(blocks(file))

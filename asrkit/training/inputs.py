@@ -84,7 +84,7 @@ def put_aside(exp_dir: Path) -> None:
     Raises:
         UserError: another process works in it, or it cannot be renamed.
     """
-    number = 1
+    exp_dir, number = exp_dir.resolve(), 1
     while (target := exp_dir.with_name(f"{exp_dir.name}.{number}")).exists():
         number += 1
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -223,13 +224,15 @@ def train_language_model(
     """
     tokenizer, inputs = load_tokenizer(tokenizer_path), text_inputs(tokenizer_path, text, dev_text)
     require_text_of_version_1(exp_dir, tokenizer, text, dev_text)
-    if is_first_process():
-        start_training(config, exp_dir, MODEL, inputs, "train-lm")
-    longest = config.lm.max_symbols
-    # Before the processes join, for encoding a large text takes longer than they wait for each other.
-    train, excluded = encode_text(text, tokenizer, exp_dir / "text" / "train", longest)
-    dev, dev_excluded = encode_text(dev_text, tokenizer, exp_dir / "text" / "dev", longest)
-    with only_process_in(exp_dir), join_learners(config.train.device) as learners:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(only_process_in(exp_dir))
+        if is_first_process():
+            start_training(config, exp_dir, MODEL, inputs, "train-lm")
+        longest = config.lm.max_symbols
+        # Before the processes join, for encoding a large text takes longer than they wait for each other.
+        train, excluded = encode_text(text, tokenizer, exp_dir / "text" / "train", longest)
+        dev, dev_excluded = encode_text(dev_text, tokenizer, exp_dir / "text" / "dev", longest)
+        learners = stack.enter_context(join_learners(config.train.device))
         torch.manual_seed(config.train.seed)
         bundle = ModelBundle(build_language_model(config, tokenizer.vocab_size), config, tokenizer)
         task = LanguageModelTask(bundle, train, dev, learners, exp_dir)

@@ -33,7 +33,8 @@ target=decode.fusion.target_lm=$exp_dir/target_lm/best.safetensors
 beam=(decode.method=beam decode.beam=16 decode.nbest=16)
 for part in $corpus; do
   if runs 8; then
-    "$asrkit" features --data-dir "$data_dir/$part" "${settings[@]}" features.speed_factors=[1.0]
+    "$asrkit" features --data-dir "$data_dir/$part" ${force[@]+"${force[@]}"} "${settings[@]}" \
+      features.speed_factors=[1.0]
   fi
   for fusion in none shallow internal density; do
     case $fusion in
@@ -53,8 +54,8 @@ for part in $corpus; do
         [ $fusion = none ] || tune=(--fusion-of "$exp_dir/fusion_${part}_dev_$fusion")
       fi
       "$asrkit" decode --model "$exp_dir/averaged.safetensors" --data-dir "$data_dir/$part" --split $split \
-        --out-dir "$out" ${again[@]+"${again[@]}"} ${tune[@]+"${tune[@]}"} "${beam[@]}" ${options[@]+"${options[@]}"}
-      "$asrkit" score --ref "$out/ref.trn" --hyp "$out/hyp.trn" ${again[@]+"${again[@]}"}
+        --out-dir "$out" ${again[@]+"${again[@]}"} ${force[@]+"${force[@]}"} ${tune[@]+"${tune[@]}"} "${beam[@]}" ${options[@]+"${options[@]}"}
+      "$asrkit" score --ref "$out/ref.trn" --hyp "$out/hyp.trn" ${again[@]+"${again[@]}"} ${force[@]+"${force[@]}"}
     done
   done
 done

@@ -112,6 +112,7 @@ def test_codes_that_fit_no_weight_are_refused(tmp_path: Path) -> None:
     with safe_open(path, framework="pt") as file:
         header = file.metadata()
     tensors[f"packed.{name}"] = codes[1:].clone()
+    header = {name: value for name, value in header.items() if name != "sha256_header"}
     save_file(tensors, path, header | {"sha256": tensors_digest(tensors)})
     with pytest.raises(UserError, match=r"is damaged: .* codes of 4 bits take"):
         load_recognizer(path)
