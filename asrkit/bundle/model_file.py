@@ -362,8 +362,8 @@ def _shared_parameters(model: nn.Module) -> list[list[str]]:
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     if not path.is_file():
-        kind = "is not a regular file" if path.exists() else "is not there"
-        raise UserError(f"the model file {path} {kind}; give the path of a .safetensors file that asrkit wrote")
+        place = f"no model file at {path}" if not path.exists() else f"{path} is not a regular file"
+        raise UserError(f"{place}; give the path of a .safetensors file that asrkit wrote")
     try:
         with safe_open(path, framework="pt") as file:
             header = cast(dict[str, str], file.metadata() or {})
