@@ -101,7 +101,7 @@ def read_passages(path: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
     ids = tuple(str(line["id"]) for _, line in lines)
     if len(set(ids)) < len(ids):
         twice = next(i for i in ids if ids.count(i) > 1)
-        raise UserError(f"{path}: the id '{twice}' stands there twice; give each passage its own")
+        raise UserError(f"{path}: the id '{twice}' is there twice; give each passage its own")
     return ids, tuple(_text(path, number, line, "text") for number, line in lines)
 
 

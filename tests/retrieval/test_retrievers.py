@@ -138,7 +138,7 @@ def test_files_and_their_errors(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message):
             read_data(tmp_path)
     (tmp_path / PASSAGES).write_text('{"id": "a", "text": "x"}\n{"id": "a", "text": "y"}\n')
-    with pytest.raises(UserError, match="stands there twice"):
+    with pytest.raises(UserError, match="is there twice"):
         read_data(tmp_path)
 
 
