@@ -337,13 +337,13 @@ def _load(file: ModelFile, build: Callable[[Config, int], Model]) -> Model:
 
 def _on_meta(file: ModelFile, build: Callable[[Config, int], Model]) -> Model:
     """The modules of a file, without memory for their parameters; refuses a configuration of more than the file has."""
-    for item in settings_of(file.config):
-        if item.key.endswith("num_layers") and is_read(item, {s.key: s.value for s in settings_of(file.config)}):
-            part = "lm." if file.kind == LANGUAGE_MODEL else "model."
-            if item.key.startswith(part) and item.value > len(file.tensors):
-                raise UserError(
-                    f"{file.path} is damaged: {item.key} is {item.value}, but there are {len(file.tensors)} tensors"
-                )
+    settings = list(settings_of(file.config))
+    known = {item.key: item.value for item in settings}
+    part, most = "lm." if file.kind == LANGUAGE_MODEL else "model.", len(file.tensors)
+    for item in settings:
+        is_size = item.key.startswith(part) and item.key.endswith("num_layers")
+        if is_size and item.value > most and is_read(item, known):
+            raise UserError(f"{file.path} is damaged: {item.key} is {item.value}, but there are {most} tensors")
     try:
         with torch.device("meta"):
             return build(file.config, file.tokenizer.vocab_size)

@@ -23,7 +23,7 @@ from asrkit.export.onnx import DECODER, ENCODER, JOINER, TOKENS, export_onnx, re
 from asrkit.export.onnx_weights import round_weights
 from asrkit.export.recognizer import Recognizer, export_model
 from asrkit.export.transcripts import FORMATS, SUFFIXES, output_paths, recordings
-from asrkit.features.audio_files import UNREADABLE, open_audio
+from asrkit.features.audio_files import num_channels
 from asrkit.features.listen import LOUDEST, MIX, SPLIT, channel_choice
 from asrkit.files import companion, write_text
 from asrkit.quantization.qat import quantizers
@@ -158,7 +158,7 @@ def transcribe(
     named = recordings(audio)
     channels = [("", channel_choice(channel))] * len(named)
     if channel == SPLIT:
-        split = [(path, name, n) for path, name in named for n in range(_channels(path))]
+        split = [(path, name, n) for path, name in named for n in range(num_channels(path))]
         named = [(path, name.with_stem(f"{name.stem}-{n}")) for path, name, n in split]
         channels = [(f" channel {n}", str(n)) for _, _, n in split]
     if form in ("srt", "vtt") and len(named) > 1 and output is None:
@@ -191,11 +191,3 @@ def transcribe(
         if len(named) > 1:
             print(f"asrkit: {failed} of {len(named)} recordings could not be transcribed", file=sys.stderr)
         raise SystemExit(2)
-
-
-def _channels(path: Path) -> int:
-    try:
-        with open_audio(path) as file:
-            return int(file.channels)
-    except UNREADABLE:
-        return 1  # what is wrong is said when it is transcribed

@@ -24,7 +24,7 @@ from asrkit.corpora.splits import split_named
 from asrkit.corpora.utterances import Corpus, Problem, Utterance
 from asrkit.data.folder import SPLITS
 from asrkit.errors import UserError, shown
-from asrkit.features.audio_files import AUDIO_SUFFIXES, UNREADABLE, open_audio
+from asrkit.features.audio_files import AUDIO_SUFFIXES, num_channels
 from asrkit.features.listen import SPLIT
 from asrkit.text.normalize import canonical
 
@@ -90,7 +90,9 @@ def _read(folder: Path, corpus_dir: Path, data_dir: Path, channel: str) -> Corpu
         places, unused = _found_audio(folder, data_dir, corpus)
     if channel == SPLIT:
         places = {
-            f"{id}-{n}": replace(place, channel=n) for id, place in places.items() for n in _channels(place.audio)
+            f"{id}-{n}": replace(place, channel=n)
+            for id, place in places.items()
+            for n in range(num_channels(place.audio))
         }
     if "segments" in lists:
         places = _segments(lists["segments"], places, corpus)
@@ -226,11 +228,3 @@ def _segments(path: Path, recordings: dict[str, Place], corpus: Corpus) -> dict[
     if unused := set(recordings) - set(_recordings(path).values()):
         corpus.notes.append(f"{len(unused)} recordings have no segment, such as {min(unused)}")
     return places
-
-
-def _channels(path: Path) -> range:
-    try:
-        with open_audio(path) as file:
-            return range(file.channels)
-    except UNREADABLE:
-        return range(1)  # what is wrong with it is said where it is listened to

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +23,7 @@ from asrkit.data.folder import SPLITS, DataFolder
 from asrkit.errors import UserError, shown
 from asrkit.features.listen import LOUDEST, SPLIT
 from asrkit.files import write_text
-from asrkit.records import digest
+from asrkit.records import digest, stamp
 from asrkit.text.normalize import RARE, look_alikes, normalizer, rare_characters
 
 READERS: dict[str, Callable[[Path, Path], Corpus]] = {
@@ -75,17 +73,15 @@ def read_corpus(corpus: str, corpus_dir: Path, folder: DataFolder, options: Opti
 
 
 def origin(corpus: Corpus, corpus_dir: Path) -> dict[str, Any]:
-    """What a corpus' cuts are made of: digests of its lists, sizes and times of its audio, by path."""
+    """The inputs of a corpus' cuts: digests of its lists, sizes and times of its audio, by path."""
     folder = f"{corpus_dir.resolve()}/"
 
     def name(path: Path) -> str:
         return str(path).removeprefix(folder)
 
-    audio = {}
-    for path in dict.fromkeys(u.audio for u in corpus.utterances if u.audio):
-        with suppress(OSError):  # what is not there is reported by the check
-            status = os.stat(path)
-            audio[shown(name(path))] = f"{status.st_size} bytes of {status.st_mtime_ns}"
+    stamps = {path: stamp(path) for path in dict.fromkeys(u.audio for u in corpus.utterances if u.audio)}
+    # What is not there is reported by the check.
+    audio = {shown(name(path)): found for path, found in stamps.items() if found}
     return {"list": {shown(name(path)): digest(path) for path in corpus.lists}, "audio": audio}
 
 

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from lhotse import CutSet, MonoCut, MultiCut, Recording, SupervisionSegment
 from lhotse.audio import AudioSource
 from lhotse.cut import Cut
 
 from asrkit.console import progress_bar
-from asrkit.errors import UserError, shown
+from asrkit.errors import shown
 from asrkit.features.audio_files import AUDIO_SUFFIXES as DECODABLE
 from asrkit.features.listen import LOUDEST, SILENCE_PEAK, Heard, listen
+from asrkit.processes import mapping
 
 MAX_CHARACTERS_PER_S = 25.0
 """Encoder frames a second after subsampling by 4: CTC has no place for more labels than these."""
@@ -92,7 +88,7 @@ def check(utterances: Sequence[Utterance], num_jobs: int = 1, channel: str = LOU
         if u.audio:
             key = u.audio, channel if u.channel is None else str(u.channel)
             wanted[key] = wanted.get(key, False) or u.duration_s is not None
-    with _pool(num_jobs) as run, progress_bar("listening", len(wanted)) as bar:
+    with mapping(num_jobs, chunksize=32) as run, progress_bar("listening", len(wanted)) as bar:
         heard = {}
         for key, sound in zip(wanted, run(_listen, wanted.items()), strict=True):
             heard[key] = sound
@@ -133,19 +129,6 @@ def _listen(item: tuple[tuple[Path, str], bool]) -> Heard:
     if not in_parts:
         heard.peaks = heard.peaks[:0]  # they need not travel
     return heard
-
-
-@contextmanager
-def _pool(num_jobs: int) -> Iterator[Callable[..., Iterable[Any]]]:
-    """``map``, in so many processes."""
-    if num_jobs == 1:
-        yield map
-        return
-    with ProcessPoolExecutor(num_jobs) as pool:
-        try:
-            yield partial(pool.map, chunksize=32)
-        except BrokenProcessPool as error:
-            raise UserError("a process that read audio was ended, perhaps for memory; try --num-jobs 1") from error
 
 
 def _kind(warning: str) -> str:

@@ -44,13 +44,14 @@ class Roots:
         for number, root in enumerate(self.corpora):
             if path.startswith(f"{root}/"):
                 return f"@{number}{path.removeprefix(str(root))}"
-        for data_dir in self._own:
+        for data_dir in self.own:
             if path.startswith(f"{data_dir}/"):
                 return path.removeprefix(f"{data_dir}/")
         return path
 
     @property
-    def _own(self) -> tuple[str, str]:
+    def own(self) -> tuple[str, str]:
+        """The prepared folder, by the name that it is called by and without links."""
         return os.path.abspath(self.data_dir), str(self.data_dir.resolve())
 
     def full(self, path: str) -> str:
@@ -194,8 +195,7 @@ def _require_data(values: Any, roots: Roots | None) -> None:
         if roots:
             folder = Path(roots.full(features["storage_path"]))
             inside = Path(os.path.abspath(folder / features["storage_key"]))
-            folders = (Path(os.path.abspath(roots.data_dir)), roots.data_dir.resolve())
-            if not any(inside.is_relative_to(own) for own in folders):
+            if not any(inside.is_relative_to(own) for own in roots.own):
                 raise ValueError("its features lie outside the prepared folder")
             features["storage_path"] = str(folder)
 

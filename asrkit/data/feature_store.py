@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +22,7 @@ from asrkit.features.normalization import MeanStd, Moments, accumulate_statistic
 from asrkit.features.pipeline import TEMPO, FeaturePipeline, load_audio, side_of, speaker_of
 from asrkit.features.tempo import change_tempo
 from asrkit.files import atomic_path
+from asrkit.processes import mapping
 
 CUTS_PER_JOB = 200
 """At least so many for each process, which takes seconds to start."""
@@ -168,19 +166,7 @@ def _useful_jobs(number: int, cuts: CutSet) -> int:
     return max(1, min(number, len(cuts) // CUTS_PER_JOB))
 
 
-@contextmanager
-def _jobs(number: int, chunksize: int) -> Iterator[Callable[..., Iterator[Any]]]:
+def _jobs(number: int, chunksize: int) -> AbstractContextManager[Callable[..., Iterator[Any]]]:
     """``map``, in so many processes of one thread each."""
-    if number == 1:
-        yield map
-        return
     # A forked process must not use the threads that its parent has started.
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(number, spawn, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-        try:
-            yield partial(pool.map, chunksize=chunksize)
-        except BrokenProcessPool as error:
-            raise UserError("a process that read audio was ended, perhaps for memory; try --num-jobs 1") from error
-        except BaseException:
-            pool.shutdown(cancel_futures=True)  # what is left would only delay the message
-            raise
+    return mapping(number, chunksize, "spawn", partial(torch.set_num_threads, 1))

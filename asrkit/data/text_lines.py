@@ -62,7 +62,7 @@ class TextLines:
 
 @dataclass(frozen=True)
 class Excluded:
-    """Lines that no use is made of."""
+    """Lines that are not used."""
 
     too_long: int = 0
     unknown: int = 0

@@ -1,4 +1,4 @@
-"""Whether what a stage reads is still what the stages before it made, and their corpus what they read."""
+"""Whether the outputs of earlier stages, and the corpus that they read, have changed since."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from asrkit.data.cut_files import load_roots
 from asrkit.data.folder import SPLITS, DataFolder
 from asrkit.errors import UserError
-from asrkit.records import INPUTS, UNFINISHED, digest
+from asrkit.records import INPUTS, UNFINISHED, digest, stamp
 
 
 def cut_digests(folder: DataFolder) -> dict[str, str | None]:
@@ -53,12 +53,11 @@ def require_same_corpus(folder: DataFolder) -> None:
     record, roots = _inputs(folder.path / INPUTS), load_roots(folder.path).corpora
     if record.get(UNFINISHED):
         raise UserError(f"{folder.path} was not prepared to the end; run asrkit prepare or combine again")
-    for number, before in enumerate(record.get("digests of corpora", ())):
-        sources = [DataFolder(root) for root in roots if (root / INPUTS).is_file()]
-        if number < len(sources):
-            require_same_corpus(sources[number])
-            if cut_digests(sources[number]) != before:
-                raise UserError(f"{sources[number].path} has changed since it was combined; run asrkit combine --force")
+    sources = [DataFolder(root) for root in roots if (root / INPUTS).is_file()]
+    for source, before in zip(sources, record.get("digests of corpora", ()), strict=False):
+        require_same_corpus(source)
+        if cut_digests(source) != before:
+            raise UserError(f"{source.path} has changed since it was combined; run asrkit combine --force")
     files = record.get("files")
     if not isinstance(files, dict) or not roots:
         return
@@ -67,9 +66,8 @@ def require_same_corpus(folder: DataFolder) -> None:
         if digest(roots[0] / name) not in (None, before):
             raise UserError(f"{roots[0] / name} has changed since it was prepared; {remedy}")
     for name, before in _items(files, "audio"):
-        path = roots[0] / name
-        if path.is_file() and f"{path.stat().st_size} bytes of {path.stat().st_mtime_ns}" != before:
-            raise UserError(f"{path} has changed since it was prepared; {remedy}")
+        if stamp(roots[0] / name) not in (None, before):
+            raise UserError(f"{roots[0] / name} has changed since it was prepared; {remedy}")
 
 
 def require_current(folder: DataFolder) -> None:
@@ -80,17 +78,18 @@ def require_current(folder: DataFolder) -> None:
     """
     require_same_corpus(folder)
     now = cut_digests(folder)
-    if _inputs(folder.statistics.with_name(INPUTS)).get(UNFINISHED):
-        raise UserError(f"the features of {folder.path} were not made to the end; run asrkit features again")
-    made = _inputs(folder.statistics.with_name(INPUTS)).get("digests of cuts")
+    features = _inputs(folder.statistics.with_name(INPUTS))
+    if features.get(UNFINISHED):
+        raise UserError(f"the features of {folder.path} are incomplete; run asrkit features again")
+    made = features.get("digests of cuts")
     for split, before in made.items() if isinstance(made, dict) else ():
         if now.get(split) not in (None, before):
             cuts = folder.cuts(split)
-            raise UserError(f"{cuts} has changed since features were made of it; run asrkit features --force")
+            raise UserError(f"{cuts} has changed since its features were computed; run asrkit features --force")
     before = _inputs(folder.tokenizer.with_suffix(f".{INPUTS}")).get("digest of cuts")
     if before is not None and now["train"] not in (None, before):
         cuts = folder.cuts("train")
-        raise UserError(f"{cuts} has changed since the tokenizer was made of it; run asrkit tokenizer --force")
+        raise UserError(f"{cuts} has changed since the tokenizer was trained; run asrkit tokenizer --force")
 
 
 def _items(files: Mapping[str, Any], kind: str) -> list[tuple[str, Any]]:

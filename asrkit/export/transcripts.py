@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def output_paths(names: Sequence[Path], folder: Path, suffix: str) -> list[Path]
         UserError: two recordings would be written to one file.
     """
     paths = [folder / name.with_suffix(suffix) for name in names]
-    twice = {path for path in paths if paths.count(path) > 1} if len(set(paths)) < len(paths) else set()
+    twice = [path for path, number in Counter(paths).items() if number > 1]
     if twice:
         raise UserError(f"two recordings would be written to {shown(str(min(twice)))}; transcribe them one by one")
     return paths

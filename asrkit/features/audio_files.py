@@ -67,6 +67,15 @@ def open_audio(path: Path, part: tuple[float, float | None] | None = None) -> It
         yield file
 
 
+def num_channels(path: Path) -> int:
+    """Channels of a file; 1 of a file that cannot be read, which is reported where it is listened to."""
+    try:
+        with open_audio(path) as file:
+            return int(file.channels)
+    except UNREADABLE:
+        return 1
+
+
 def _decode_with_ffmpeg(path: Path, target: Path, part: tuple[float, float | None]) -> None:
     program = shutil.which("ffmpeg")
     kind = path.suffix.lower().removeprefix(".")

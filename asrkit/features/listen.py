@@ -154,13 +154,8 @@ def _measure(path: Path, choice: str) -> Heard:
             heard.channel = -1
         elif choice.isdigit():
             heard.channel = int(choice)
-        content, total, clipped, rest, peaks = (
-            hashlib.sha256(usedforsecurity=False),
-            0.0,
-            0,
-            np.zeros(0, np.float32),
-            [],
-        )
+        content, total, clipped = hashlib.sha256(usedforsecurity=False), 0.0, 0
+        rest, peaks = np.zeros(0, np.float32), []
         second = heard.sampling_rate_hz
         for block in blocks(file):
             x = np.ascontiguousarray(pick(block, heard.channel))

@@ -138,7 +138,7 @@ def train_tokenizer(texts: Iterable[str], type: str, vocab_size: int, soft_limit
         return SentencePieceTokenizer(_sentencepiece(lines, type, vocab_size), type)
     except RuntimeError as error:
         reason = str(error).splitlines()[-1]
-        most, least = re.search(r"value <= (\d+)", reason), re.search(r"required_chars.* (\d+)", reason)
+        most = re.search(r"value <= (\d+)", reason)
         if most and soft_limit:
             return SentencePieceTokenizer(_sentencepiece(lines, type, int(most[1])), type)
         if most:
@@ -146,7 +146,7 @@ def train_tokenizer(texts: Iterable[str], type: str, vocab_size: int, soft_limit
         else:
             alphabet = len({c for line in lines for c in line})
             known = f"they hold {alphabet} characters: set tokenizer.vocab_size to more than {alphabet + 2}"
-            fix = known if least or "vocab" in reason.lower() else f"{reason}; set another tokenizer.vocab_size"
+            fix = known if "vocab" in reason.lower() else f"{reason}; set another tokenizer.vocab_size"
         raise UserError(
             f"SentencePiece cannot make {vocab_size} symbols from {len(lines)} transcripts; {fix}"
         ) from error

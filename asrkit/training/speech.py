@@ -88,15 +88,16 @@ class SpeechTask:
     ) -> None:
         self.bundle, self.learners, self.exp_dir = bundle, learners, exp_dir
         self.config, self.settings = bundle.config, bundle.config.train
-        self.data = replace(data, train=self._alignable(data))
+        labels = {cut.id: encode_transcript(bundle.tokenizer, cut) for cut in data.train}
+        self.data = replace(data, train=self._alignable(data, labels))
         self.dev_measure = f"dev_{self.settings.dev_measure}"
         self.module = Trainable(bundle.model, objective)
         self.sampler = sampler
         self.epochs_kept = max(2, self.settings.average_epochs)
         self.views = 2 if self.config.loss.consistency_weight > 0 else 1
-        self.num_tokens = {cut.id: self._most_tokens(cut) for cut in self.data.train}
+        self.num_tokens = {cut.id: self._most_tokens(cut.id, labels[cut.id]) for cut in self.data.train}
 
-    def _alignable(self, data: TrainingData) -> Sequence[Cut]:
+    def _alignable(self, data: TrainingData, labels: Mapping[str, Sequence[int]]) -> Sequence[Cut]:
         """The utterances with at least as many encoder frames as CTC needs for their labels; all without CTC.
 
         Raises:
@@ -109,8 +110,7 @@ class SpeechTask:
         dropped: list[Cut] = []
         for cut in data.train:
             frames = round(cut.duration / FRAME_SHIFT_S) // frames_per_label
-            fits = frames_needed(encode_transcript(self.bundle.tokenizer, cut)) <= frames
-            (kept if fits else dropped).append(cut)
+            (kept if frames_needed(labels[cut.id]) <= frames else dropped).append(cut)
         if dropped:
             label_s = frames_per_label * FRAME_SHIFT_S
             said = (
@@ -124,9 +124,9 @@ class SpeechTask:
                 log(f"note: {said}, and are excluded; {remedy}")
         return kept
 
-    def _most_tokens(self, cut: Cut) -> int:
-        longest = self.data.smoothing.longest(cut.id) if self.data.smoothing else 0
-        return max(len(encode_transcript(self.bundle.tokenizer, cut)), longest)
+    def _most_tokens(self, id: str, labels: Sequence[int]) -> int:
+        longest = self.data.smoothing.longest(id) if self.data.smoothing else 0
+        return max(len(labels), longest)
 
     def plan(self, epoch: int) -> list[Step]:
         """All updates of an epoch."""
