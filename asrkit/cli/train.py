@@ -14,6 +14,7 @@ from asrkit.data.folder import DataFolder
 from asrkit.data.upstream import data_inputs, require_current
 from asrkit.distributed.learners import is_first_process
 from asrkit.errors import UserError
+from asrkit.export.onnx import obstacle
 from asrkit.training.inputs import RESUME, is_finished, put_aside
 from asrkit.training.speech import MODEL, run_training
 
@@ -68,4 +69,6 @@ def train(
     command += ["--config", config_path] if config_path else []
     launch_if_several(processes, command, exp_dir)
     with told_when_stopped():
-        run_training(config, data_dir, exp_dir)
+        reason = obstacle(config)
+        note = f"asrkit export --onnx will refuse this model: {reason}" if reason else ""
+        run_training(config, data_dir, exp_dir, note=note)

@@ -121,6 +121,8 @@ class OpenSearch:
                 break
             self._step()
             self.steps += 1
+        if len(self.utterance) and not self._sums_frames():
+            self.frames.forget(self._earliest_frame())
 
     def results(self) -> list[list[Hypothesis]]:
         """The n-best lists of the B utterances, once the last frames have been accepted."""
@@ -137,6 +139,15 @@ class OpenSearch:
     def _step(self) -> None:
         """One step of all utterances."""
         raise NotImplementedError
+
+    def _sums_frames(self) -> bool:
+        """Whether the results need all frames once more."""
+        return False
+
+    def _earliest_frame(self) -> int:
+        """The first frame that a lane still stands at; those before it are not looked at any more."""
+        assert self.beam is not None
+        return int(torch.where(self.beam.live, self._frame(), self.frames.received.max()).min())
 
     def _all_have_frames(self) -> bool:
         """Whether every lane that continues stands at a frame that has come and is known not to be the last."""
@@ -227,7 +238,9 @@ class AlignmentLengthSearch(OpenSearch):
         most = torch.ceil(received.double() * self.options.max_labels_per_frame).long()
         if not ended and self.options.max_symbols:
             most = received * self.options.max_symbols  # how many there may be in all is not known yet
-        self.most, self.most_steps = most[self.utterance, None], _highest(received + most)
+        # Hypotheses that had more labels before the end was known still have frames to leave by blank.
+        longest = _highest(self.beam.length.flatten()) if self.beam is not None else 0
+        self.most, self.most_steps = most[self.utterance, None], _highest(received + most.clamp(min=longest))
         short = received * self.frame_shift_s <= MAX_SUMMED_S
         if self.options.full_sum and self.greedy is None and self.steps == 0 and short.any():
             self.greedy = GreedyPath(len(received), self.options.max_symbols or GREEDY_SYMBOLS, received.device)
@@ -235,6 +248,9 @@ class AlignmentLengthSearch(OpenSearch):
             # Before the end greedy's path has only its own bound, or it would be given up too early.
             allowed = most if ended else torch.full_like(most, ENDLESS)
             self.greedy.bound(self.frames.ends, torch.where(short, allowed, -1))
+
+    def _sums_frames(self) -> bool:
+        return self.greedy is not None and bool((self.greedy.most >= 0).any())
 
     def _frame(self) -> torch.Tensor:
         assert self.beam is not None

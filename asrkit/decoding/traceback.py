@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 
 from asrkit.decoding.hypothesis import Hypothesis
+
+BLOCK = 256
+"""Steps that are packed together."""
 
 
 @dataclass(frozen=True)
@@ -24,26 +27,52 @@ class Final:
     parts: dict[str, float] = field(default_factory=lambda: {"am": 0.0})
 
 
-@dataclass
+@dataclass(frozen=True)
+class Step:
+    """The arcs of one step, (N, K) each, of the N ``utterance`` (N,) whose beams took it."""
+
+    utterance: torch.Tensor
+    origin: torch.Tensor
+    """Place in the beam before it."""
+    symbol: torch.Tensor
+    log_prob: torch.Tensor
+
+
 class Trace:
-    """For each step and each place of the beams that it had, (N, K): the place before it, the symbol, and its log
-    probability."""
+    """All steps of a search, in as few bytes as they need: a long recording has a million of them.
 
-    utterances: list[torch.Tensor] = field(default_factory=list)
-    """(N,) whose beams."""
-    origins: list[torch.Tensor] = field(default_factory=list)
-    symbols: list[torch.Tensor] = field(default_factory=list)
-    scores: list[torch.Tensor] = field(default_factory=list)
+    Steps with the same utterances are packed, :data:`BLOCK` at a time; a tensor for each of them would take ten times
+    the memory of what is in it.
+    """
 
-    def add(self, utterance: torch.Tensor, origin: torch.Tensor, symbol: torch.Tensor, score: torch.Tensor) -> None:
-        """Records a step, in as few bytes as it needs: a long recording has many.
+    def __init__(self) -> None:
+        self._steps: list[Step] = []
+        """The newest, not yet packed."""
+        self._blocks: list[Step] = []
+        """Many steps in one: the arcs are (steps, N, K)."""
 
-        ``utterance`` is kept as it is, so that steps with the same utterances share it.
-        """
-        self.utterances.append(utterance)
-        self.origins.append(origin.to(torch.int16))
-        self.symbols.append(symbol.to(torch.int32))
-        self.scores.append(score.float())
+    def __len__(self) -> int:
+        return sum(len(block.origin) for block in self._blocks) + len(self._steps)
+
+    def add(self, utterance: torch.Tensor, origin: torch.Tensor, symbol: torch.Tensor, log_prob: torch.Tensor) -> None:
+        """Records a step. ``utterance`` is kept as it is, so that steps with the same utterances share it."""
+        if self._steps and (len(self._steps) == BLOCK or self._steps[-1].utterance is not utterance):
+            self._pack()
+        self._steps.append(Step(utterance, origin.to(torch.int16), symbol.to(torch.int32), log_prob.float()))
+
+    def backwards(self) -> Iterator[Step]:
+        """The steps on the CPU, the newest first."""
+        if self._steps:
+            self._pack()
+        for block in reversed(self._blocks):
+            utterance, arcs = block.utterance.cpu(), (block.origin.cpu(), block.symbol.cpu(), block.log_prob.cpu())
+            for origin, symbol, log_prob in zip(*(part.flip(0) for part in arcs), strict=True):
+                yield Step(utterance, origin, symbol, log_prob)
+
+    def _pack(self) -> None:
+        arcs = (torch.stack([getattr(step, name) for step in self._steps]) for name in ("origin", "symbol", "log_prob"))
+        self._blocks.append(Step(self._steps[0].utterance, *arcs))
+        self._steps = []
 
 
 def hypotheses(
@@ -62,17 +91,20 @@ def hypotheses(
     place = torch.tensor([final.place for _, final in flat], dtype=torch.int64)
     steps = torch.tensor([final.steps for _, final in flat], dtype=torch.int64)
     number = max((final.steps for _, final in flat), default=0)
-    symbols = torch.zeros(len(flat), number, dtype=torch.int64)
+    symbols = torch.zeros(len(flat), number, dtype=torch.int32)
     scores = torch.zeros(len(flat), number)
     row = torch.zeros(len(finals), dtype=torch.int64)
-    for i in reversed(range(number)):
-        if i + 1 == number or trace.utterances[i] is not trace.utterances[i + 1]:
-            row[trace.utterances[i].cpu()] = torch.arange(len(trace.utterances[i]))
-        there = i < steps
+    before: Step | None = None
+    for i, step in zip(reversed(range(len(trace))), trace.backwards(), strict=True):
+        if i >= number:
+            continue
+        if before is None or step.utterance is not before.utterance:
+            row[step.utterance] = torch.arange(len(step.utterance))
+        there, before = i < steps, step
         at = torch.where(there, row[utterance], 0), torch.where(there, place, 0)
-        symbols[:, i] = torch.where(there, trace.symbols[i].cpu()[at].long(), 0)
-        scores[:, i] = trace.scores[i].cpu()[at]
-        place = torch.where(there, trace.origins[i].cpu()[at].long(), place)
+        symbols[:, i] = torch.where(there, step.symbol[at], 0)
+        scores[:, i] = step.log_prob[at]
+        place = torch.where(there, step.origin[at].long(), place)
     is_label = symbols > 0
     frames = torch.arange(number).expand(len(flat), -1) if synchronous else (~is_label).cumsum(1)
     seconds = (frames.double() * frame_shift_s)[is_label]  # row after row

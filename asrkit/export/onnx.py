@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from asrkit.bundle.model_file import ModelBundle
+from asrkit.config import Config
 from asrkit.errors import UserError
 from asrkit.export.onnx_weights import quantize_file
 from asrkit.export.post_training import REWRITE
@@ -128,6 +129,25 @@ def export_onnx(
     write_text(folder / TOKENS, "".join(symbols).replace("<blank>", "<blk>", 1))
 
 
+def obstacle(config: Config) -> str | None:
+    """Why a model of this configuration cannot be exported, or None; known before it is trained.
+
+    An LSTM's state is kept by these runtimes only for models of NeMo, which they feed with NeMo's features.
+    """
+    features, model = config.features, config.model
+    if REWRITE in config.rewrites:
+        return "it takes float models; --onnx-bits rounds their weights"
+    if model.predictor.type != "stateless":
+        return "it needs model.predictor.type=stateless: the runtimes keep an LSTM's state for NeMo's features alone"
+    if model.encoder.type != "conformer":
+        return f"it takes conformers; this model's encoder is a {model.encoder.type}"
+    if features.deltas or features.stacking > 1 or features.speaker_vector_dim:
+        return "it takes plain log-Mel features: no deltas, stacking or speaker vectors"
+    if features.normalization not in ("global", "none"):
+        return "it needs features.normalization=global or none: the runtimes know no speakers"
+    return None
+
+
 def require_servable(bundle: ModelBundle[Transducer]) -> StatelessPredictor:
     """Refuses what the runtimes cannot run; returns the predictor.
 
@@ -136,18 +156,10 @@ def require_servable(bundle: ModelBundle[Transducer]) -> StatelessPredictor:
     """
     if importlib.util.find_spec("onnx") is None:
         raise UserError("ONNX export needs the package onnx: pip install 'asrkit[onnx]'")
-    features, predictor = bundle.config.features, bundle.model.predictor
-    if REWRITE in bundle.config.rewrites:
-        raise UserError("ONNX export takes float models; --onnx-bits rounds their weights")
-    if not isinstance(predictor, StatelessPredictor):
-        raise UserError("ONNX export needs model.predictor.type=stateless: the runtimes keep no LSTM state")
-    if bundle.config.model.encoder.type != "conformer":
-        raise UserError(f"ONNX export takes conformers; this model's encoder is a {bundle.config.model.encoder.type}")
-    if features.deltas or features.stacking > 1 or features.speaker_vector_dim:
-        raise UserError("ONNX export takes plain log-Mel features: no deltas, stacking or speaker vectors")
-    if features.normalization not in ("global", "none"):
-        raise UserError("ONNX export needs features.normalization=global or none: the runtimes know no speakers")
-    return predictor
+    if reason := obstacle(bundle.config):
+        raise UserError(f"cannot export for ONNX: {reason}")
+    assert isinstance(bundle.model.predictor, StatelessPredictor)
+    return bundle.model.predictor
 
 
 def _write(

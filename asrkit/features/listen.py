@@ -160,24 +160,30 @@ def _measure(path: Path, choice: str) -> Heard:
         for block in blocks(file):
             x = np.ascontiguousarray(pick(block, heard.channel))
             heard.num_samples += len(x)
-            content.update(x.tobytes())
+            content.update(x.data)
             heard.finite &= bool(np.isfinite(x).all())
             if not heard.finite:
                 break  # sums of such samples say nothing
-            level = np.abs(x)
-            heard.peak = max(heard.peak, float(level.max()))
+            peak = _peak(x)
+            heard.peak = max(heard.peak, peak)
             total += float(x.sum(dtype=np.float64))
-            clipped += int(np.count_nonzero(level >= FULL_SCALE))
-            level = np.concatenate([rest, level])
-            complete = len(level) // second * second
-            peaks.append(level[:complete].reshape(-1, second).max(axis=1))
-            rest = level[complete:]
+            if peak >= FULL_SCALE:
+                clipped += int(np.count_nonzero(np.abs(x) >= FULL_SCALE))
+            x = np.concatenate([rest, x]) if len(rest) else x
+            complete = len(x) // second * second
+            rows = x[:complete].reshape(-1, second)
+            peaks.append(np.maximum(rows.max(axis=1), -rows.min(axis=1)))
+            rest = x[complete:].copy()
         if len(rest):
-            peaks.append(rest.max(keepdims=True))
+            peaks.append(np.array([_peak(rest)], np.float32))
         heard.digest = content.hexdigest()[:32]
         heard.peaks = np.concatenate(peaks) if peaks else heard.peaks
         heard.mean, heard.clipped = total / max(1, heard.num_samples), clipped / max(1, heard.num_samples)
         return heard
+
+
+def _peak(x: np.ndarray) -> float:
+    return max(float(x.max()), -float(x.min()))  # the absolute values need not be stored
 
 
 def _loudest(path: Path, heard: Heard) -> int:

@@ -236,6 +236,7 @@ def run_training(
     *,
     objective: Callable[[nn.Module], nn.Module] | None = None,
     sampler: Sampler | None = None,
+    note: str = "",
 ) -> None:
     """Trains a recognizer, or resumes its training, in ``exp_dir``; under ``torchrun``, with all its processes.
 
@@ -245,6 +246,7 @@ def run_training(
         exp_dir: where the experiment goes.
         objective: makes what is minimised from the objective of the settings.
         sampler: which utterances an epoch sees; all if None.
+        note: what the user should know before the first epoch.
 
     Raises:
         UserError: missing or bad data, or an experiment folder of another configuration.
@@ -271,6 +273,8 @@ def run_training(
                 f"{learners.world_size} process(es) on {learners.device.type}, autocast {loop.autocast}, "
                 f"augmentations: {', '.join(data.augmentation_names)} {config.features.speed_factors}"
             )
+            if note:
+                log(f"note: {note}")
         loop.run()
 
 

@@ -10,7 +10,7 @@ from asrkit.bundle.build import build_transducer
 from asrkit.config_files import config_from_dict
 from asrkit.decoding import beam_search as beam_module
 from asrkit.decoding.beam import BeamOptions
-from asrkit.decoding.beam_search import AlignmentLengthSearch, beam_search, modified_beam_search
+from asrkit.decoding.beam_search import AlignmentLengthSearch, OpenSearch, beam_search, modified_beam_search
 from asrkit.decoding.greedy import greedy_search
 from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.decoding.search import make_search
@@ -341,3 +341,33 @@ def test_cuda_finds_what_the_cpu_finds(method: str) -> None:
 
     expected = found("cpu")
     assert any(expected) and found("cuda") == expected
+
+
+@pytest.mark.parametrize("method", ["beam", "modified_beam"])
+def test_frames_of_a_long_recording_are_dropped_once_they_are_searched(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    monkeypatch.setattr(beam_module, "MAX_SUMMED_S", 2.0)
+    model, x = talkative(tiny_model(5)), encoded(1, 1200)
+    search = make_search(method, BeamOptions(beam=3, nbest=3, max_labels_per_frame=5))
+    whole = search(model, x, torch.tensor([1200]), 0.04)[0]
+    pieces, kept = search.start(model, 1, 0.04), list[int]()
+    assert isinstance(pieces, OpenSearch)
+    for first in range(0, 1200, 100):
+        pieces.accept(x[:, first : first + 100], torch.tensor([100]), last=first == 1100)
+        kept.append(pieces.frames.projection.shape[1])
+    assert max(kept) <= 220  # those of one piece, and where hypotheses still stand
+    found = pieces.results()[0]
+    assert [h.tokens for h in found] == [h.tokens for h in whole]
+    assert [h.token_times for h in found] == [h.token_times for h in whole]
+
+
+def test_more_labels_than_frames_before_the_end_is_known_still_end() -> None:
+    model, x = talkative(tiny_model(5)), encoded(1, 120)
+    with torch.no_grad():
+        model.joiner.out.bias[0] -= 20  # labels at every frame until the bound
+    started = make_search("beam", BeamOptions(beam=2, full_sum=False)).start(model, 1, 0.04)
+    started.accept(x[:, :100], torch.tensor([100]), last=False)
+    started.accept(x[:, 100:], torch.tensor([20]), last=True)
+    (best,) = started.results()[0]
+    assert len(best.tokens) > 120 and math.isfinite(best.score)

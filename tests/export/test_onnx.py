@@ -13,7 +13,7 @@ from asrkit.bundle.build import build_transducer
 from asrkit.bundle.model_file import ModelBundle, save_recognizer
 from asrkit.config_files import config_from_dict
 from asrkit.errors import UserError
-from asrkit.export.onnx import DECODER, ENCODER, JOINER, TOKENS, export_onnx
+from asrkit.export.onnx import DECODER, ENCODER, JOINER, TOKENS, export_onnx, obstacle
 from asrkit.export.onnx_weights import round_weights
 from asrkit.export.recognizer import Recognizer
 from asrkit.features.normalization import GLOBAL
@@ -89,10 +89,12 @@ def test_sherpa_onnx_decodes_an4_as_we_do(bundle: ModelBundle, folder: Path, an4
 def test_what_the_runtimes_cannot_serve_is_one_line(bundle: ModelBundle, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="stateless"):
         export_onnx(tiny_bundle(), tmp_path)
-    config = config_from_dict(TINY | {"features": {"num_mel_bins": 16, "deltas": True}}, "tests")
+    with_deltas = replace(bundle.config.features, deltas=True)
+    config = replace(bundle.config, features=with_deltas)
     with pytest.raises(UserError, match="plain log-Mel"):
         export_onnx(replace(bundle, config=config), tmp_path)
     assert not list(tmp_path.iterdir())
+    assert obstacle(bundle.config) is None and obstacle(config) is not None
 
 
 @pytest.mark.parametrize(("bits", "smaller"), [(8, 2.0), (4, 2.5)])
@@ -123,7 +125,7 @@ def test_fewer_bits_compute_what_the_rounded_model_does(
 
 def test_quantized_models_are_refused(bundle: ModelBundle, tmp_path: Path) -> None:
     quantized = replace(bundle, config=replace(bundle.config, rewrites=["quantize"]))
-    with pytest.raises(UserError, match="ONNX export takes float models"):
+    with pytest.raises(UserError, match="it takes float models"):
         export_onnx(quantized, tmp_path)
 
 
