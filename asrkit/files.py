@@ -110,9 +110,17 @@ def _remove_leftovers(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """While entered, no other process on this machine is in a block with the same folder, which is made if need be."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / _LOCK, "w", encoding="utf-8") as file:
+    """While entered, no other process on this machine is in a block with the same folder, which is made if need be.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / _LOCK, "w", encoding="utf-8")  # noqa: SIM115  # held open as long as the lock
+    except OSError as error:
+        raise UserError(f"cannot work in the folder {folder}: {error.strerror}") from error
+    with file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

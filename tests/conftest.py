@@ -24,7 +24,7 @@ from asrkit.corpora.an4 import read_an4
 from asrkit.corpora.utterances import Utterance, check, to_cut_sets
 from asrkit.data.feature_store import compute_statistics, make_features
 from asrkit.data.folder import DataFolder
-from asrkit.data.loaders import transcript
+from asrkit.data.transcripts import transcript
 from asrkit.features.normalization import GLOBAL, MeanStd
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.files import write_json

@@ -19,7 +19,7 @@ from asrkit.cli.main import cli
 from asrkit.config_files import config_from_dict
 from asrkit.data.feature_store import compute_statistics, make_features
 from asrkit.data.folder import DataFolder
-from asrkit.data.loaders import transcript
+from asrkit.data.transcripts import transcript
 from asrkit.decoding.beam import BeamOptions
 from asrkit.decoding.decode import decode_cuts
 from asrkit.decoding.search import make_search

@@ -27,7 +27,8 @@ from asrkit.corpora.prepare import (
 from asrkit.data.cut_files import Roots
 from asrkit.data.feature_store import compute_statistics, make_features
 from asrkit.data.folder import SPLITS, DataFolder
-from asrkit.data.loaders import transcript
+from asrkit.data.index import open_index
+from asrkit.data.transcripts import transcript
 from asrkit.data.upstream import cut_digests, require_same_corpus
 from asrkit.errors import UserError
 from asrkit.features.listen import LOUDEST, MIX, SPLIT, channel_choice
@@ -207,6 +208,8 @@ def features(data_dir: Path, num_jobs: int, force: bool, config_path: Path | Non
         log(f"features of {split}: {len(written)} utterances, {hours:.2f} h{', stored' if settings.store else ''}")
     folder.save_statistics(statistics)
     record.keep()
+    if folder.tokenizer.is_file():  # else the training makes it
+        open_index(folder, "train", folder.load_tokenizer(), num_jobs)
 
 
 @click.command()

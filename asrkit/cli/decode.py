@@ -17,7 +17,7 @@ from asrkit.config_files import load_config
 from asrkit.console import log
 from asrkit.data.cut_files import read_cuts
 from asrkit.data.folder import DataFolder
-from asrkit.data.loaders import transcript
+from asrkit.data.transcripts import transcript
 from asrkit.data.upstream import require_current
 from asrkit.decoding.decode import decode_split
 from asrkit.decoding.hypothesis import Hypothesis

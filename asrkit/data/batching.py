@@ -1,31 +1,37 @@
 """Which utterances make which update: a function of the seed and the epoch, known before the epoch begins.
 
-An epoch is planned as a list of updates. An update's utterances are chosen first, by Lhotse's dynamic
-bucketing, and then dealt to the processes and accumulation steps ("parts"). So every process has the same
-number of steps, the sequence of updates does not depend on the number of processes (unless the joiner's size is what
-bounds an update), and step n of an epoch is found without running through the n - 1 before it.
+An epoch is planned on arrays of durations and label counts, whatever the number of utterances: those of an epoch are
+put in an order in which neighbours are alike in length, the order is cut into updates, and the updates are shuffled.
+An update's utterances are dealt to the processes and accumulation steps ("parts"). So every process has the same number
+of steps, the sequence of updates does not depend on the number of processes (unless the joiner's size is what bounds an
+update), and step n of an epoch is found without running through the n - 1 before it.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import overload
 
+import numpy as np
 import torch
-from lhotse import CutSet
 from lhotse.augmentation import Speed
 from lhotse.cut import Cut
-from lhotse.dataset.sampling import DynamicBucketingSampler, DynamicCutSampler
-from lhotse.dataset.sampling.base import CutSampler, SamplingConstraint
 
 from asrkit.errors import UserError
+from asrkit.randomness import seeded_generator
 
-NORMAL = Speed(factor=1.0)
-Part = list[Cut]
-"""The utterances of one forward pass of one process; empty where an update has fewer utterances than parts."""
+Part = np.ndarray
+"""(b, 2): number and draw of each utterance of one forward pass of one process, where the draw counts how often the
+epoch has presented the utterance before; empty where an update has fewer utterances than parts."""
 Update = list[Part]
 """One optimizer step."""
+NORMAL = Speed(factor=1.0)
+POOL = 2
+"""Updates whose utterances are sorted together: more would pad less, and make the same updates again and again."""
+LANE = 4096
+"""Utterances that are cut into updates one after the other; lanes of so many are cut side by side."""
+MS_BITS, TIE_BITS = 24, 10
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,8 @@ class Batch:
     """(B, U) int64, padded with 0."""
     token_lens: torch.Tensor
     """(B,) int64."""
-    cuts: CutSet
+    cuts: Sequence[Cut]
+    """One for each utterance; with a draw with replacement, the same may come twice."""
     augmented: dict[str, int]
     """How many utterances each augmentation changed."""
     views: int = 1
@@ -72,7 +79,7 @@ class BatchBudget:
     """How large an update may be."""
 
     batch_seconds: float
-    """Padded seconds of speech, over all parts; an update ends with the utterance that may exceed them."""
+    """Padded seconds of speech, over all parts."""
     lattice_budget: int
     """Entries B·T'·(U + 1)·V of the joiner's output, for each part."""
     parts: int
@@ -87,40 +94,49 @@ class BatchBudget:
     views: int = 1
     """Presentations of each utterance."""
 
-    def lattice(self, batch: int, duration_s: float, num_tokens: int) -> int:
+    def lattice(self, batch: np.ndarray, duration_s: np.ndarray, num_tokens: np.ndarray) -> np.ndarray:
         """Entries of the joiner's output of ``batch`` utterances padded to a duration and a label count."""
-        frames = int(duration_s * self.growth / self.frame_shift_s) + 1
-        columns = min(num_tokens + 1, self.prune_range or num_tokens + 1)
-        return batch * self.views * frames * columns * self.vocab_size
+        frames = (duration_s * self.growth / self.frame_shift_s).astype(np.int64) + 1
+        columns = num_tokens.astype(np.int64) + 1
+        if self.prune_range:
+            columns = np.minimum(columns, self.prune_range)
+        entries: np.ndarray = batch * (self.views * self.vocab_size) * frames * columns
+        return entries
 
-    def joiner_fits(self, number: int, duration_s: float, num_tokens: int) -> bool:
-        """Whether the joiner's output of each part of ``number`` utterances is small enough."""
-        return self.lattice(-(-number // self.parts), duration_s, num_tokens) <= self.lattice_budget
-
-    def fits(self, number: int, duration_s: float, num_tokens: int) -> bool:
+    def fits(self, number: np.ndarray, duration_s: np.ndarray, num_tokens: np.ndarray) -> np.ndarray:
         """Whether ``number`` utterances, padded to the longest duration and label count, make one update."""
-        return number * duration_s <= self.batch_seconds and self.joiner_fits(number, duration_s, num_tokens)
+        joiner = self.lattice(-(-number // self.parts), duration_s, num_tokens) <= self.lattice_budget
+        fitting: np.ndarray = (number * duration_s <= self.batch_seconds) & joiner
+        return fitting
 
-    def require_fit(self, cuts: Sequence[Cut], num_tokens: Mapping[str, int]) -> None:
+    def require_fit(self, durations_s: np.ndarray, num_tokens: np.ndarray, cut: Callable[[int], Cut]) -> None:
         """Refuses utterances that fit no batch.
+
+        Args:
+            durations_s: (N,).
+            num_tokens: (N,).
+            cut: an utterance by its number, to name it.
 
         Raises:
             UserError: the longest and how many there are, with the setting.
         """
-        ordered = sorted(cuts, key=lambda cut: -cut.duration)
-        if too_long := [cut for cut in ordered if cut.duration > self.batch_seconds]:
-            slowest = min(t.factor for cut in too_long for t in [*_speeds(cut), NORMAL])
+        too_long = np.flatnonzero(durations_s > self.batch_seconds)
+        if len(too_long):
+            longest = cut(int(too_long[durations_s[too_long].argmax()]))
+            slowest = min(t.factor for t in [*_speeds(longest), NORMAL])
             raise UserError(
-                f"{too_long[0].id} lasts {too_long[0].duration:.1f} s, more than "
-                f"train.batch_seconds={self.batch_seconds:g}{_others(too_long)}; raise it, or exclude what is longer "
-                f"with asrkit prepare --force --max-seconds {int(self.batch_seconds * slowest)}"
+                f"{longest.id} lasts {longest.duration:.1f} s, more than "
+                f"train.batch_seconds={self.batch_seconds:g}{_others(len(too_long))}; raise it, or exclude what is "
+                f"longer with asrkit prepare --force --max-seconds {int(self.batch_seconds * slowest)}"
             )
-        needs = [(self.lattice(1, cut.duration, num_tokens[cut.id]), cut) for cut in ordered]
-        if too_many := [(need, cut) for need, cut in needs if need > self.lattice_budget]:
-            need, cut = max(too_many, key=lambda item: item[0])
+        needs = self.lattice(np.ones(1, np.int64), durations_s, num_tokens)
+        too_many = np.flatnonzero(needs > self.lattice_budget)
+        if len(too_many):
+            number = int(too_many[needs[too_many].argmax()])
+            worst = cut(number)
             raise UserError(
-                f"{cut.id} ({cut.duration:.1f} s, {num_tokens[cut.id]} labels) alone needs {need} joiner entries, more "
-                f"than train.lattice_budget={self.lattice_budget}{_others([cut for _, cut in too_many])}; raise it, or "
+                f"{worst.id} ({worst.duration:.1f} s, {num_tokens[number]} labels) alone needs {needs[number]} joiner "
+                f"entries, more than train.lattice_budget={self.lattice_budget}{_others(len(too_many))}; raise it, or "
                 "exclude long utterances with asrkit prepare --force --max-seconds"
             )
 
@@ -130,109 +146,150 @@ def _speeds(cut: Cut) -> list[Speed]:
     return [t for t in (cut.recording.transforms or ()) if isinstance(t, Speed)] if cut.has_recording else []
 
 
-def _others(cuts: Sequence[Cut]) -> str:
-    return f", and so do {len(cuts) - 1} others" if len(cuts) > 1 else ""
+def _others(number: int) -> str:
+    return f", and so do {number - 1} others" if number > 1 else ""
 
 
-class UpdateConstraint(SamplingConstraint):  # type: ignore[misc]  # Lhotse has no types
-    """Tells Lhotse's sampler when an update is full."""
+@dataclass(frozen=True)
+class EpochPlan(Sequence[Update]):
+    """All updates of an epoch, each put together when it is asked for."""
 
-    def __init__(self, budget: BatchBudget, num_tokens: Mapping[str, int]) -> None:
-        self.budget = budget
-        self.num_tokens = num_tokens
-        self.number = 0
-        self.longest_s = 0.0
-        self.most_tokens = 0
+    rows: np.ndarray
+    """(n, 2) number and draw of each presentation, update after update."""
+    durations_s: np.ndarray
+    """(N,) of all utterances, by number."""
+    starts: np.ndarray
+    """(updates + 1,) where each begins in ``rows``."""
+    order: np.ndarray
+    """(updates,) which is the first, the second and so on."""
+    parts: int
 
-    def add(self, example: Cut) -> None:
-        """Counts one more utterance."""
-        self.number += 1
-        self.longest_s = max(self.longest_s, example.duration)
-        self.most_tokens = max(self.most_tokens, self.num_tokens[example.id])
+    def __len__(self) -> int:
+        return len(self.order)
 
-    def exceeded(self) -> bool:
-        """Whether the utterances so far are too many."""
-        return not self.budget.fits(self.number, self.longest_s, self.most_tokens)
+    @overload
+    def __getitem__(self, step: int) -> Update: ...
+    @overload
+    def __getitem__(self, step: slice) -> list[Update]: ...
+    def __getitem__(self, step: int | slice) -> Update | list[Update]:
+        if isinstance(step, slice):
+            return [self[n] for n in range(len(self))[step]]
+        rows = self.rows_of(step)
+        # Dealt like cards, in order of length, so that no part has more to do.
+        rows = rows[np.lexsort((rows[:, 1], rows[:, 0], self.durations_s[rows[:, 0]]))]
+        return [rows[part :: self.parts] for part in range(self.parts)]
 
-    def close_to_exceeding(self) -> bool:
-        """Whether one more like the largest would be too many."""
-        return not self.budget.fits(self.number + 1, self.longest_s, self.most_tokens)
+    def rows_of(self, step: int) -> np.ndarray:
+        """The presentations of an update."""
+        place = self.order[step]
+        rows: np.ndarray = self.rows[self.starts[place] : self.starts[place + 1]]
+        return rows
 
-    def reset(self) -> None:
-        """Begins a new update."""
-        self.number, self.longest_s, self.most_tokens = 0, 0.0, 0
-
-    def measure_length(self, example: Cut) -> float:
-        """What buckets are made by."""
-        return float(example.duration)
+    def padding_share(self) -> float:
+        """Share of the padded seconds of all updates that is padding."""
+        seconds = self.durations_s[self.rows[:, 0]]
+        padded = np.maximum.reduceat(seconds, self.starts[:-1]) * np.diff(self.starts)
+        return float(1 - seconds.sum() / padded.sum())
 
 
 def plan_epoch(
-    cuts: Sequence[Cut],
-    num_tokens: Mapping[str, int],
+    durations_s: np.ndarray,
+    num_tokens: np.ndarray,
     budget: BatchBudget,
     *,
     seed: int,
     epoch: int,
     num_buckets: int = 10,
-) -> list[Update]:
-    """Plans every update of an epoch.
+    drawn: np.ndarray | None = None,
+) -> EpochPlan:
+    """Plans every update of an epoch, in O(n log n).
+
+    Utterances fall into buckets of similar duration with equally much speech in each, and within a bucket at random
+    into pools of :data:`POOL` updates. A pool is sorted by duration, every other one downwards, and the row of all
+    pools is cut where an update is full.
 
     Args:
-        cuts: the epoch's utterances.
-        num_tokens: label count by utterance id.
-        budget: how large an update may be.
+        durations_s: (N,) of all utterances.
+        num_tokens: (N,) their labels.
+        budget: how large an update may be; each utterance must fit (:meth:`BatchBudget.require_fit`).
         seed: of the experiment.
         epoch: from 1.
         num_buckets: groups of similar duration.
-
-    Returns:
-        Updates of ``budget.parts`` parts each.
+        drawn: (n,) numbers of the utterances of this epoch, which may repeat; all if None.
 
     Raises:
-        UserError: no utterances, or one that fits no batch (the setting is named).
+        UserError: no utterances.
     """
-    if not cuts:
+    numbers = np.arange(len(durations_s)) if drawn is None else drawn
+    if not len(numbers):
         raise UserError("no utterances to train on")
-    budget.require_fit(cuts, num_tokens)
-    with warnings.catch_warnings():
-        # An epoch's plan is made at once, so its cuts are in memory, against which the sampler warns.
-        warnings.filterwarnings("ignore", message="You are using Dynamic.*Sampler with an eagerly")
-        constraint, buckets = UpdateConstraint(budget, num_tokens), min(num_buckets, len(cuts) // 2)
-        settings = {"constraint": constraint, "shuffle": True, "seed": seed, "world_size": 1, "rank": 0}
-        sampler: CutSampler = (
-            DynamicBucketingSampler(CutSet.from_cuts(cuts), num_buckets=buckets, **settings)
-            if buckets > 1
-            else DynamicCutSampler(CutSet.from_cuts(cuts), **settings)
-        )
-    sampler.set_epoch(epoch)
-    return [
-        _deal(update, budget.parts) for batch in sampler for update in _within_lattice(list(batch), num_tokens, budget)
-    ]
+    generator = seeded_generator("plan", seed, epoch)
+    numbers = numbers[_alike(durations_s[numbers], budget.batch_seconds, num_buckets, generator)]
+    starts = np.flatnonzero(_first_of_update(durations_s[numbers], num_tokens[numbers], budget))
+    order = torch.randperm(len(starts), generator=generator).numpy()
+    draws = np.zeros(len(numbers), np.int64) if drawn is None else occurrences(numbers)
+    rows = np.stack([numbers, draws], axis=1)
+    return EpochPlan(rows, durations_s, np.append(starts, len(numbers)), order, budget.parts)
 
 
-def _within_lattice(cuts: list[Cut], num_tokens: Mapping[str, int], budget: BatchBudget) -> list[list[Cut]]:
-    """Halves of what the sampler overfilled: it asks whether there is room for one more like those that are there, and
-    the one that comes may be longer. For ``batch_seconds`` that is no harm; the joiner would not fit into memory."""
-    longest, most = max(cut.duration for cut in cuts), max(num_tokens[cut.id] for cut in cuts)
-    if len(cuts) == 1 or budget.joiner_fits(len(cuts), longest, most):
-        return [cuts]
-    ordered, middle = sorted(cuts, key=lambda cut: (cut.duration, cut.id)), len(cuts) // 2
-    return [half for part in (ordered[:middle], ordered[middle:]) for half in _within_lattice(part, num_tokens, budget)]
+def occurrences(numbers: np.ndarray) -> np.ndarray:
+    """(n,) how often each number has been there before: 0 for the first, 1 for the second."""
+    order = np.argsort(numbers, kind="stable")
+    ranked = numbers[order]
+    begins = np.flatnonzero(np.diff(ranked, prepend=ranked[0] - 1))
+    counts = np.empty(len(numbers), np.int64)
+    counts[order] = np.arange(len(numbers)) - np.repeat(begins, np.diff(np.append(begins, len(numbers))))
+    return counts
 
 
-def _deal(cuts: list[Cut], parts: int) -> Update:
-    """Deals an update's utterances to ``parts`` like cards, in order of length, so that none has more to do."""
-    ordered = sorted(cuts, key=lambda cut: (cut.duration, cut.id))
-    return [ordered[i::parts] for i in range(parts)]
+def _alike(seconds: np.ndarray, batch_seconds: float, num_buckets: int, generator: torch.Generator) -> np.ndarray:
+    """(n,) an order of n utterances in which neighbours are alike in length: one integer key each, sorted once."""
+    milliseconds = np.minimum((seconds * 1000).astype(np.int64), (1 << MS_BITS) - 1)
+    speech_by_ms = np.bincount(milliseconds, weights=seconds)
+    until = np.cumsum(speech_by_ms)
+    # The bucket of a duration, from how much speech is shorter.
+    bucket_by_ms = np.minimum((until - speech_by_ms) * num_buckets / until[-1], num_buckets - 1).astype(np.int64)
+    bucket = bucket_by_ms[milliseconds]
+    pools = np.maximum(1, np.rint(np.bincount(bucket, seconds, num_buckets) / (POOL * batch_seconds)).astype(np.int64))
+    random = torch.randint(1 << 62, (len(seconds),), generator=generator).numpy()
+    pool = (random >> TIE_BITS) % pools[bucket] + np.append(0, np.cumsum(pools))[bucket]
+    length = np.where(pool % 2 == 0, milliseconds, (1 << MS_BITS) - 1 - milliseconds)
+    key = (pool << (MS_BITS + TIE_BITS)) | (length << TIE_BITS) | (random & ((1 << TIE_BITS) - 1))
+    return np.argsort(key, kind="stable")
 
 
-def inference_batches(cuts: Sequence[Cut], batch_seconds: float) -> list[Part]:
-    """Utterances in batches of at most ``batch_seconds`` padded seconds, longest first, neighbours in length."""
-    batches: list[Part] = []
-    for cut in sorted(cuts, key=lambda cut: (-cut.duration, cut.id)):
-        if batches and (len(batches[-1]) + 1) * batches[-1][0].duration <= batch_seconds:
-            batches[-1].append(cut)
+def _first_of_update(seconds: np.ndarray, num_tokens: np.ndarray, budget: BatchBudget) -> np.ndarray:
+    """(n,) whether an utterance begins an update, where an update takes all that fit, in their order."""
+    lanes = max(1, len(seconds) // LANE)
+    width = -(-len(seconds) // lanes)
+    first = np.ones((width, lanes), bool)
+    shape = width * lanes
+    by_step = np.zeros((2, shape))  # the rest of the last lane is empty
+    by_step[0, : len(seconds)], by_step[1, : len(seconds)] = seconds, num_tokens
+    duration, tokens = (np.ascontiguousarray(row.reshape(lanes, width).T) for row in by_step)
+    number = np.ones(lanes, np.int64)
+    longest, most = duration[0], tokens[0]
+    for n in range(1, width):
+        longest, most = np.maximum(longest, duration[n]), np.maximum(most, tokens[n])
+        fits = budget.fits(number + 1, longest, most)
+        number = np.where(fits, number + 1, 1)
+        longest, most = np.where(fits, longest, duration[n]), np.where(fits, most, tokens[n])
+        first[n] = ~fits
+    return first.T.reshape(-1)[: len(seconds)]
+
+
+def inference_batches(durations_s: np.ndarray, batch_seconds: float) -> list[Part]:
+    """Utterances in batches of at most ``batch_seconds`` padded seconds, longest first, neighbours in length.
+
+    Args:
+        durations_s: (N,).
+        batch_seconds: of a batch; a longer utterance is one of its own.
+    """
+    order = np.argsort(-durations_s, kind="stable")
+    batches: list[list[int]] = []
+    for number in order.tolist():
+        if batches and (len(batches[-1]) + 1) * durations_s[batches[-1][0]] <= batch_seconds:
+            batches[-1].append(number)
         else:
-            batches.append([cut])
-    return batches
+            batches.append([number])
+    return [np.array([(number, 0) for number in batch]) for batch in batches]

@@ -11,9 +11,10 @@ import json
 import math
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from asrkit.errors import UserError, shown
 from asrkit.files import atomic_path, write_text
 
 ROOTS = "roots.json"
+CUTS_IN_BLOCK = 16
+"""Cuts that are compressed together: reading one decompresses so many."""
 _KINDS = ("MonoCut", "MultiCut")
 _TRANSFORMS = ("Speed",)
 _BAD = (KeyError, TypeError, ValueError, AttributeError, AssertionError, IndexError, RecursionError)
@@ -90,20 +93,30 @@ def load_roots(data_dir: Path) -> Roots:
 
 
 def write_cuts(path: Path, cuts: Iterable[Cut], roots: Roots) -> None:
-    """Writes cuts in one piece, with short paths; the same cuts give the same bytes."""
+    """Writes cuts in one piece, with short paths; the same cuts give the same bytes.
+
+    Each :data:`CUTS_IN_BLOCK` cuts are a gzip member of their own: to any reader it is one gzip file, and
+    :mod:`asrkit.data.index` reads a single cut without what is before it.
+    """
     short = cache(roots.short)
-    with (
-        atomic_path(path) as temporary,
-        open(temporary, "wb") as raw,
-        gzip.GzipFile("", "wb", compresslevel=1, fileobj=raw, mtime=0) as file,  # no name and no time in its header
-    ):
-        for cut in cuts:
-            values = as_dict(cut)
-            for source in values.get("recording", {}).get("sources", ()):
-                source["source"] = short(source["source"])
-            if "features" in values:
-                values["features"]["storage_path"] = short(values["features"]["storage_path"])
-            file.write((json.dumps(values) + "\n").encode())
+    write_lines(path, (_line(cut, short) for cut in cuts))
+
+
+def write_lines(path: Path, lines: Iterable[bytes]) -> None:
+    """Writes lines, each with its line break, as gzip members of :data:`CUTS_IN_BLOCK` lines."""
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        remaining = iter(lines)
+        while block := b"".join(islice(remaining, CUTS_IN_BLOCK)):
+            file.write(gzip.compress(block, compresslevel=1, mtime=0))  # no name and no time in its header
+
+
+def _line(cut: Cut, short: Callable[[str], str]) -> bytes:
+    values = as_dict(cut)
+    for source in values.get("recording", {}).get("sources", ()):
+        source["source"] = short(source["source"])
+    if "features" in values:
+        values["features"]["storage_path"] = short(values["features"]["storage_path"])
+    return (json.dumps(values) + "\n").encode()
 
 
 def as_dict(cut: Cut) -> dict[str, Any]:
@@ -154,22 +167,37 @@ def read_cuts(path: Path, roots: Roots | None = None) -> CutSet:
 
 def _cuts(path: Path, roots: Roots | None) -> Iterator[Cut]:
     seen: set[str] = set()
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as lines:
+    with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
-            try:
-                values = json.loads(line)
-                _require_data(values, roots)
-                if values["id"] in seen:
-                    raise ValueError(f"the id {shown(values['id'])} is there twice")
-                seen.add(values["id"])
-                cut: Cut = deserialize_item(values)
-                _require_sound(cut)
-            except _BAD as error:
-                reason = f"there is no {error}" if isinstance(error, KeyError) else shown(str(error)[:200])
-                raise UserError(f"{path}:{number}: this is not a usable cut: {reason}") from error
+            cut = parse_cut(line, roots, f"{path}:{number}")
+            if cut.id in seen:
+                raise UserError(f"{path}:{number}: this is not a usable cut: {twice(cut.id)}")
+            seen.add(cut.id)
             yield cut
+
+
+def twice(id: str) -> str:
+    """What is wrong with a file that holds an id a second time."""
+    return f"the id {shown(id)} is there twice"
+
+
+def parse_cut(line: bytes, roots: Roots | None, where: str) -> Cut:
+    """A line of a CutSet's file.
+
+    Raises:
+        UserError: it is no cut, or not audio or features in a file; ``where`` names the line.
+    """
+    try:
+        values = json.loads(line)
+        _require_data(values, roots)
+        cut: Cut = deserialize_item(values)
+        _require_sound(cut)
+    except _BAD as error:
+        reason = f"there is no {error}" if isinstance(error, KeyError) else shown(str(error)[:200])
+        raise UserError(f"{where}: this is not a usable cut: {reason}") from error
+    return cut
 
 
 def _require_data(values: Any, roots: Roots | None) -> None:

@@ -44,6 +44,10 @@ class DataFolder:
         """The CutSet of a split with replicas (train) and, where asked for, stored features."""
         return self.path / "features" / f"{split}.jsonl.gz"
 
+    def index(self, split: str) -> Path:
+        """The folder of a split's index, see :mod:`asrkit.data.index`."""
+        return self.path / "features" / f"{split}_index"
+
     def arrays(self, split: str) -> Path:
         """The folder of a split's stored features."""
         return self.path.resolve() / "features" / f"{split}_numpy"

@@ -6,10 +6,8 @@ import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 import torch
-from lhotse import CutSet
 from lhotse.cut import Cut
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
@@ -17,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from asrkit.data.batching import Batch, Part
 from asrkit.data.nbest_label_smoothing import SMOOTHING, NbestLabelSmoothing
+from asrkit.data.transcripts import encode_transcript, frames_needed
 from asrkit.errors import UserError
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.text.tokenizer import Tokenizer
@@ -25,38 +24,8 @@ PAD_FRAMES = 16
 """Batches are padded to a multiple of so many frames: a matrix kernel is compiled for every new shape."""
 
 
-def transcript(cut: Cut) -> str:
-    """The transcript of a cut.
-
-    Raises:
-        UserError: none, or an empty one.
-    """
-    text = " ".join((s.text or "").strip() for s in cut.supervisions).strip()
-    if not text:
-        raise UserError(f"{cut.id} has an empty transcript; fix the corpus or prepare it with --skip-bad")
-    return text
-
-
-def encode_transcript(tokenizer: Tokenizer, cut: Cut) -> list[int]:
-    """The labels of a cut.
-
-    Raises:
-        UserError: an empty transcript, or one that the symbols cannot spell, with the utterance's id.
-    """
-    text = transcript(cut)
-    try:
-        return tokenizer.encode(text)
-    except UserError as error:
-        raise UserError(f"{cut.id}: {error}") from error
-
-
-def frames_needed(tokens: Sequence[int]) -> int:
-    """Encoder frames that CTC needs for labels: one for each, and a blank between two that are the same."""
-    return len(tokens) + sum(a == b for a, b in pairwise(tokens))
-
-
 def collate(
-    features: Sequence[torch.Tensor], tokens: Sequence[Sequence[int]], cuts: Part, augmented: Counter[str]
+    features: Sequence[torch.Tensor], tokens: Sequence[Sequence[int]], cuts: Sequence[Cut], augmented: Counter[str]
 ) -> Batch:
     """Pads utterances of (T, F) features and U labels to one batch."""
     x = pad_sequence(list(features), batch_first=True)
@@ -65,7 +34,7 @@ def collate(
         feature_lens=torch.tensor([f.shape[0] for f in features]),
         tokens=pad_sequence([torch.tensor(t, dtype=torch.int64) for t in tokens], batch_first=True),
         token_lens=torch.tensor([len(t) for t in tokens]),
-        cuts=CutSet.from_cuts(cuts),
+        cuts=cuts,
         augmented=dict(augmented),
     )
 
@@ -81,6 +50,8 @@ class LoaderError:
 class BatchDataset(Dataset[list[Batch] | LoaderError]):
     """Batches by step: ``dataset[step]`` holds one batch for each of the step's parts."""
 
+    cuts: Sequence[Cut]
+    """By the numbers that the parts hold."""
     steps: Sequence[Sequence[Part]]
     pipeline: FeaturePipeline
     tokenizer: Tokenizer | None = None
@@ -110,18 +81,20 @@ class BatchDataset(Dataset[list[Batch] | LoaderError]):
         features: list[torch.Tensor] = []
         tokens: list[list[int]] = []
         augmented = Counter[str]()
+        drawn = [(self.cuts[number], draw) for number, draw in part.tolist()]
         for view in range(self.views):
-            for cut in part:
+            for cut, draw in drawn:
                 labels = encode_transcript(self.tokenizer, cut) if self.tokenizer else []
                 if self.smoothing and self.epoch is not None:
-                    labels, swapped = self.smoothing(labels, cut, self.seed, self.epoch)
+                    labels, swapped = self.smoothing(labels, cut, self.seed, self.epoch, draw)
                     augmented[SMOOTHING] += swapped and not view
-                x, applied = self.pipeline(cut, self.seed, self.epoch, frames_needed(labels), view)
+                presentation = draw * self.views + view
+                x, applied = self.pipeline(cut, self.seed, self.epoch, frames_needed(labels), presentation)
                 features.append(x)
                 tokens.append(labels)
                 if not view:
                     augmented.update(applied)
-        return replace(collate(features, tokens, part, augmented), views=self.views)
+        return replace(collate(features, tokens, [cut for cut, _ in drawn], augmented), views=self.views)
 
 
 def iterate(dataset: BatchDataset, num_workers: int, start_step: int = 0) -> Iterator[list[Batch] | LoaderError]:

@@ -43,15 +43,15 @@ class NbestLabelSmoothing:
         """Most labels of the hypotheses that may take the transcript's place."""
         return max((len(labels) for labels in self.hypotheses.get(id, [])[: self.num_hypotheses]), default=0)
 
-    def __call__(self, labels: list[int], cut: Cut, seed: int, epoch: int) -> tuple[list[int], bool]:
-        """The labels of this presentation, and whether they were swapped.
+    def __call__(self, labels: list[int], cut: Cut, seed: int, epoch: int, draw: int = 0) -> tuple[list[int], bool]:
+        """The labels of this presentation, the one after ``draw`` others in the epoch, and whether they were swapped.
 
         Raises:
             UserError: an utterance without a list.
         """
         if epoch < self.from_epoch or (self.until_epoch and epoch > self.until_epoch):
             return labels, False
-        generator = seeded_generator("nbest", seed, epoch, cut.id)
+        generator = seeded_generator("nbest", seed, epoch, cut.id, *([draw] if draw else []))
         if not chosen(self.probability, generator):
             return labels, False
         if cut.id not in self.hypotheses:

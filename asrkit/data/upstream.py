@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
-import hashlib
 import json
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from asrkit.data.cut_files import load_roots
 from asrkit.data.folder import SPLITS, DataFolder
+from asrkit.data.index import digest_of_cuts
 from asrkit.errors import UserError
 from asrkit.records import INPUTS, UNFINISHED, digest, stamp
 
@@ -23,25 +21,11 @@ def cut_digests(folder: DataFolder) -> dict[str, str | None]:
 
 def data_inputs(folder: DataFolder) -> dict[str, Any]:
     """What a training depends on, of prepared data."""
-    cuts = {f"digest of {split} cuts": _digest_of_cuts(folder.features(split)) for split in ("train", "dev")}
+    cuts = {f"digest of {split} cuts": digest_of_cuts(folder, split) for split in ("train", "dev")}
     return cuts | {
         "digest of tokenizer": digest(folder.tokenizer),
         "digest of statistics": digest(folder.statistics),
     }
-
-
-def _digest_of_cuts(path: Path) -> str | None:
-    """Tells cuts from others, wherever their features are stored, whose names are random."""
-    content = hashlib.sha256()
-    try:
-        with gzip.open(path, "rb") as lines:
-            for line in lines:
-                values = json.loads(line)
-                values.pop("features", None)
-                content.update(json.dumps(values, sort_keys=True).encode())
-    except (OSError, EOFError, zlib.error, ValueError, AttributeError):
-        return None  # the stage that reads it says why
-    return content.hexdigest()[:16]
 
 
 def require_same_corpus(folder: DataFolder) -> None:

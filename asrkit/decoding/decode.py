@@ -15,6 +15,7 @@ from asrkit.config import DecodeConfig
 from asrkit.console import progress_bar
 from asrkit.data.batching import inference_batches
 from asrkit.data.folder import DataFolder
+from asrkit.data.index import durations_of
 from asrkit.data.loaders import BatchDataset, LoaderError, iterate
 from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.decoding.long_audio import encode_any_length
@@ -92,8 +93,8 @@ def decode_cuts(
         UserError: audio that cannot be read.
     """
     device = device or torch.device("cpu")
-    steps = [[part] for part in inference_batches(cuts, batch_seconds)]
-    for batches in iterate(BatchDataset(steps, pipeline), num_workers):
+    steps = [[part] for part in inference_batches(durations_of(cuts), batch_seconds)]
+    for batches in iterate(BatchDataset(cuts, steps, pipeline), num_workers):
         if isinstance(batches, LoaderError):
             raise UserError(batches.message)
         batch = batches[0].to(device)

@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from asrkit.bundle.model_file import ModelBundle
 from asrkit.config import FusionConfig
-from asrkit.data.loaders import transcript
+from asrkit.data.transcripts import transcript
 from asrkit.decoding.density_ratio import Fusion, FusionWeights
 from asrkit.decoding.fusion_grid import GridPoint, ScoredList, fusion_grid, grid_table, plot_grid, scored_list
 from asrkit.decoding.hypothesis import Hypothesis

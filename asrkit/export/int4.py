@@ -21,7 +21,7 @@ from asrkit.config_files import CONF_DIR, load_config
 from asrkit.config_quantization import QuantizationConfig
 from asrkit.console import log
 from asrkit.data.folder import DataFolder
-from asrkit.data.loaders import transcript
+from asrkit.data.transcripts import transcript
 from asrkit.decoding.decode import decode_split
 from asrkit.decoding.search import INTERNAL, build_fusion
 from asrkit.errors import UserError

@@ -21,7 +21,9 @@ from asrkit.config_quantization import QuantizationConfig
 from asrkit.console import progress_bar
 from asrkit.data.batching import inference_batches
 from asrkit.data.folder import DataFolder
-from asrkit.data.loaders import BatchDataset, LoaderError, encode_transcript, iterate
+from asrkit.data.index import durations_of
+from asrkit.data.loaders import BatchDataset, LoaderError, iterate
+from asrkit.data.transcripts import encode_transcript
 from asrkit.errors import UserError
 from asrkit.models.language_model import LanguageModel
 from asrkit.models.transducer import Transducer
@@ -56,9 +58,9 @@ def quantize_recognizer(
     cuts = _some(folder, split, number)
     _require_symbols(folder, bundle.tokenizer)
     pipeline = build_pipeline(bundle.config, folder.load_statistics() | bundle.statistics)
-    steps = [[part] for part in inference_batches(cuts, BATCH_SECONDS)]
+    steps = [[part] for part in inference_batches(durations_of(cuts), BATCH_SECONDS)]
     with calibrate(made.model), progress_bar("calibrate", len(cuts)) as bar:
-        for batches in iterate(BatchDataset(steps, pipeline, bundle.tokenizer), 0):
+        for batches in iterate(BatchDataset(cuts, steps, pipeline, bundle.tokenizer), 0):
             if isinstance(batches, LoaderError):
                 raise UserError(batches.message)
             batch = batches[0]

@@ -111,7 +111,7 @@ class FeaturePipeline:
         return torch.cat([features, self.speaker_vectors[speaker].expand(features.shape[0], -1)], dim=1)
 
     def __call__(
-        self, cut: Cut, seed: int = 0, epoch: int | None = None, num_labels: int = 0, view: int = 0
+        self, cut: Cut, seed: int = 0, epoch: int | None = None, num_labels: int = 0, repeat: int = 0
     ) -> tuple[torch.Tensor, list[str]]:
         """Model input of a cut.
 
@@ -120,7 +120,7 @@ class FeaturePipeline:
             seed: of the experiment.
             epoch: which presentation this is; None means no augmentation.
             num_labels: for which the augmented utterance must be long enough.
-            view: which of several presentations in the same epoch.
+            repeat: which of several presentations in the same epoch, from 0.
 
         Returns:
             (T, F) float32, and the names of the augmentations that were applied.
@@ -129,7 +129,7 @@ class FeaturePipeline:
         applied = []
         if epoch is not None:
             applied += replica_of(cut)
-            where = (seed, epoch, cut.id, view) if view else (seed, epoch, cut.id)
+            where = (seed, epoch, cut.id, repeat) if repeat else (seed, epoch, cut.id)
             presentation = Presentation(cut, epoch, num_labels * self.frames_per_label, seeded_generator(*where))
             for name, augmentation in self.augmentations.items():
                 features, hit = augmentation(features, presentation)

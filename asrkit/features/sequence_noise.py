@@ -5,9 +5,9 @@ Settings of Saon et al. 2021 (arXiv 2103.09935): probability 0.8, scale 0.4, an 
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from lhotse.cut import Cut
 
@@ -23,6 +23,7 @@ class SequenceNoise:
 
     Args:
         cuts: the training utterances.
+        durations_s: (N,) of them.
         features: normalized (T, F) features of one of them.
         probability: share of the utterances that are changed.
         scale: of what is added.
@@ -32,12 +33,19 @@ class SequenceNoise:
     """
 
     def __init__(
-        self, cuts: Sequence[Cut], features: Callable[[Cut], torch.Tensor], probability: float, scale: float
+        self,
+        cuts: Sequence[Cut],
+        durations_s: np.ndarray,
+        features: Callable[[Cut], torch.Tensor],
+        probability: float,
+        scale: float,
     ) -> None:
         if len(cuts) < 2:
             raise UserError("sequence_noise needs two training utterances at least")
-        self.cuts = sorted(cuts, key=lambda cut: (cut.duration, cut.id))
-        self.durations_s = [cut.duration for cut in self.cuts]
+        self.cuts = cuts
+        self.by_length = np.argsort(durations_s, kind="stable")
+        """(N,) numbers of the utterances, the shortest first."""
+        self.durations_s = durations_s[self.by_length]
         self.features = features
         self.probability = probability
         self.scale = scale
@@ -53,7 +61,10 @@ class SequenceNoise:
         return noisy, True
 
     def _similar(self, presentation: Presentation) -> Cut:
-        place = bisect.bisect_left(self.durations_s, presentation.cut.duration)
+        place = int(np.searchsorted(self.durations_s, presentation.cut.duration))
         first = max(0, min(place - NEIGHBOURS // 2, len(self.cuts) - NEIGHBOURS))
-        candidates = [cut for cut in self.cuts[first : first + NEIGHBOURS + 1] if cut.id != presentation.cut.id]
-        return candidates[int(torch.randint(len(candidates), (), generator=presentation.generator))]
+        candidates = self.by_length[first : first + NEIGHBOURS + 1]
+        while True:  # until it is another one, of which there is one at least
+            drawn = int(torch.randint(len(candidates), (), generator=presentation.generator))
+            if (other := self.cuts[int(candidates[drawn])]).id != presentation.cut.id:
+                return other

@@ -39,7 +39,9 @@ from asrkit.training.initial import load_initial
 from asrkit.training.inputs import start_training
 from asrkit.training.loop import Loop
 from asrkit.training.objective import Losses, LossPart, Trainable
-from asrkit.training.task import Phase, Step
+from asrkit.training.phase import Phase
+from asrkit.training.schedules import learning_rate
+from asrkit.training.task import Step
 
 MODEL = "best.safetensors"
 """What a training leaves."""
@@ -70,7 +72,7 @@ class TextBatch:
 class TextObjective(nn.Module):
     """-log p of whole lines, their ends included."""
 
-    def forward(self, model: LanguageModel, batch: TextBatch, phase: str) -> Losses:
+    def forward(self, model: LanguageModel, batch: TextBatch, phase: Phase) -> Losses:
         """The sum over the symbols of a batch."""
         total = -line_log_probs(model, batch.tokens, batch.token_lens, with_end=True).sum()
         return Losses(total, batch.num_symbols, {"cross_entropy": LossPart(total.detach(), batch.num_symbols)})
@@ -107,12 +109,16 @@ class LanguageModelTask:
             steps.append(Step([lines[part::parts] for part in range(parts)], symbols, PHASE))
         return steps
 
+    def learning_rate(self, epoch: int, fraction: float) -> float:
+        """The rate in an epoch, from 1, of which a fraction is done."""
+        return learning_rate(self.settings.schedule, epoch, fraction, self.settings.num_epochs)
+
     def batches(
         self, parts: Sequence[Sequence[Any]], epoch: int, first: int
     ) -> Iterator[list[TextBatch] | LoaderError]:
         """Batches of this learner's parts of each step, from step ``first`` on."""
-        for of_step in parts[first:]:
-            yield [TextBatch(*self.train.batch(lines), tuple(lines.tolist())) for lines in of_step]
+        for step in range(first, len(parts)):
+            yield [TextBatch(*self.train.batch(lines), tuple(lines.tolist())) for lines in parts[step]]
 
     def counts(self, batch: TextBatch) -> dict[str, float]:
         """Lines."""

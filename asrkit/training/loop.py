@@ -25,9 +25,9 @@ from asrkit.training.checkpoint import CheckpointFolder, CheckpointName
 from asrkit.training.metrics import MetricsFile
 from asrkit.training.objective import Losses, LossPart
 from asrkit.training.optimizers import build_optimizer, parameter_groups, set_learning_rate
-from asrkit.training.schedules import learning_rate
+from asrkit.training.phase import Phase
 from asrkit.training.stopping import Stopped, StopSignals
-from asrkit.training.task import Phase, Step, Task
+from asrkit.training.task import OwnParts, Step, Task
 
 
 @dataclass
@@ -108,12 +108,7 @@ class Loop:
     def _run_epoch(self) -> None:
         state, settings, learners = self.state, self.settings, self.learners
         plan = self.task.plan(state.epoch)
-        claimed = [learners.claim(step.parts) for step in plan]
-        # A learner without a part of its own reads one utterance all the same, for all must take part in a step.
-        parts = [
-            [part if len(part) else step.parts[0][:1] for part in own] for own, step in zip(claimed, plan, strict=True)
-        ]
-        loaded = self.task.batches(parts, state.epoch, state.step)
+        loaded = self.task.batches(OwnParts(plan, learners), state.epoch, state.step)
         started, before = time.monotonic(), dict(state.sums)
         clock = started
         title = f"epoch {state.epoch}/{settings.num_epochs}"
@@ -122,8 +117,9 @@ class Loop:
                 waited = time.monotonic()
                 batches = self._checked(next(loaded, LoaderError("the loader ended early")))
                 self._add("wait_s", (time.monotonic() - waited) / learners.world_size)
-                lr = learning_rate(settings.schedule, state.epoch, number / len(plan), settings.num_epochs)
-                self._update(batches, [len(part) > 0 for part in claimed[number]], plan[number], lr)
+                step = plan[number]
+                lr = self.task.learning_rate(state.epoch, number / len(plan)) * step.phase.lr_scale
+                self._update(batches, [len(part) > 0 for part in learners.claim(step.parts)], step, lr)
                 state.step, state.updates = number + 1, state.updates + 1
                 now = time.monotonic()
                 self._add("train_s", (now - clock) / learners.world_size)
@@ -169,7 +165,8 @@ class Loop:
             self.metrics.step({"loss": self._means(state.sums), "lr": lr, "grad_norm": norm.item()}, state.updates)
 
     def _enter(self, phase: Phase) -> None:
-        if phase == self.phase:
+        if self.phase and phase.same_parameters(self.phase):
+            self.phase = phase
             return
         self.wrapped = self.module  # lets go of the former phase's wrapper, whose hooks must not stay
         gc.collect()
@@ -183,12 +180,12 @@ class Loop:
         """
         assert self.phase is not None
         with autocast(self.learners.device, self.autocast):
-            losses: Losses = self.wrapped(batch, self.phase.name)
+            losses: Losses = self.wrapped(batch, self.phase)
         if not self.learners.agree(not bool(torch.isfinite(losses.total))):
             return losses
         if self.autocast != "none":
             log(f"the loss is not finite under {self.autocast}; trying {self._where([batch])} without")
-            losses = self.wrapped(batch, self.phase.name)
+            losses = self.wrapped(batch, self.phase)
         if self.learners.agree(not bool(torch.isfinite(losses.total))):
             raise UserError(
                 f"the loss is not finite at {self._where([batch])}; check these utterances or lower the learning rate"
@@ -208,7 +205,7 @@ class Loop:
             values = {
                 "epoch": state.epoch,
                 "updates": num_updates,
-                "lr": learning_rate(self.settings.schedule, state.epoch, 0.0, self.settings.num_epochs),
+                "lr": self.task.learning_rate(state.epoch, 0.0),
                 "loss": self._means(sums),
                 self.task.dev_measure: measured,
                 "seconds": round(sums["train_s"], 3),

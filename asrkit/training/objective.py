@@ -23,6 +23,7 @@ from asrkit.losses.transducer import transducer_loss
 from asrkit.models.conformer import Conformer
 from asrkit.models.encoder import Encoder
 from asrkit.models.transducer import SimpleJoiner, Transducer
+from asrkit.training.phase import Phase
 
 CTC, TRANSDUCER = "ctc", "transducer"
 """Phases of a training: the encoder alone by CTC, then the whole transducer."""
@@ -63,7 +64,7 @@ class Trainable(nn.Module):
         self.model = model
         self.objective = objective
 
-    def forward(self, batch: Any, phase: str) -> Losses:
+    def forward(self, batch: Any, phase: Phase) -> Losses:
         """The losses of a batch."""
         losses: Losses = self.objective(self.model, batch, phase)
         return losses
@@ -101,7 +102,7 @@ class TransducerObjective(nn.Module):
         if config.intermediate_ctc_weight:
             self.block = _inner_block(config.intermediate_ctc_block, model.encoder)
 
-    def forward(self, model: Transducer, batch: Batch, phase: str) -> Losses:
+    def forward(self, model: Transducer, batch: Batch, phase: Phase) -> Losses:
         """Sums over the utterances of a batch; of several views of an utterance the mean counts."""
         encoder_out, encoder_lens, inside = _encode(model.encoder, batch, self.block)
         parts: dict[str, torch.Tensor] = {}
@@ -116,8 +117,8 @@ class TransducerObjective(nn.Module):
             if batch.views == 2:
                 parts["consistency"] = consistency_loss(ctc_logits, encoder_lens).sum()
                 ctc = ctc + self.config.consistency_weight * parts["consistency"]
-            total = total + (ctc if phase == CTC else self.config.ctc_weight * ctc)
-        if phase != CTC:
+            total = total + (ctc if phase.name == CTC else self.config.ctc_weight * ctc)
+        if phase.name != CTC:
             transducer = self.lattice(self, model, encoder_out, encoder_lens, batch)
             parts["transducer"] = transducer / batch.views if batch.views > 1 else transducer
             total = total + parts["transducer"]

@@ -3,66 +3,68 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
+import numpy as np
 import torch
-from lhotse.cut import Cut
 from torch import nn
 
 from asrkit.bundle.build import build_transducer
-from asrkit.bundle.front_end import build_pipeline
 from asrkit.bundle.model_file import RECOGNIZER, ModelBundle, ModelFile, save_recognizer, write_model_file
 from asrkit.config import Config
 from asrkit.console import log
-from asrkit.data.batching import Batch, BatchBudget, plan_epoch
+from asrkit.data.batching import Batch, BatchBudget, EpochPlan, plan_epoch
 from asrkit.data.folder import DataFolder
-from asrkit.data.loaders import BatchDataset, LoaderError, encode_transcript, frames_needed, iterate, transcript
-from asrkit.data.nbest_label_smoothing import SMOOTHING, NbestLabelSmoothing, read_hypotheses
+from asrkit.data.index import CutIndex
+from asrkit.data.loaders import BatchDataset, LoaderError, iterate
+from asrkit.data.transcripts import transcript
 from asrkit.data.upstream import data_inputs
 from asrkit.decoding.decode import decode_cuts
 from asrkit.decoding.search import make_search
 from asrkit.distributed.learners import Learners, join_learners, only_process_in
 from asrkit.errors import UserError
-from asrkit.features.augmentation import Augmentation
 from asrkit.features.fbank import FRAME_SHIFT_S
-from asrkit.features.length_perturbation import LengthPerturbation
-from asrkit.features.pipeline import FeaturePipeline
-from asrkit.features.sequence_noise import SequenceNoise
-from asrkit.features.spec_augment import SpecAugment
 from asrkit.models.transducer import Transducer, num_parameters
 from asrkit.scoring.wer import character_error_rate, word_error_rate
-from asrkit.text.tokenizer import Tokenizer
 from asrkit.training.checkpoint import CheckpointFolder, average_tensors
 from asrkit.training.initial import load_initial
 from asrkit.training.inputs import start_training
 from asrkit.training.loop import Loop
 from asrkit.training.objective import CTC, TRANSDUCER, Trainable, TransducerObjective
-from asrkit.training.task import Phase, Step
+from asrkit.training.phase import Phase
+from asrkit.training.schedules import learning_rate
+from asrkit.training.speech_data import TrainingData, read_data, read_tokenizer
+from asrkit.training.task import Step
 
 MODEL = "averaged.safetensors"
 """What a training leaves."""
 MOST_DROPPED = 0.5
 """A training that would have to exclude a larger share of its utterances is refused."""
-Sampler = Callable[[Sequence[Cut], int], Sequence[Cut]]
-"""The utterances of an epoch, from all of them and the epoch's number."""
+Sampler = Callable[[int, int], np.ndarray]
+"""The numbers of an epoch's utterances, from how many there are and the epoch's number, from 1; they may repeat."""
 
 
 @dataclass(frozen=True)
-class TrainingData:
-    """What a training reads."""
+class SupervisedSteps(Sequence[Step]):
+    """The steps of an epoch, each put together when it is asked for."""
 
-    train: Sequence[Cut]
-    dev: Sequence[Cut]
-    train_pipeline: FeaturePipeline
-    dev_pipeline: FeaturePipeline
-    smoothing: NbestLabelSmoothing | None = None
+    plan: EpochPlan
+    phase: Phase
 
-    @property
-    def augmentation_names(self) -> tuple[str, ...]:
-        """Everything that changes utterances, whose hits are counted."""
-        return (*self.train_pipeline.augmentation_names, *([SMOOTHING] if self.smoothing else []))
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    @overload
+    def __getitem__(self, number: int) -> Step: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Step]: ...
+    def __getitem__(self, number: int | slice) -> Step | list[Step]:
+        if isinstance(number, slice):
+            return [self[n] for n in range(len(self))[number]]
+        parts = self.plan[number]
+        return Step(parts, sum(map(len, parts)), self.phase)
 
 
 class SpeechTask:
@@ -88,16 +90,17 @@ class SpeechTask:
     ) -> None:
         self.bundle, self.learners, self.exp_dir = bundle, learners, exp_dir
         self.config, self.settings = bundle.config, bundle.config.train
-        labels = {cut.id: encode_transcript(bundle.tokenizer, cut) for cut in data.train}
-        self.data = replace(data, train=self._alignable(data, labels))
+        self.data = replace(data, train=self._alignable(data))
         self.dev_measure = f"dev_{self.settings.dev_measure}"
         self.module = Trainable(bundle.model, objective)
         self.sampler = sampler
         self.epochs_kept = max(2, self.settings.average_epochs)
         self.views = 2 if self.config.loss.consistency_weight > 0 else 1
-        self.num_tokens = {cut.id: self._most_tokens(cut.id, labels[cut.id]) for cut in self.data.train}
+        self.num_tokens = self._most_tokens()
+        self.budget = self._budget()
+        self.budget.require_fit(self.data.train.durations_s, self.num_tokens, self.data.train.__getitem__)
 
-    def _alignable(self, data: TrainingData, labels: Mapping[str, Sequence[int]]) -> Sequence[Cut]:
+    def _alignable(self, data: TrainingData) -> CutIndex:
         """The utterances with at least as many encoder frames as CTC needs for their labels; all without CTC.
 
         Raises:
@@ -106,33 +109,36 @@ class SpeechTask:
         loss, frames_per_label = self.config.loss, data.train_pipeline.frames_per_label
         if not (loss.ctc_weight or loss.ctc_only_epochs):
             return data.train
-        kept: list[Cut] = []
-        dropped: list[Cut] = []
-        for cut in data.train:
-            frames = round(cut.duration / FRAME_SHIFT_S) // frames_per_label
-            (kept if frames_needed(labels[cut.id]) <= frames else dropped).append(cut)
-        if dropped:
-            label_s = frames_per_label * FRAME_SHIFT_S
-            said = (
-                f"{len(dropped)} of {len(data.train)} training utterances, such as {dropped[0].id}, have more labels "
-                f"than CTC can place, one every {1000 * label_s:.0f} ms"
-            )
-            remedy = "a smaller model.encoder.subsampling, or tokenizer.type=bpe, makes room for them"
-            if len(dropped) > MOST_DROPPED * len(data.train):
-                raise UserError(f"{said}; {remedy}")
-            if self.learners.is_main:
-                log(f"note: {said}, and are excluded; {remedy}")
-        return kept
+        frames = np.rint(data.train.durations_s / FRAME_SHIFT_S).astype(np.int64) // frames_per_label
+        alignable = data.train.frames_needed <= frames
+        if alignable.all():
+            return data.train
+        dropped, label_s = np.flatnonzero(~alignable), frames_per_label * FRAME_SHIFT_S
+        said = (
+            f"{len(dropped)} of {len(data.train)} training utterances, such as {data.train[int(dropped[0])].id}, have "
+            f"more labels than CTC can place, one every {1000 * label_s:.0f} ms"
+        )
+        remedy = "a smaller model.encoder.subsampling, or tokenizer.type=bpe, makes room for them"
+        if len(dropped) > MOST_DROPPED * len(data.train):
+            raise UserError(f"{said}; {remedy}")
+        if self.learners.is_main:
+            log(f"note: {said}, and are excluded; {remedy}")
+        return data.train.select(np.flatnonzero(alignable))
 
-    def _most_tokens(self, id: str, labels: Sequence[int]) -> int:
-        longest = self.data.smoothing.longest(id) if self.data.smoothing else 0
-        return max(len(labels), longest)
+    def _most_tokens(self) -> np.ndarray:
+        """(N,) labels of each utterance, or of the longest hypothesis that may take its transcript's place."""
+        train, smoothing = self.data.train, self.data.smoothing
+        if smoothing is None:
+            return train.num_tokens
+        most, ids = np.array(train.num_tokens), list(smoothing.hypotheses)
+        numbers = train.find(ids)
+        longest = np.array([smoothing.longest(id) for id in ids], dtype=most.dtype)
+        most[numbers[numbers >= 0]] = np.maximum(most[numbers[numbers >= 0]], longest[numbers >= 0])
+        return most
 
-    def plan(self, epoch: int) -> list[Step]:
-        """All updates of an epoch."""
+    def _budget(self) -> BatchBudget:
         settings, perturb = self.settings, self.config.length_perturbation
-        cuts = self.sampler(self.data.train, epoch) if self.sampler else self.data.train
-        budget = BatchBudget(
+        return BatchBudget(
             batch_seconds=settings.batch_seconds,
             lattice_budget=settings.lattice_budget,
             parts=self.learners.world_size * settings.accumulation_steps,
@@ -142,18 +148,46 @@ class SpeechTask:
             prune_range=self.config.loss.prune_range,
             views=self.views,
         )
-        updates = plan_epoch(
-            cuts, self.num_tokens, budget, seed=settings.seed, epoch=epoch, num_buckets=settings.num_buckets
-        )
+
+    def plan(self, epoch: int) -> Sequence[Step]:
+        """All updates of an epoch."""
         # In the first phase predictor and joiner get no gradient.
         phase = Phase(CTC, all_used=False) if epoch <= self.config.loss.ctc_only_epochs else Phase(TRANSDUCER)
-        return [Step(update, sum(map(len, update)), phase) for update in updates]
+        return SupervisedSteps(self.plan_updates(epoch), phase)
+
+    def plan_updates(self, epoch: int) -> EpochPlan:
+        """Which utterances make which update of an epoch."""
+        train, settings = self.data.train, self.settings
+        return plan_epoch(
+            train.durations_s,
+            self.num_tokens,
+            self.budget,
+            seed=settings.seed,
+            epoch=epoch,
+            num_buckets=settings.num_buckets,
+            drawn=self.sampler(len(train), epoch) if self.sampler else None,
+        )
+
+    def learning_rate(self, epoch: int, fraction: float) -> float:
+        """The rate in an epoch, from 1, of which a fraction is done."""
+        return learning_rate(self.settings.schedule, epoch, fraction, self.settings.num_epochs)
 
     def batches(self, parts: Sequence[Sequence[Any]], epoch: int, first: int) -> Iterator[list[Batch] | LoaderError]:
         """Batches of this learner's parts of each step, from step ``first`` on."""
-        pipeline, smoothing = self.data.train_pipeline, self.data.smoothing
-        dataset = BatchDataset(parts, pipeline, self.bundle.tokenizer, self.settings.seed, epoch, smoothing, self.views)
-        return iterate(dataset, self.settings.num_workers, first)
+        return iterate(self.dataset(parts, epoch), self.settings.num_workers, first)
+
+    def dataset(self, parts: Sequence[Sequence[Any]], epoch: int) -> BatchDataset:
+        """The batches of labelled utterances."""
+        return BatchDataset(
+            self.data.train,
+            parts,
+            self.data.train_pipeline,
+            self.bundle.tokenizer,
+            self.settings.seed,
+            epoch,
+            self.data.smoothing,
+            self.views,
+        )
 
     def counts(self, batch: Batch) -> dict[str, float]:
         """Utterances, seconds of speech, and hits of each augmentation."""
@@ -256,17 +290,17 @@ def run_training(
     with only_process_in(exp_dir), join_learners(config.train.device) as learners:
         if learners.is_main:
             start_training(config, exp_dir, MODEL, data_inputs(folder))
-        tokenizer = _tokenizer(config, folder)
+        tokenizer = read_tokenizer(config, folder)
         torch.manual_seed(config.train.seed)
         model = build_transducer(config, tokenizer.vocab_size)
         minimised: nn.Module = TransducerObjective(config.loss, model)
         load_initial(config.train, Trainable(model, minimised), tokenizer, exp_dir)
         bundle = ModelBundle(model, config, tokenizer, folder.load_statistics())
-        data = _read_data(config, folder, bundle)
+        data = read_data(config, folder, bundle)
         task = SpeechTask(bundle, data, objective(minimised) if objective else minimised, learners, exp_dir, sampler)
         loop = Loop(task, exp_dir, learners)
         if learners.is_main:
-            hours = sum(cut.duration for cut in data.train) / 3600
+            hours = data.train.durations_s.sum() / 3600
             log(
                 f"{num_parameters(model):,} parameters ({num_parameters(minimised):,} more in training), "
                 f"{tokenizer.vocab_size} symbols, {len(data.train)} utterances ({hours:.2f} h), "
@@ -276,60 +310,3 @@ def run_training(
             if note:
                 log(f"note: {note}")
         loop.run()
-
-
-def _tokenizer(config: Config, folder: DataFolder) -> Tokenizer:
-    tokenizer = folder.load_tokenizer()
-    kind = tokenizer.to_dict()["type"]
-    if kind != config.tokenizer.type:
-        raise UserError(
-            f"tokenizer.type is {config.tokenizer.type} but {folder.tokenizer} is of type {kind}; "
-            "run asrkit tokenizer --force or choose another --data-dir"
-        )
-    return tokenizer
-
-
-def _read_data(config: Config, folder: DataFolder, bundle: ModelBundle[Transducer]) -> TrainingData:
-    train, pipeline = list(folder.read_features("train")), build_pipeline(config, bundle.statistics)
-    kind = config.features.normalization
-    if kind in ("speaker", "side") and not any(name.startswith(f"{kind}:") for name in bundle.statistics):
-        raise UserError(f"there are no statistics for features.normalization={kind}; run asrkit features --force")
-    return TrainingData(
-        train=train,
-        dev=list(folder.read_features("dev")),
-        train_pipeline=replace(pipeline, augmentations=_augmentations(config, pipeline, train)),
-        dev_pipeline=pipeline,
-        smoothing=_smoothing(config, bundle.tokenizer, train),
-    )
-
-
-def _augmentations(config: Config, pipeline: FeaturePipeline, train: Sequence[Cut]) -> dict[str, Augmentation]:
-    """Those with a probability above 0, in the order of Cui et al. 2022 (arXiv 2203.15176, fig. 1)."""
-    perturb, noise, masks = config.length_perturbation, config.sequence_noise, config.spec_augment
-    active: dict[str, Augmentation] = {}
-    if perturb.drop_probability > 0 or perturb.insert_probability > 0:
-        active["length_perturbation"] = LengthPerturbation(**asdict(perturb))
-    if noise.probability > 0:
-        active["sequence_noise"] = SequenceNoise(train, pipeline.normalized, noise.probability, noise.scale)
-    if masks.probability > 0:
-        active["spec_augment"] = SpecAugment(**asdict(masks))
-    return active
-
-
-def _smoothing(config: Config, tokenizer: Tokenizer, train: Sequence[Cut]) -> NbestLabelSmoothing | None:
-    """The n-best label smoothing of an experiment, None where its probability is 0.
-
-    Raises:
-        UserError: the hypotheses cannot be read, or are of another training set.
-    """
-    smoothing = config.nbest_label_smoothing
-    if smoothing.probability <= 0:
-        return None
-    hypotheses = read_hypotheses(Path(smoothing.hypotheses), tokenizer)
-    missing = [cut.id for cut in train if cut.id not in hypotheses]
-    if missing:
-        raise UserError(
-            f"{smoothing.hypotheses} has no n-best list of {missing[0]} ({len(missing)} of {len(train)} utterances); "
-            "run asrkit nbest on this training set"
-        )
-    return NbestLabelSmoothing(**(asdict(smoothing) | {"hypotheses": hypotheses}))

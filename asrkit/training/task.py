@@ -5,21 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 from asrkit.config_training import TrainConfig
 from asrkit.data.loaders import LoaderError
+from asrkit.distributed.learners import Learners
 from asrkit.training.checkpoint import CheckpointFolder
 from asrkit.training.objective import Trainable
-
-
-@dataclass(frozen=True)
-class Phase:
-    """A stretch of a training in which the same is minimised."""
-
-    name: str
-    all_used: bool = True
-    """Whether every parameter gets a gradient."""
+from asrkit.training.phase import Phase
 
 
 @dataclass(frozen=True)
@@ -31,6 +24,29 @@ class Step:
     number: int
     """Utterances or symbols of all parts: the update is the mean over them."""
     phase: Phase
+
+
+class OwnParts(Sequence[list[Any]]):
+    """One learner's parts of each step, found when they are asked for.
+
+    A learner without a part of its own reads one utterance all the same, for all must take part in a step.
+    """
+
+    def __init__(self, plan: Sequence[Step], learners: Learners) -> None:
+        self.plan, self.learners = plan, learners
+
+    def __len__(self) -> int:
+        return len(self.plan)
+
+    @overload
+    def __getitem__(self, number: int) -> list[Any]: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[list[Any]]: ...
+    def __getitem__(self, number: int | slice) -> list[Any] | list[list[Any]]:
+        if isinstance(number, slice):
+            return [self[n] for n in range(len(self))[number]]
+        parts = self.plan[number].parts
+        return [part if len(part) else parts[0][:1] for part in self.learners.claim(parts)]
 
 
 class Task(Protocol):
@@ -45,6 +61,9 @@ class Task(Protocol):
 
     def plan(self, epoch: int) -> Sequence[Step]:
         """All updates of an epoch: a function of the seed and the epoch."""
+
+    def learning_rate(self, epoch: int, fraction: float) -> float:
+        """The rate in an epoch, from 1, of which a fraction is done."""
 
     def batches(self, parts: Sequence[Sequence[Any]], epoch: int, first: int) -> Iterator[list[Any] | LoaderError]:
         """Batches of this learner's parts of each step, from step ``first`` on."""

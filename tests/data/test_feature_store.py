@@ -15,7 +15,7 @@ from asrkit.data import feature_store
 from asrkit.data.cut_files import read_cuts
 from asrkit.data.feature_store import compute_statistics, make_features
 from asrkit.data.folder import DataFolder
-from asrkit.data.loaders import transcript
+from asrkit.data.transcripts import transcript
 from asrkit.errors import UserError
 from asrkit.features.pipeline import FeaturePipeline, load_audio, replica_of, side_of
 

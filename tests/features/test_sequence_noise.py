@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from lhotse.testing.dummies import dummy_cut
@@ -12,7 +13,10 @@ CUTS = [dummy_cut(i, duration=1.0 + i / 100) for i in range(300)]
 
 def noise(probability: float = 1.0) -> SequenceNoise:
     """The features of cut i are its duration, everywhere, over a frame for each 10 ms."""
-    return SequenceNoise(CUTS, lambda cut: torch.full((round(100 * cut.duration), 4), cut.duration), probability, 0.4)
+    durations_s = np.array([cut.duration for cut in CUTS])
+    return SequenceNoise(
+        CUTS, durations_s, lambda cut: torch.full((round(100 * cut.duration), 4), cut.duration), probability, 0.4
+    )
 
 
 def present(i: int, seed: int) -> Presentation:

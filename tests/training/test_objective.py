@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from lhotse import CutSet
 from safetensors.torch import load_file
 from torch import nn
 
@@ -18,6 +17,7 @@ from asrkit.models.conformer import Conformer
 from asrkit.models.transducer import Transducer
 from asrkit.scoring.experiment import read_metrics
 from asrkit.training.objective import CTC, TRANSDUCER, Losses, LossPart, TransducerObjective
+from asrkit.training.phase import Phase
 from asrkit.training.speech import run_training
 from tests.conftest import Workshop, tiny_model
 
@@ -30,7 +30,7 @@ class WithFrames(nn.Module):
         self.plain = plain
         self.energy = nn.Linear(16, 1)
 
-    def forward(self, model: Transducer, batch: Batch, phase: str) -> Losses:
+    def forward(self, model: Transducer, batch: Batch, phase: Phase) -> Losses:
         """Sums over utterances, and over frames for the energies."""
         losses: Losses = self.plain(model, batch, phase)
         encoder_out, encoder_lens = model.encoder(batch.features, batch.feature_lens)
@@ -71,7 +71,7 @@ def test_phases_minimise_what_they_say() -> None:
     batch = Batch(
         torch.randn(2, 48, 16), torch.tensor([48, 40]), torch.tensor([[1, 2], [3, 0]]), torch.tensor([2, 1]), [], {}
     )
-    first, both = (objective(model, batch, phase) for phase in (CTC, TRANSDUCER))
+    first, both = (objective(model, batch, Phase(name)) for name in (CTC, TRANSDUCER))
     ctc = first.parts["ctc"].total
     assert set(first.parts) == {"ctc"} and torch.equal(first.total.detach(), ctc)
     assert both.number == 2 and {part.number for part in both.parts.values()} == {2}
@@ -111,17 +111,17 @@ def two_views(batch: Batch) -> Batch:
 def small_batch() -> Batch:
     torch.manual_seed(0)
     tokens, lens = torch.tensor([[1, 2], [3, 0]]), torch.tensor([2, 1])
-    return Batch(torch.randn(2, 48, 16), torch.tensor([48, 40]), tokens, lens, CutSet(), {})
+    return Batch(torch.randn(2, 48, 16), torch.tensor([48, 40]), tokens, lens, [], {})
 
 
 def test_views_count_once() -> None:
     model, batch = tiny_model(), small_batch()
     config = LossConfig(ctc_weight=0.25, consistency_weight=0.2)
     objective = TransducerObjective(config, model).eval()
-    one, (_, second) = objective(model, batch, TRANSDUCER), two_views(batch).features.chunk(2)
+    one, (_, second) = objective(model, batch, Phase(TRANSDUCER)), two_views(batch).features.chunk(2)
     assert "consistency" not in one.parts
-    both = objective(model, two_views(batch), TRANSDUCER)
-    other = objective(model, replace(batch, features=second), TRANSDUCER)
+    both = objective(model, two_views(batch), Phase(TRANSDUCER))
+    other = objective(model, replace(batch, features=second), Phase(TRANSDUCER))
     assert both.number == one.number == 2
     for name in ("ctc", "transducer"):
         mean = (one.parts[name].total + other.parts[name].total) / 2
@@ -134,7 +134,7 @@ def test_views_count_once() -> None:
 def test_an_inner_block_has_a_ctc_loss_of_its_own() -> None:
     model, batch = tiny_model(), small_batch()
     objective = TransducerObjective(LossConfig(ctc_weight=1.0, intermediate_ctc_weight=0.3), model)
-    losses = objective(model, batch, CTC)
+    losses = objective(model, batch, Phase(CTC))
     parts = {name: part.total.item() for name, part in losses.parts.items()}
     assert losses.total.item() == pytest.approx(0.7 * parts["ctc"] + 0.3 * parts["intermediate_ctc"], rel=1e-6)
     # The block of two is the first, whose output the head sees as the last one's.
@@ -143,7 +143,7 @@ def test_an_inner_block_has_a_ctc_loss_of_its_own() -> None:
     del encoder.blocks[1]
     inner = TransducerObjective(LossConfig(ctc_weight=1.0), model)
     inner.load_state_dict(objective.state_dict())
-    assert inner(model, batch, CTC).total.item() == pytest.approx(parts["intermediate_ctc"], rel=1e-5)
+    assert inner(model, batch, Phase(CTC)).total.item() == pytest.approx(parts["intermediate_ctc"], rel=1e-5)
     with pytest.raises(UserError, match="intermediate_ctc_block is 1; the encoder has 1 blocks"):
         TransducerObjective(LossConfig(intermediate_ctc_weight=0.3, intermediate_ctc_block=1), model)
     with pytest.raises(UserError, match=r"need a loss\.ctc_weight above 0"):

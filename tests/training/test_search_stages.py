@@ -18,8 +18,8 @@ from asrkit.cli.main import cli
 from asrkit.config import DecodeConfig, FusionConfig
 from asrkit.config_files import load_config
 from asrkit.data.folder import DataFolder
-from asrkit.data.loaders import transcript
 from asrkit.data.nbest_label_smoothing import read_hypotheses
+from asrkit.data.transcripts import transcript
 from asrkit.decoding.decode import decode_split
 from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.decoding.tune_fusion import tune_fusion

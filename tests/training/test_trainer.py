@@ -8,16 +8,16 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
-from lhotse.cut import Cut
 from lhotse.utils import fastcopy
 from torch import nn
 
@@ -34,6 +34,7 @@ from asrkit.files import exclusive
 from asrkit.models.transducer import Transducer
 from asrkit.scoring.experiment import read_metrics
 from asrkit.training.objective import Losses, Trainable, TransducerObjective
+from asrkit.training.phase import Phase
 from asrkit.training.speech import run_training
 from asrkit.training.stopping import Stopped
 from tests.conftest import Workshop, tiny_model
@@ -152,7 +153,7 @@ class Changed(nn.Module):
         super().__init__()
         self.plain, self.change = plain, change
 
-    def forward(self, model: Transducer, batch: Batch, phase: str) -> Losses:
+    def forward(self, model: Transducer, batch: Batch, phase: Phase) -> Losses:
         """The plain losses, changed."""
         return self.change(self.plain(model, batch, phase), batch)
 
@@ -167,9 +168,9 @@ def test_sampler_objective_learners_and_rewrites_are_asked_where_they_say(
 ) -> None:
     seen: dict[str, list[Any]] = {"sampler": [], "objective": [], "steps": [], "rewrite": []}
 
-    def sampler(cuts: Sequence[Cut], epoch: int) -> Sequence[Cut]:
-        seen["sampler"].append(epoch)
-        return cuts[:6]
+    def sampler(number: int, epoch: int) -> np.ndarray:
+        seen["sampler"].append((number, epoch))
+        return np.arange(6)
 
     def change(losses: Losses, batch: Batch) -> Losses:
         seen["objective"].append(len(batch.cuts))
@@ -195,7 +196,7 @@ def test_sampler_objective_learners_and_rewrites_are_asked_where_they_say(
     config, exp = workshop.config(num_epochs=2), workshop.folder / "asked"
     config.rewrites = ["counted"]
     run_training(config, workshop.data_dir, exp, objective=changing(change), sampler=sampler)
-    assert seen["sampler"] == [1, 2]
+    assert seen["sampler"] == [(24, 1), (24, 2)]
     assert sum(seen["objective"]) == 12
     assert [name for name, _ in seen["steps"]] == ["before", "after"] * len(seen["objective"])
     before, after = seen["steps"][0][1], seen["steps"][1][1]
@@ -246,7 +247,7 @@ class Twice(nn.Module):
         assert isinstance(plain, TransducerObjective)
         self.plain, self.seen = plain, set[torch.dtype]()
 
-    def forward(self, model: Transducer, batch: Batch, phase: str) -> Losses:
+    def forward(self, model: Transducer, batch: Batch, phase: Phase) -> Losses:
         """The losses with autocast."""
         assert self.plain.simple_joiner is not None
         self.plain.simple_joiner.register_forward_hook(lambda module, inputs, out: self.seen.add(out[0].dtype))

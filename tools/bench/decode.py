@@ -33,7 +33,7 @@ from asrkit.bundle.front_end import build_pipeline
 from asrkit.bundle.model_file import ModelBundle, load_language_model, load_recognizer
 from asrkit.cpu import restart_with_allocator
 from asrkit.data.folder import DataFolder
-from asrkit.data.loaders import transcript
+from asrkit.data.transcripts import transcript
 from asrkit.decoding.beam import BeamOptions
 from asrkit.decoding.beam_search import beam_search, modified_beam_search
 from asrkit.decoding.density_ratio import Fusion, FusionWeights

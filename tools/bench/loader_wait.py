@@ -15,7 +15,7 @@ from asrkit.corpora.an4 import read_an4
 from asrkit.corpora.prepare import prepare_corpus
 from asrkit.data.feature_store import compute_statistics, make_features
 from asrkit.data.folder import SPLITS, DataFolder
-from asrkit.data.loaders import transcript
+from asrkit.data.transcripts import transcript
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.files import write_json
 from asrkit.scoring.experiment import read_metrics

@@ -1,0 +1,292 @@
+"""The index of a split: what an epoch is planned on, as arrays on disk, and its cuts, read one by one.
+
+Ten million utterances take 0.3 GB of arrays, which are memory-mapped, where their cuts would take 16 GB. A cut is read
+by the place of its block in the file (see :func:`asrkit.data.cut_files.write_cuts`) in the process that needs it.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from lhotse.cut import Cut
+
+from asrkit.data.cut_files import CUTS_IN_BLOCK, Roots, load_roots, parse_cut, twice, write_lines
+from asrkit.data.folder import DataFolder
+from asrkit.data.transcripts import encode_transcript, frames_needed
+from asrkit.errors import UserError
+from asrkit.files import atomic_path, locked, write_json
+from asrkit.processes import mapping
+from asrkit.records import INPUTS, Record, stamp
+from asrkit.text.tokenizer import Tokenizer
+
+ARRAYS = {"durations_s": np.float64, "num_tokens": np.int32, "frames_needed": np.int32, "id_hashes": np.int64}
+DIGEST = "digest.json"
+STARTS = "starts"
+"""Where the blocks of the file begin."""
+_MOST_BYTES = CUTS_IN_BLOCK << 22
+"""Of a block's lines."""
+_UNREADABLE = (OSError, EOFError, zlib.error, UnicodeError)
+
+
+class _UnevenBlocks(Exception):
+    """A file whose gzip members do not hold :data:`CUTS_IN_BLOCK` lines each."""
+
+
+class CutIndex(Sequence[Cut]):
+    """The cuts of a split in the order of their file; an item is read when it is asked for.
+
+    Args:
+        path: the cuts.
+        roots: of the prepared folder that they belong to.
+        starts: (blocks,) where each block begins.
+        arrays: by the names of :data:`ARRAYS`, (N,) each.
+        numbers: (N,) which cuts of the file these are; all if None.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        roots: Roots,
+        starts: np.ndarray,
+        arrays: dict[str, np.ndarray],
+        numbers: np.ndarray | None = None,
+    ) -> None:
+        self.path, self.roots, self.starts, self.arrays, self.numbers = path, roots, starts, arrays, numbers
+        self._file: int | None = None
+        self._block: tuple[int, list[bytes]] = (-1, [])
+
+    @property
+    def durations_s(self) -> np.ndarray:
+        """(N,) seconds."""
+        return self.arrays["durations_s"]
+
+    @property
+    def num_tokens(self) -> np.ndarray:
+        """(N,) labels; 0 of a split that was indexed without a tokenizer."""
+        return self.arrays["num_tokens"]
+
+    @property
+    def frames_needed(self) -> np.ndarray:
+        """(N,) encoder frames that CTC needs for the labels."""
+        return self.arrays["frames_needed"]
+
+    def __len__(self) -> int:
+        return len(self.durations_s)
+
+    @overload
+    def __getitem__(self, number: int) -> Cut: ...
+    @overload
+    def __getitem__(self, number: slice) -> CutIndex: ...
+    def __getitem__(self, number: int | slice) -> Cut | CutIndex:
+        if isinstance(number, slice):
+            return self.select(np.arange(len(self))[number])
+        if not 0 <= number < len(self):
+            raise IndexError(number)  # ends an iteration
+        place = number if self.numbers is None else int(self.numbers[number])
+        block, line = divmod(place, CUTS_IN_BLOCK)
+        if self._block[0] != block:
+            self._block = block, self._read(block)
+        return parse_cut(self._block[1][line], self.roots, f"{self.path}:{place + 1}")
+
+    def select(self, numbers: np.ndarray) -> CutIndex:
+        """Some of the cuts, in the order of ``numbers``."""
+        places = numbers if self.numbers is None else self.numbers[numbers]
+        arrays = {name: array[numbers] for name, array in self.arrays.items()}
+        return CutIndex(self.path, self.roots, self.starts, arrays, places)
+
+    def find(self, ids: Iterable[str]) -> np.ndarray:
+        """Numbers of the cuts with these ids, -1 where there is none."""
+        hashes = np.array([id_hash(id) for id in ids], dtype=np.int64)
+        order = np.argsort(self.arrays["id_hashes"], kind="stable")
+        known = self.arrays["id_hashes"][order]
+        place = np.searchsorted(known, hashes).clip(max=max(0, len(known) - 1))
+        found: np.ndarray = np.where(known[place] == hashes, order[place], -1)
+        return found
+
+    def _read(self, block: int) -> list[bytes]:
+        if self._file is None:
+            self._file = os.open(self.path, os.O_RDONLY)
+        begin = int(self.starts[block])
+        end = int(self.starts[block + 1]) if block + 1 < len(self.starts) else os.fstat(self._file).st_size
+        try:
+            return gzip.decompress(os.pread(self._file, end - begin, begin)).splitlines()
+        except _UNREADABLE as error:
+            raise UserError(f"{self.path} has changed since it was indexed ({error}); run asrkit features") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_file": None}
+
+    def __del__(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+
+
+def id_hash(id: str) -> int:
+    """64 bits that stand for an id."""
+    return int.from_bytes(
+        hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little", signed=True
+    )
+
+
+def open_index(folder: DataFolder, split: str, tokenizer: Tokenizer | None = None, num_jobs: int = 1) -> CutIndex:
+    """The index of a split after the feature stage; it is made where there is none, or one of other cuts or symbols.
+
+    Args:
+        folder: prepared data.
+        split: its name.
+        tokenizer: counts the labels; None for cuts that are not trained on, or without transcripts.
+        num_jobs: processes that read cuts.
+
+    Raises:
+        UserError: cuts that are missing, are damaged or are no cuts, or a transcript that the symbols cannot spell.
+    """
+    path, where, roots = folder.features(split), folder.index(split), load_roots(folder.path)
+    if not path.is_file():
+        raise UserError(f"{path} is missing; run the stage that makes it first (asrkit prepare, asrkit features)")
+    with locked(where):  # of several processes one makes it
+        symbols = hashlib.sha256(json.dumps(tokenizer.to_dict(), sort_keys=True).encode()) if tokenizer else None
+        inputs = {"cuts": stamp(path), "symbols": symbols.hexdigest()[:16] if symbols else ""}
+        record = Record(where / INPUTS, inputs)
+        if record.is_unfinished() or not record.exists() or record.difference() is not None:
+            record.begin()
+            try:
+                _make(path, where, roots, tokenizer, num_jobs)
+            except _UnevenBlocks:  # of an earlier version, or of another program
+                with gzip.open(path, "rb") as lines:
+                    write_lines(path, (line.rstrip(b"\n") + b"\n" for line in lines if line.strip()))
+                _make(path, where, roots, tokenizer, num_jobs)
+            Record(where / INPUTS, inputs | {"cuts": stamp(path)}).keep()
+        arrays = {name: np.load(where / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
+        return CutIndex(path, roots, np.load(where / f"{STARTS}.npy"), arrays)
+
+
+def durations_of(cuts: Sequence[Cut]) -> np.ndarray:
+    """(N,) seconds of cuts, without reading those of an index."""
+    return cuts.durations_s if isinstance(cuts, CutIndex) else np.array([cut.duration for cut in cuts], np.float64)
+
+
+def digest_of_cuts(folder: DataFolder, split: str) -> str | None:
+    """Tells the cuts of a split from others, wherever their features are stored, whose names are random.
+
+    It is taken from the index where that is of the same file; None of cuts that cannot be read, which the stage that
+    reads them reports.
+    """
+    path, where = folder.features(split), folder.index(split)
+    try:
+        if json.loads((where / INPUTS).read_text(encoding="utf-8")).get("cuts") == stamp(path):
+            return str(json.loads((where / DIGEST).read_text(encoding="utf-8"))["cuts"])
+    except (OSError, ValueError, KeyError, AttributeError):
+        pass  # no index, or not a complete one
+    content = hashlib.sha256()
+    try:
+        with gzip.open(path, "rb") as lines:
+            for line in lines:
+                content.update(_comparable(json.loads(line)))
+    except (*_UNREADABLE, ValueError, AttributeError):
+        return None
+    return content.hexdigest()[:16]
+
+
+def _comparable(values: dict[str, Any]) -> bytes:
+    """A cut without the places of its features."""
+    return json.dumps({k: v for k, v in values.items() if k != "features"}, sort_keys=True).encode()
+
+
+def _make(path: Path, where: Path, roots: Roots, tokenizer: Tokenizer | None, num_jobs: int) -> None:
+    """Reads all cuts once, and writes the arrays."""
+    starts: list[int] = []
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in ARRAYS}
+    content = hashlib.sha256()
+    read = partial(_rows, path=path, roots=roots, tokenizer=tokenizer)
+    try:
+        with mapping(num_jobs, chunksize=16) as run:
+            for start, rows, comparable in run(read, _numbered(path)):
+                starts.append(start)
+                content.update(comparable)
+                for name in ARRAYS:
+                    columns[name].append(rows[name])
+    except _UNREADABLE as error:
+        raise UserError(f"{path} cannot be read ({error}); remove it and run asrkit features again") from error
+    if not starts:
+        raise UserError(f"{path} holds no cuts; remove it and run asrkit features again")
+    arrays = {name: np.concatenate(columns[name]) for name in ARRAYS}
+    _require_different(arrays["id_hashes"], path, roots, np.array(starts))
+    for name, array in (arrays | {STARTS: np.array(starts, dtype=np.int64)}).items():
+        with atomic_path(where / f"{name}.npy") as temporary:
+            np.save(temporary, array)
+    write_json(where / DIGEST, {"cuts": content.hexdigest()[:16]})
+
+
+def _rows(
+    numbered: tuple[int, int, bytes], path: Path, roots: Roots, tokenizer: Tokenizer | None
+) -> tuple[int, dict[str, np.ndarray], bytes]:
+    """What the index holds of a block, and what its digest is of."""
+    start, first, lines = numbered
+    rows: list[tuple[float, int, int, int]] = []
+    comparable: list[bytes] = []
+    for number, line in enumerate(lines.splitlines(), first):
+        cut = parse_cut(line, roots, f"{path}:{number}")
+        labels = encode_transcript(tokenizer, cut) if tokenizer else []
+        rows.append((cut.duration, len(labels), frames_needed(labels), id_hash(cut.id)))
+        comparable.append(_comparable(json.loads(line)))
+    columns = zip(ARRAYS.items(), zip(*rows, strict=True), strict=True)
+    return start, {name: np.array(column, dtype=kind) for (name, kind), column in columns}, b"".join(comparable)
+
+
+def _require_different(hashes: np.ndarray, path: Path, roots: Roots, starts: np.ndarray) -> None:
+    """Refuses an id that is there twice."""
+    order = np.argsort(hashes, kind="stable")
+    same = np.flatnonzero(np.diff(hashes[order]) == 0)
+    if len(same):
+        number = int(order[same[0] + 1])
+        cut = CutIndex(path, roots, starts, dict.fromkeys(ARRAYS, hashes))[number]
+        raise UserError(f"{path}:{number + 1}: this is not a usable cut: {twice(cut.id)}")
+
+
+def _numbered(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """The blocks of a file: where each begins, the number of its first line from 1, and its lines.
+
+    Raises:
+        _UnevenBlocks: one but the last has not as many lines as it should.
+    """
+    before = CUTS_IN_BLOCK
+    for number, (start, lines) in enumerate(_blocks(path, _MOST_BYTES)):
+        if before != CUTS_IN_BLOCK or lines.count(b"\n") > CUTS_IN_BLOCK or b"\n\n" in lines:
+            raise _UnevenBlocks
+        before = lines.count(b"\n")
+        yield start, number * CUTS_IN_BLOCK + 1, lines
+
+
+def _blocks(path: Path, most_bytes: int) -> Iterator[tuple[int, bytes]]:
+    """The gzip members of a file: where each begins, and what is in it.
+
+    Raises:
+        _UnevenBlocks: one is larger than ``most_bytes``.
+        EOFError: the last one is cut off.
+        zlib.error, OSError: the file is damaged.
+    """
+    with open(path, "rb") as file:
+        start, used, rest = 0, 0, b""
+        unpacked: list[bytes] = []
+        member = zlib.decompressobj(wbits=31)
+        while chunk := rest or file.read(1 << 20):
+            unpacked.append(member.decompress(chunk))
+            rest = member.unused_data
+            used += len(chunk) - len(rest)
+            if sum(map(len, unpacked)) > most_bytes:
+                raise _UnevenBlocks
+            if member.eof:
+                yield start, b"".join(unpacked)
+                start, used = start + used, 0
+                unpacked, member = [], zlib.decompressobj(wbits=31)
+        if used:
+            raise EOFError("it ends within a block")

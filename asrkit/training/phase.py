@@ -1,0 +1,22 @@
+"""What is minimised in a step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A stretch of a training in which the same is minimised."""
+
+    name: str
+    all_used: bool = True
+    """Whether every parameter gets a gradient."""
+    lr_scale: float = 1.0
+    """Factor on the learning rate."""
+    penalty: float = 0.0
+    """Weight of the unsupervised loss in addition to the supervised one."""
+
+    def same_parameters(self, other: Phase) -> bool:
+        """Whether both give gradients to the same parameters."""
+        return (self.name, self.all_used) == (other.name, other.all_used)
