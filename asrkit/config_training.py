@@ -43,6 +43,31 @@ class ParameterGroupConfig:
     weight_decay: float = setting(0.0, "In place of `train.weight_decay`.", least=0, most=1000)
 
 
+@dataclass
+class SamplingConfig:
+    """Which utterances an epoch sees."""
+
+    type: str = setting(
+        "all",
+        "`soft_random` draws them anew each epoch, with replacement (Cui et al. 2023, arXiv 2311.12727), "
+        "`repeated_subset` without (RS2); `fixed_subset` draws them once.",
+        choices=("all", "soft_random", "repeated_subset", "fixed_subset"),
+    )
+    rate: float = setting(
+        1.0,
+        "r, share of the utterances that an epoch sees.",
+        least=1e-9,
+        most=1,
+        only_with="train.sampling.type=soft_random|repeated_subset|fixed_subset",
+    )
+    schedule_by: str = setting(
+        "epochs",
+        "Learning rate by epochs, or by updates, of which an epoch of all utterances has 1/r times as many.",
+        choices=("epochs", "updates"),
+        only_with="train.sampling.type=soft_random|repeated_subset|fixed_subset",
+    )
+
+
 STATE_SPACES = "state_spaces"
 """Name of the group that holds W, Lambda and step of every state space."""
 
@@ -128,5 +153,6 @@ class TrainConfig:
     early_stop_epochs: int = setting(
         0, "Stop after this many measurements on dev without a better one; 0 never stops early.", least=0
     )
+    sampling: SamplingConfig = section(SamplingConfig, only_with=SPEECH)
     optimizer: OptimizerConfig = section(OptimizerConfig)
     schedule: ScheduleConfig = section(ScheduleConfig)

@@ -1,7 +1,8 @@
 """Soft random sampling: each epoch trains on r·N examples, newly drawn with replacement.
 
 Cui et al. 2023 (arXiv 2311.12727). An epoch's indices are a pure function of (seed, epoch): they do not depend on
-processes or workers, and a resumed run draws what the unbroken one drew. With it, the draws it is compared with.
+processes or workers, and a resumed run draws what the unbroken one drew. What it is compared with is in
+:mod:`asrkit.data.subsets`.
 """
 
 from __future__ import annotations
@@ -26,27 +27,7 @@ def draw_size(n: int, rate: float) -> int:
 
 def soft_random_sample(n: int, rate: float, seed: int, epoch: int) -> torch.Tensor:
     """(r·N,) indices below ``n``, uniform and independent: one may come twice, and others the next epoch."""
-    return torch.randint(n, (draw_size(n, rate),), generator=_generator(seed, epoch))
-
-
-def repeated_subset(n: int, rate: float, seed: int, epoch: int) -> torch.Tensor:
-    """(r·N,) different indices, newly drawn each epoch (RS2, Okanovic et al. 2024, arXiv 2305.18424)."""
-    return torch.randperm(n, generator=_generator(seed, epoch))[: draw_size(n, rate)]
-
-
-def fixed_subset(n: int, rate: float, seed: int) -> torch.Tensor:
-    """(r·N,) different indices, the same in every epoch."""
-    return repeated_subset(n, rate, seed, epoch=0)
-
-
-def highest_scores(scores: torch.Tensor, rate: float) -> torch.Tensor:
-    """(r·N,) indices of the examples with the highest (N,) scores: a core set."""
-    return torch.topk(scores, draw_size(len(scores), rate)).indices
-
-
-def rank_share(indices: torch.Tensor, rank: int, world_size: int) -> torch.Tensor:
-    """What of one global draw a process takes; the shares of all processes are the draw."""
-    return indices[rank::world_size]
+    return torch.randint(n, (draw_size(n, rate),), generator=draw_generator(seed, epoch))
 
 
 def expected_coverage(n: int, rate: float, epochs: int) -> float:
@@ -65,5 +46,6 @@ def epochs_to_see_all(n: int, rate: float) -> float:
     return (math.log(n) + 0.5772156649015329 + 1 / (2 * n)) / rate
 
 
-def _generator(seed: int, epoch: int) -> torch.Generator:
+def draw_generator(seed: int, epoch: int) -> torch.Generator:
+    """Of an epoch's draw."""
     return seeded_generator((seed << 20) + epoch)  # the stream of the published numbers

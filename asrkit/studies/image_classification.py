@@ -14,13 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from asrkit.data.soft_random_sampling import (
-    draw_size,
-    fixed_subset,
-    highest_scores,
-    repeated_subset,
-    soft_random_sample,
-)
+from asrkit.data.soft_random_sampling import draw_size, soft_random_sample
+from asrkit.data.subsets import fixed_subset, highest_scores, repeated_subset
 from asrkit.devices import autocast, resolve_autocast
 from asrkit.randomness import seeded_generator
 from asrkit.studies.cifar10 import Images

@@ -55,7 +55,16 @@ def warmup_hold_decay(
     return min(peak_lr, peak_lr * max(0.0, num_epochs - epochs_done) / falling)
 
 
-def learning_rate(schedule: ScheduleConfig, epoch: int, fraction: float, num_epochs: int) -> float:
+def learning_rate_by_updates(
+    schedule: ScheduleConfig, epoch: int, fraction: float, num_epochs: int, share: float
+) -> float:
+    """The rate of a training whose epochs see a share of the examples, where a training on all would have made as many
+    updates."""
+    done = (epoch - 1 + fraction) * share
+    return learning_rate(schedule, int(done) + 1, done - int(done), num_epochs * share)
+
+
+def learning_rate(schedule: ScheduleConfig, epoch: int, fraction: float, num_epochs: float) -> float:
     """The rate within ``epoch`` (from 1), of which ``fraction`` is done.
 
     The boost is that of the last, clean epochs of Cui et al. 2022 (arXiv 2203.15176, section 4).

@@ -34,7 +34,8 @@ from asrkit.training.inputs import start_training
 from asrkit.training.loop import Loop
 from asrkit.training.objective import CTC, TRANSDUCER, Trainable, TransducerObjective
 from asrkit.training.phase import Phase
-from asrkit.training.schedules import learning_rate
+from asrkit.training.sampling import Occupancy, Sampler, make_sampler
+from asrkit.training.schedules import learning_rate, learning_rate_by_updates
 from asrkit.training.speech_data import TrainingData, read_data, read_tokenizer
 from asrkit.training.task import Step
 
@@ -42,8 +43,6 @@ MODEL = "averaged.safetensors"
 """What a training leaves."""
 MOST_DROPPED = 0.5
 """A training that would have to exclude a larger share of its utterances is refused."""
-Sampler = Callable[[int, int], np.ndarray]
-"""The numbers of an epoch's utterances, from how many there are and the epoch's number, from 1; they may repeat."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,8 @@ class SpeechTask:
         self.data = replace(data, train=self._alignable(data))
         self.dev_measure = f"dev_{self.settings.dev_measure}"
         self.module = Trainable(bundle.model, objective)
-        self.sampler = sampler
+        self.sampler = sampler or make_sampler(self.settings.sampling, self.settings.seed)
+        self.occupancy = Occupancy(self.sampler, len(self.data.train)) if self.sampler else None
         self.epochs_kept = max(2, self.settings.average_epochs)
         self.views = 2 if self.config.loss.consistency_weight > 0 else 1
         self.num_tokens = self._most_tokens()
@@ -157,6 +157,8 @@ class SpeechTask:
 
     def plan_updates(self, epoch: int) -> EpochPlan:
         """Which utterances make which update of an epoch."""
+        if self.occupancy and self.learners.is_main:
+            self.occupancy.after(epoch)
         train, settings = self.data.train, self.settings
         return plan_epoch(
             train.durations_s,
@@ -170,7 +172,11 @@ class SpeechTask:
 
     def learning_rate(self, epoch: int, fraction: float) -> float:
         """The rate in an epoch, from 1, of which a fraction is done."""
-        return learning_rate(self.settings.schedule, epoch, fraction, self.settings.num_epochs)
+        settings = self.settings
+        if settings.sampling.type != "all" and settings.sampling.schedule_by == "updates":
+            share = settings.sampling.rate
+            return learning_rate_by_updates(settings.schedule, epoch, fraction, settings.num_epochs, share)
+        return learning_rate(settings.schedule, epoch, fraction, settings.num_epochs)
 
     def batches(self, parts: Sequence[Sequence[Any]], epoch: int, first: int) -> Iterator[list[Batch] | LoaderError]:
         """Batches of this learner's parts of each step, from step ``first`` on."""
@@ -229,8 +235,10 @@ class SpeechTask:
         return f"loss {loss:.3f}, {hours_a_second:.3f} h of speech/s"
 
     def epoch_values(self, sums: Mapping[str, float]) -> dict[str, Any]:
-        """Utterances, speech and hits of an epoch."""
-        return {
+        """Utterances, speech and hits of an epoch, and how much of the training set it and those before have seen."""
+        sampling = self.settings.sampling
+        seen = {"sampling": self.occupancy.values(sampling)} if self.occupancy and sampling.type != "all" else {}
+        return seen | {
             "speech_s": round(sums["speech_s"], 2),
             "augmented": {name: int(sums.get(f"augmented/{name}", 0)) for name in self.data.augmentation_names},
             "utterances": int(sums["utterances"]),
@@ -243,11 +251,13 @@ class SpeechTask:
         total, parts = losses.pop("loss"), ", ".join(losses.values())
         value = values[self.dev_measure]
         measured = "-" if value is None else f"{value:.2f} %"
+        coverage = values.get("sampling")
+        seen = f", seen {coverage['coverage']:.1%} ({coverage['expected_coverage']:.1%} expected)" if coverage else ""
         return (
             f"{total}{f' ({parts})' if len(losses) > 1 else ''}, {self.dev_measure[:3]} {self.dev_measure[4:].upper()} "
             f"{measured}, lr {values['lr']:.2e}, "
             f"{values['speech_s'] / values['seconds']:.0f} s of speech a second, "
-            f"waited {100 * values['wait_share']:.1f} %, augmented: {', '.join(shares) or 'nothing'}"
+            f"waited {100 * values['wait_share']:.1f} %, augmented: {', '.join(shares) or 'nothing'}{seen}"
         )
 
     def save(self, path: Path) -> None:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
 
+from asrkit.data.batching import BatchBudget, plan_epoch
 from asrkit.data.soft_random_sampling import (
     draw_size,
     epochs_to_see_all,
     expected_coverage,
     expected_distinct,
-    fixed_subset,
-    highest_scores,
-    rank_share,
-    repeated_subset,
     soft_random_sample,
 )
 
@@ -85,10 +83,14 @@ def test_draws_are_a_function_of_seed_and_epoch() -> None:
 
 
 def test_processes_share_one_draw() -> None:
-    drawn = soft_random_sample(1001, 0.5, 1, 7)
-    shares = [rank_share(drawn, rank, 3) for rank in range(3)]
-    assert torch.equal(torch.cat(shares).sort().values, drawn.sort().values)
-    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    drawn = soft_random_sample(1001, 0.5, 1, 7).numpy()
+    seconds, tokens = np.linspace(1, 9, 1001), np.ones(1001, np.int32)
+    budget = BatchBudget(60.0, 10**9, 3, vocab_size=10, frame_shift_s=0.04)
+    plan = plan_epoch(seconds, tokens, budget, seed=1, epoch=7, drawn=drawn)
+    shares = [np.concatenate([update[rank] for update in plan[:]]) for rank in range(3)]
+    assert sorted(np.concatenate(shares)[:, 0].tolist()) == sorted(drawn.tolist())
+    assert len({tuple(row) for share in shares for row in share.tolist()}) == len(drawn)  # no presentation comes twice
+    assert max(map(len, shares)) - min(map(len, shares)) <= len(plan)
 
 
 def test_all_at_once_still_has_duplicates() -> None:
@@ -99,14 +101,6 @@ def test_all_at_once_still_has_duplicates() -> None:
     for rate in (0.0, 1.5, -0.1):
         with pytest.raises(ValueError, match="selection rate"):
             draw_size(10, rate)
-
-
-def test_other_draws() -> None:
-    first, second = repeated_subset(1000, 0.2, 1, 1), repeated_subset(1000, 0.2, 1, 2)
-    assert len(first.unique()) == len(first) == 200
-    assert not torch.equal(first.sort().values, second.sort().values)
-    assert torch.equal(fixed_subset(1000, 0.2, 4), fixed_subset(1000, 0.2, 4))
-    assert sorted(highest_scores(torch.tensor([0.1, 0.9, 0.3, 0.8]), 0.5).tolist()) == [1, 3]
 
 
 def test_gradients_are_unbiased() -> None:

@@ -1,0 +1,69 @@
+"""Training on a part of the utterances: which ones an epoch sees, and how many have been seen so far."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from asrkit.config_training import SamplingConfig
+from asrkit.data.soft_random_sampling import draw_size, expected_coverage, soft_random_sample
+from asrkit.data.subsets import fixed_subset, repeated_subset
+
+Sampler = Callable[[int, int], np.ndarray]
+"""The numbers of an epoch's utterances, from how many there are and the epoch's number, from 1; they may repeat."""
+
+
+def make_sampler(config: SamplingConfig, seed: int) -> Sampler | None:
+    """The draw that the settings name; None where an epoch sees all utterances."""
+    rate = config.rate
+    if config.type == "all":
+        return None
+    if config.type == "soft_random":
+        return lambda n, epoch: soft_random_sample(n, rate, seed, epoch).numpy()
+    if config.type == "repeated_subset":
+        return lambda n, epoch: repeated_subset(n, rate, seed, epoch).numpy()
+    return lambda n, epoch: fixed_subset(n, rate, seed).numpy()
+
+
+class Occupancy:
+    """How often each of ``n`` utterances has been presented, by an epoch's end.
+
+    The draws are repeated where a resumed run has not seen them, for they are functions of the epoch.
+    """
+
+    def __init__(self, sampler: Sampler, n: int) -> None:
+        self.sampler, self.epoch = sampler, 0
+        self.presented = np.zeros(n, np.int32)
+
+    def after(self, epoch: int) -> None:
+        """Counts the epochs up to this one."""
+        if epoch < self.epoch:
+            self.presented[:], self.epoch = 0, 0
+        for n in range(self.epoch + 1, epoch + 1):
+            drawn = self.sampler(len(self.presented), n)
+            self.presented += np.bincount(drawn, minlength=len(self.presented)).astype(np.int32)
+        self.epoch = epoch
+
+    def values(self, config: SamplingConfig) -> dict[str, Any]:
+        """Coverage and occupancy, observed and expected."""
+        n, epochs = len(self.presented), self.epoch
+        mean, share = float(self.presented.mean()), draw_size(n, config.rate) / n
+        coverage = {
+            "soft_random": expected_coverage(n, config.rate, epochs),
+            "repeated_subset": 1 - (1 - share) ** epochs,
+            "fixed_subset": share,
+        }
+        variance = {
+            "soft_random": mean * (1 - 1 / n),  # binomial; Poisson's for a large N
+            "repeated_subset": epochs * share * (1 - share),
+            "fixed_subset": epochs**2 * share * (1 - share),
+        }
+        return {
+            "coverage": round(float((self.presented > 0).mean()), 4),
+            "expected_coverage": round(coverage[config.type], 4),
+            "presentations": round(mean, 4),
+            "presentations_variance": round(float(self.presented.var()), 4),
+            "expected_variance": round(variance[config.type], 4),
+        }

@@ -1,0 +1,75 @@
+"""Training on a part of the utterances (Cui et al. 2023, arXiv 2311.12727)."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from asrkit.config_training import SamplingConfig, ScheduleConfig
+from asrkit.data.soft_random_sampling import expected_coverage, soft_random_sample
+from asrkit.scoring.experiment import read_metrics
+from asrkit.training.sampling import Occupancy, make_sampler
+from asrkit.training.schedules import learning_rate, learning_rate_by_updates
+from asrkit.training.speech import run_training
+from tests.conftest import Workshop
+
+DRAWN = "train.sampling.type=soft_random", "train.sampling.rate=0.5"
+
+
+@pytest.mark.parametrize("kind", ["soft_random", "repeated_subset", "fixed_subset"])
+def test_occupancy_is_as_expected(kind: str) -> None:
+    config = SamplingConfig(type=kind, rate=0.3)
+    sampler = make_sampler(config, seed=1)
+    assert sampler is not None and make_sampler(SamplingConfig(), 1) is None
+    occupancy = Occupancy(sampler, 20_000)
+    for epoch in (1, 2, 7):
+        occupancy.after(epoch)
+        values = occupancy.values(config)
+        assert values["coverage"] == pytest.approx(values["expected_coverage"], abs=0.01)
+        assert values["presentations"] == pytest.approx(0.3 * epoch)
+        assert values["presentations_variance"] == pytest.approx(values["expected_variance"], rel=0.05)
+    again = Occupancy(sampler, 20_000)
+    again.after(7)  # as a resumed run
+    assert np.array_equal(again.presented, occupancy.presented)
+    again.after(2)
+    assert again.presented.sum() == 12_000
+
+
+def test_the_loop_presents_what_was_drawn_and_says_how_much_was_seen(workshop: Workshop) -> None:
+    exp = workshop.folder / "drawn"
+    config = workshop.config(sampling={"type": "soft_random", "rate": 0.5})
+    run_training(config, workshop.data_dir, exp)
+    seen = np.zeros(24, bool)
+    for line in read_metrics(exp / "metrics.jsonl"):
+        assert line["utterances"] == 12
+        seen[soft_random_sample(24, 0.5, config.train.seed, line["epoch"]).numpy()] = True
+        assert line["sampling"]["coverage"] == pytest.approx(seen.mean(), abs=1e-4)
+        assert line["sampling"]["expected_coverage"] == pytest.approx(
+            expected_coverage(24, 0.5, line["epoch"]), abs=1e-4
+        )
+
+
+def test_a_resumed_run_and_two_processes_draw_alike(workshop: Workshop) -> None:
+    workshop.finish("drawn_unbroken", *DRAWN)
+    workshop.finish("drawn_resumed", *DRAWN, "train.num_epochs=1")
+    assert "% expected)" in workshop.finish("drawn_resumed", *DRAWN)
+    whole, resumed = workshop.weights("drawn_unbroken"), workshop.weights("drawn_resumed")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    dropouts = "encoder.conformer.dropout", "predictor.dropout", "predictor.embedding_dropout"
+    without_dropout = [f"model.{name}=0" for name in dropouts]
+    workshop.finish("drawn_alone", *DRAWN, *without_dropout)
+    workshop.finish("drawn_shared", *DRAWN, *without_dropout, processes=2)
+    alone, shared = workshop.weights("drawn_alone"), workshop.weights("drawn_shared")
+    assert all(torch.allclose(alone[name], shared[name], atol=2e-4) for name in alone)
+
+
+def test_rates_by_epochs_and_by_updates() -> None:
+    """Rise and fall over the whole training coincide; a hold in epochs of all examples lasts 1/r as many."""
+    rising = ScheduleConfig(type="one_cycle", peak_lr=1e-3, warmup_epochs=0)
+    for epoch in (1, 4, 10):
+        by_updates = learning_rate_by_updates(rising, epoch, 0.5, 10, 0.3)
+        assert by_updates == pytest.approx(learning_rate(rising, epoch, 0.5, 10))
+    holding = ScheduleConfig(type="warmup_hold_decay", initial_lr=0, peak_lr=1e-3, warmup_epochs=1.5, hold_epochs=0)
+    assert learning_rate_by_updates(holding, 6, 0.0, 30, 0.3) == pytest.approx(1e-3)
+    assert learning_rate_by_updates(holding, 31, 0.0, 30, 0.3) == pytest.approx(0.0)
