@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from asrkit.config_quantization import QuantizationConfig
 from asrkit.config_training import TrainConfig
+from asrkit.config_unsupervised import BlJustConfig
 from asrkit.settings import section, setting
 
 BEAM = "decode.method=beam|modified_beam"
@@ -395,5 +396,6 @@ class Config:
     )
     loss: LossConfig = section(LossConfig)
     train: TrainConfig = section(TrainConfig)
+    bl_just: BlJustConfig = section(BlJustConfig)
     decode: DecodeConfig = section(DecodeConfig)
     lm: LanguageModelConfig = section(LanguageModelConfig)

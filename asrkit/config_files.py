@@ -101,7 +101,7 @@ def _nested(values: Mapping[str, object]) -> dict[str, Any]:
 MOST_NODES, MOST_DEPTH, MOST_BYTES = 20_000, 30, 1 << 20
 """Of a configuration."""
 SECTIONS = {item.name for item in fields(Config)}
-OF_VERSION_1 = SECTIONS - {"rewrites", "quantization"}
+OF_VERSION_1 = SECTIONS - {"rewrites", "quantization", "bl_just"}
 Settings = TypeVar("Settings")
 
 

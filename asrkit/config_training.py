@@ -28,7 +28,7 @@ class ScheduleConfig:
         "Epochs at the peak, the first one included.",
         least=0,
         most=1000000,
-        only_with="train.schedule.type=warmup_hold_anneal|warmup_hold_decay",
+        only_with=".type=warmup_hold_anneal|warmup_hold_decay",
     )
     boost_from_epoch: int = setting(0, "From this epoch on the rate is multiplied by `boost`; 0 never.", least=0)
     boost: float = setting(2.0, "Factor of the last epochs.", least=0, most=1000)

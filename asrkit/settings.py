@@ -29,7 +29,8 @@ class Rule:
     least: float | None = None
     most: float | None = None
     only_with: str = ""
-    """Conditions joined by `` and ``, such as ``model.encoder.type=conformer|dssformer`` or ``loss.prune_range>0``."""
+    """Conditions joined by `` and ``, such as ``model.encoder.type=conformer|dssformer`` or ``loss.prune_range>0``; one
+    that begins with a point is of a setting in the same section."""
 
     @property
     def span(self) -> str:
@@ -77,7 +78,8 @@ def settings_of(values: object, prefix: str = "", conditions: tuple[str, ...] = 
     for item in fields(values):  # type: ignore[arg-type]  # any dataclass instance
         key, value = f"{prefix}{item.name}", getattr(values, item.name)
         rule = item.metadata.get("rule", Rule())
-        own = (*conditions, *filter(None, rule.only_with.split(" and ")))
+        named = (f"{prefix}{part[1:]}" if part.startswith(".") else part for part in rule.only_with.split(" and "))
+        own = (*conditions, *filter(None, named))
         if is_dataclass(value):
             yield from settings_of(value, f"{key}.", own)
         elif isinstance(value, dict) and any(map(is_dataclass, value.values())):

@@ -28,7 +28,7 @@ from asrkit.features.pipeline import FeaturePipeline
 from asrkit.files import write_json
 from asrkit.scoring.wer import word_error_rate
 from asrkit.text.tokenizer import train_tokenizer
-from asrkit.training.speech import run_training
+from asrkit.training.run import run_training
 from tests.conftest import ROOT, TINY, run_cli
 
 CONFIG: dict[str, Any] = {

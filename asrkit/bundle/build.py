@@ -27,17 +27,22 @@ REWRITES: dict[str, Rewrite] = {"quantize": quantize_layers}
 """By the name that stands in ``rewrites``. A rewrite runs on modules without data too (the ``meta`` device)."""
 
 
+def feature_dim(config: Config) -> int:
+    """F, width of the encoder's input."""
+    features = config.features
+    return features.num_mel_bins * (3 if features.deltas else 1) * features.stacking + features.speaker_vector_dim
+
+
 def build_encoder(config: Config) -> Encoder:
     """The encoder of an experiment."""
-    features, settings = config.features, config.model.encoder
-    input_dim = features.num_mel_bins * (3 if features.deltas else 1) * features.stacking + features.speaker_vector_dim
+    settings = config.model.encoder
     if settings.type == "blstm":
-        return BlstmEncoder(input_dim, **asdict(settings.blstm))
+        return BlstmEncoder(feature_dim(config), **asdict(settings.blstm))
     conformer = {"subsampling": settings.subsampling, **asdict(settings.conformer)}
     if settings.type == "conformer":
-        return Conformer(input_dim, **conformer)
-    frame_shift_s = FRAME_SHIFT_S * features.stacking * settings.subsampling
-    return dssformer(input_dim, dss=_state_spaces(settings.dss, frame_shift_s), **conformer)
+        return Conformer(feature_dim(config), **conformer)
+    frame_shift_s = FRAME_SHIFT_S * config.features.stacking * settings.subsampling
+    return dssformer(feature_dim(config), dss=_state_spaces(settings.dss, frame_shift_s), **conformer)
 
 
 def _state_spaces(settings: DssConfig, frame_shift_s: float) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from asrkit.data.feature_store import compute_statistics, make_features
 from asrkit.data.folder import SPLITS, DataFolder
 from asrkit.data.index import open_index
 from asrkit.data.transcripts import transcript
-from asrkit.data.upstream import cut_digests, require_same_corpus
+from asrkit.data.upstream import UNLABELLED, cut_digests, require_same_corpus, splits_of
 from asrkit.errors import UserError
 from asrkit.features.listen import LOUDEST, MIX, SPLIT, channel_choice
 from asrkit.features.normalization import GLOBAL, MeanStd
@@ -54,7 +54,9 @@ def _options(command: Command) -> Command:
     """Adds what says how a corpus is read."""
     rules = f"Rules for transcripts, joined by commas, applied in this order: {', '.join(RULES)}."
     which = f"Channel that is heard: a number from 0, {LOUDEST}, {MIX}, or {SPLIT}, which makes utterances of each."
+    unlabelled = "Do not read transcripts: all speech is for training without them (split train)."
     for option in (
+        click.option("--unlabelled", is_flag=True, help=unlabelled),
         click.option("--max-seconds", type=click.FloatRange(min=0), help="Exclude longer utterances."),
         click.option("--min-seconds", type=click.FloatRange(min=0), default=0.0, help="Exclude shorter utterances."),
         click.option("--text-normalization", default="", metavar="RULES", help=rules),
@@ -83,10 +85,11 @@ def prepare(
     text_normalization: str,
     min_seconds: float,
     max_seconds: float | None,
+    unlabelled: bool,
 ) -> None:
     """Check a corpus and write the CutSets train, dev and test."""
     folder = DataFolder(data_dir)
-    options = Options(channel_choice(channel), text_normalization, min_seconds, _limit(max_seconds))
+    options = Options(channel_choice(channel), text_normalization, min_seconds, _limit(max_seconds), unlabelled)
     read = read_corpus(corpus, corpus_dir, folder, options)
     inputs = {
         "stage": "prepare",
@@ -96,11 +99,12 @@ def prepare(
         "--text-normalization": text_normalization,
         "--min-seconds": min_seconds,
         "--max-seconds": max_seconds,
+        UNLABELLED: unlabelled,
         "files": origin(read, corpus_dir),
     }
-    record = Record(data_dir / INPUTS, inputs)
+    record = Record(data_dir / INPUTS, inputs, {UNLABELLED: False})
     record = replace(record, complete=record.has("files"))  # earlier versions kept less
-    if already_done([folder.cuts(split) for split in SPLITS], record, force):
+    if already_done([folder.cuts(split) for split in (SPLITS[:1] if unlabelled else SPLITS)], record, force):
         Roots(folder.path, [corpus_dir.resolve()]).save()  # where the corpus is now
         return
     sizes, notes = prepare_corpus(
@@ -126,9 +130,10 @@ def check(
     text_normalization: str,
     min_seconds: float,
     max_seconds: float | None,
+    unlabelled: bool,
 ) -> None:
     """Report every missing, truncated, silent, duplicate or unusable utterance of a corpus, and what is suspicious."""
-    options = Options(channel_choice(channel), text_normalization, min_seconds, _limit(max_seconds))
+    options = Options(channel_choice(channel), text_normalization, min_seconds, _limit(max_seconds), unlabelled)
     read = read_corpus(corpus, corpus_dir, DataFolder(data_dir), options)
     number = size(read)
     checked, found = check_corpus(read, options, num_jobs)
@@ -180,9 +185,10 @@ def features(data_dir: Path, num_jobs: int, force: bool, config_path: Path | Non
         "digests of cuts": cut_digests(folder),
     }
     record = Record(folder.statistics.with_name(INPUTS), inputs)
-    if already_done([*(folder.features(split) for split in SPLITS), folder.statistics], record, force):
+    splits = splits_of(folder)
+    if already_done([*(folder.features(split) for split in splits), folder.statistics], record, force):
         return
-    cut_sets = {split: folder.read_cuts(split) for split in SPLITS}
+    cut_sets = {split: folder.read_cuts(split) for split in splits}
     record.begin()
     pipeline = FeaturePipeline(settings.sampling_rate_hz, settings.num_mel_bins, normalization="none")
     statistics: dict[str, MeanStd] = {}
@@ -208,8 +214,8 @@ def features(data_dir: Path, num_jobs: int, force: bool, config_path: Path | Non
         log(f"features of {split}: {len(written)} utterances, {hours:.2f} h{', stored' if settings.store else ''}")
     folder.save_statistics(statistics)
     record.keep()
-    if folder.tokenizer.is_file():  # else the training makes it
-        open_index(folder, "train", folder.load_tokenizer(), num_jobs)
+    # Where there are no symbols yet, the training counts the labels.
+    open_index(folder, "train", folder.load_tokenizer() if folder.tokenizer.is_file() else None, num_jobs)
 
 
 @click.command()

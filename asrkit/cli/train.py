@@ -11,12 +11,13 @@ from asrkit.cli.common import PATH, config_options, launch_if_several, processes
 from asrkit.config_files import load_config
 from asrkit.console import log
 from asrkit.data.folder import DataFolder
-from asrkit.data.upstream import data_inputs, require_current
+from asrkit.data.upstream import require_current
 from asrkit.distributed.learners import is_first_process
 from asrkit.errors import UserError
 from asrkit.export.onnx import obstacle
 from asrkit.training.inputs import RESUME, is_finished, put_aside
-from asrkit.training.speech import MODEL, run_training
+from asrkit.training.run import run_training, training_inputs
+from asrkit.training.speech import MODEL
 
 READS = (
     "features",
@@ -30,6 +31,7 @@ READS = (
     "rewrites",
     "loss",
     "train",
+    "bl_just",
 )
 """Sections of an experiment that training depends on."""
 
@@ -62,7 +64,7 @@ def train(
             raise UserError("--force is not for torchrun; move the experiment's folder yourself")
         if force and exp_dir.exists():
             put_aside(exp_dir)
-    if is_finished(config, exp_dir, MODEL, data_inputs(folder)):
+    if is_finished(config, exp_dir, MODEL, training_inputs(config, folder)):
         log(f"done before: {exp_dir / MODEL} ({RESUME})")
         return
     command: list[str | Path] = ["train", "--data-dir", data_dir, "--exp-dir", exp_dir, *overrides]

@@ -44,7 +44,7 @@ class Place:
     channel: int | None = None
 
 
-def read_folder(corpus_dir: Path, data_dir: Path, channel: str = "") -> Corpus:
+def read_folder(corpus_dir: Path, data_dir: Path, channel: str = "", unlabelled: bool = False) -> Corpus:
     """All utterances that the lists or the disk know of; an utterance's id is its audio file's name.
 
     Where two files have the same name, ids are paths from the corpus' folder.
@@ -53,13 +53,14 @@ def read_folder(corpus_dir: Path, data_dir: Path, channel: str = "") -> Corpus:
         corpus_dir: the folder.
         data_dir: where prepared data goes; its audio is not the corpus'.
         channel: ``split`` makes an utterance of each channel, with the channel's number in its id: ``call-0``.
+        unlabelled: read audio without transcripts; ``text`` is not looked at.
 
     Raises:
         UserError: no ``text`` file, no audio, or two files of one name in a folder.
     """
-    parts = [] if (corpus_dir / "text").is_file() else _parts(corpus_dir)
+    parts = [] if unlabelled or (corpus_dir / "text").is_file() else _parts(corpus_dir)
     if not parts:
-        return _read(corpus_dir, corpus_dir, data_dir, channel)
+        return _read(corpus_dir, corpus_dir, data_dir, channel, unlabelled)
     corpus = Corpus([])
     for split, folder in parts:
         part = _read(folder, corpus_dir, data_dir, channel)
@@ -75,11 +76,13 @@ def _parts(corpus_dir: Path) -> list[tuple[str, Path]]:
     return [(split, path) for split, path in found if split and (path / "text").is_file()]
 
 
-def _read(folder: Path, corpus_dir: Path, data_dir: Path, channel: str) -> Corpus:
-    lists = {name: folder / name for name in ("text", "utt2spk", "split", "wav.scp", "segments")}
-    if not lists["text"].is_file():
+def _read(folder: Path, corpus_dir: Path, data_dir: Path, channel: str, unlabelled: bool = False) -> Corpus:
+    names = ("utt2spk", "wav.scp", "segments") if unlabelled else ("text", "utt2spk", "split", "wav.scp", "segments")
+    lists = {name: folder / name for name in names}
+    if not unlabelled and not lists["text"].is_file():
         raise UserError(
-            f"{lists['text']} is missing; write one line an utterance: its audio file's name, then its words"
+            f"{lists['text']} is missing; write one line an utterance: its audio file's name, then its words. Speech "
+            "without transcripts is prepared with --unlabelled"
         )
     lists = {name: path for name, path in lists.items() if path.is_file()}
     corpus = Corpus([], lists=list(lists.values()))
@@ -96,7 +99,7 @@ def _read(folder: Path, corpus_dir: Path, data_dir: Path, channel: str) -> Corpu
         }
     if "segments" in lists:
         places = _segments(lists["segments"], places, corpus)
-    texts = read_pairs(lists["text"], [id for id in places if " " in id])
+    texts = {} if unlabelled else read_pairs(lists["text"], [id for id in places if " " in id])
     texts, problems = match(texts, places, "text", corpus.notes)
     # Ids of `text` without audio are utterances all the same, so that `check` counts them.
     known = {problem.id for problem in corpus.problems}

@@ -52,6 +52,8 @@ class Options:
     """Rules of :mod:`asrkit.text.normalize`."""
     min_seconds: float = 0.0
     max_seconds: float = float("inf")
+    unlabelled: bool = False
+    """Whether transcripts are not wanted: all utterances are of the split train, for training without them."""
 
 
 def read_corpus(corpus: str, corpus_dir: Path, folder: DataFolder, options: Options) -> Corpus:
@@ -62,12 +64,14 @@ def read_corpus(corpus: str, corpus_dir: Path, folder: DataFolder, options: Opti
     """
     normalize = normalizer(options.text_normalization)
     corpus_dir = corpus_dir.resolve()
-    if options.channel == SPLIT:
-        if corpus != "folder":
-            raise UserError(f"--channel {SPLIT} is for a corpus of kind folder; {corpus} has its own utterances")
-        found = read_folder(corpus_dir, folder.path, SPLIT)
+    if options.channel == SPLIT and corpus != "folder":
+        raise UserError(f"--channel {SPLIT} is for a corpus of kind folder; {corpus} has its own utterances")
+    if corpus == "folder":
+        found = read_folder(corpus_dir, folder.path, options.channel, options.unlabelled)
     else:
         found = READERS[corpus](corpus_dir, folder.path)
+    if options.unlabelled:
+        found.utterances = [replace(u, split="train", text=None) for u in found.utterances]
     found.utterances = [u if u.text is None else replace(u, text=normalize(u.text)) for u in found.utterances]
     return found
 
@@ -92,7 +96,7 @@ def check_corpus(corpus: Corpus, options: Options, num_jobs: int) -> tuple[Corpu
         UserError: splits that cannot be drawn.
     """
     choice = LOUDEST if options.channel == SPLIT else options.channel
-    found = check(corpus.utterances, num_jobs, choice)
+    found = check(corpus.utterances, num_jobs, choice, options.unlabelled)
     found.problems = corpus.problems + found.problems
     by_id = {u.id: u for u in corpus.utterances}
     durations = {id: duration_of(by_id[id], sound) for id, sound in found.heard.items()}
@@ -137,7 +141,7 @@ def prepare_corpus(
     num_jobs: int,
     begin: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, int], list[str]]:
-    """Checks a corpus and writes ``train``, ``dev`` and ``test``.
+    """Checks a corpus and writes ``train``, ``dev`` and ``test``; of an unlabelled one ``train``.
 
     Args:
         corpus: of :func:`read_corpus`.
@@ -159,7 +163,8 @@ def prepare_corpus(
     if found.problems and not skip_bad:
         raise UserError(describe(found.problems, number))
     cut_sets = to_cut_sets(corpus.utterances, found.heard)
-    empty = [split for split in SPLITS if split not in cut_sets]
+    splits = SPLITS[:1] if options.unlabelled else SPLITS
+    empty = [split for split in splits if split not in cut_sets]
     if empty:
         reasons = ", ".join(f"{n} × {reason}" for reason, n in _kinds(found.problems).items())
         raise UserError(
@@ -170,11 +175,11 @@ def prepare_corpus(
     roots = Roots(folder.path, [corpus_dir.resolve()])
     roots.save()
     write_text(folder.bad, "".join(json.dumps(vars(p)) + "\n" for p in found.problems))
-    for split in SPLITS:
+    for split in splits:
         write_cuts(folder.cuts(split), cut_sets[split], roots)
     excluded = [f"excluded {len({p.id for p in found.problems})} of {number} utterances, listed in {folder.bad}"]
     notes = corpus.notes + (excluded if found.problems else [])
-    return {split: len(cut_sets[split]) for split in SPLITS}, notes
+    return {split: len(cut_sets[split]) for split in splits}, notes
 
 
 def size(corpus: Corpus) -> int:

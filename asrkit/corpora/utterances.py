@@ -74,13 +74,16 @@ class Checked:
     notes: list[str]
 
 
-def check(utterances: Sequence[Utterance], num_jobs: int = 1, channel: str = LOUDEST) -> Checked:
+def check(
+    utterances: Sequence[Utterance], num_jobs: int = 1, channel: str = LOUDEST, unlabelled: bool = False
+) -> Checked:
     """Listens to every file and reports all problems at once.
 
     Args:
         utterances: of all splits.
         num_jobs: processes.
         channel: which one is heard, where an utterance does not say.
+        unlabelled: whether they have no transcripts.
     """
     wanted: dict[tuple[Path, str], bool] = {}
     """Files and channels, and whether their parts are utterances."""
@@ -100,7 +103,7 @@ def check(utterances: Sequence[Utterance], num_jobs: int = 1, channel: str = LOU
     for utterance in utterances:
         choice = channel if utterance.channel is None else str(utterance.channel)
         sound = heard[utterance.audio, choice] if utterance.audio else Heard()
-        reasons = _reasons(utterance, sound)
+        reasons = _reasons_of_audio(utterance, sound) or ([] if unlabelled else _reasons_of_text(utterance, sound))
         content = (sound.digest, utterance.start_s, utterance.duration_s)
         if utterance.id in repeated:
             reasons = ["its id is in the lists more than once"]
@@ -144,17 +147,13 @@ def _rates(heard: Iterable[Heard]) -> list[str]:
     return [f"sampling rates differ: {table}; all are resampled to features.sampling_rate_hz"]
 
 
-def _reasons(utterance: Utterance, sound: Heard) -> list[str]:
+def _reasons_of_audio(utterance: Utterance, sound: Heard) -> list[str]:
     if utterance.audio is None:
         return ["there is a transcript but no audio"]
     if sound.problem:
         return [f"{sound.problem}: {shown(str(utterance.audio))}"]
-    if utterance.text is None:
-        return [f"there is audio but no transcript: {shown(str(utterance.audio))}"]
-    if not utterance.text.strip():
-        return ["the transcript is empty"]
-    if not is_text(utterance.text) or not is_text(utterance.speaker):
-        return ["its transcript or speaker holds half a character (a lone surrogate)"]
+    if not is_text(utterance.speaker):
+        return ["its speaker holds half a character (a lone surrogate)"]
     duration_s = duration_of(utterance, sound)
     end_s = utterance.start_s + duration_s
     if duration_s <= 0 or end_s > sound.duration_s + SLACK_S:
@@ -164,6 +163,17 @@ def _reasons(utterance: Utterance, sound: Heard) -> list[str]:
         ]
     if utterance.duration_s is not None and _peak(utterance, sound, end_s) < SILENCE_PEAK:
         return ["the audio is silent there"]
+    return []
+
+
+def _reasons_of_text(utterance: Utterance, sound: Heard) -> list[str]:
+    if utterance.text is None:
+        return [f"there is audio but no transcript: {shown(str(utterance.audio))}"]
+    if not utterance.text.strip():
+        return ["the transcript is empty"]
+    if not is_text(utterance.text):
+        return ["its transcript holds half a character (a lone surrogate)"]
+    duration_s = duration_of(utterance, sound)
     characters = len("".join(utterance.text.split()))
     if characters > MAX_CHARACTERS_PER_S * duration_s:
         return [
@@ -189,7 +199,7 @@ def to_cut_sets(utterances: Iterable[Utterance], heard: dict[str, Heard]) -> dic
     stems = Counter[str]()
     for utterance in utterances:
         sound = heard.get(utterance.id)
-        if sound is None or utterance.text is None or utterance.audio is None:
+        if sound is None or utterance.audio is None:
             continue
         if utterance.audio not in recordings:
             recordings[utterance.audio] = _recording(_recording_id(utterance, sound, stems), utterance, sound)

@@ -52,6 +52,8 @@ class Batch:
     """How many utterances each augmentation changed."""
     views: int = 1
     """Times that each utterance is there: the B rows are one view of all utterances, then the next."""
+    unlabelled: Batch | None = None
+    """Utterances without transcripts, for the unsupervised loss of the same update."""
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on ``device``."""
@@ -61,6 +63,7 @@ class Batch:
             feature_lens=self.feature_lens.to(device),
             tokens=self.tokens.to(device),
             token_lens=self.token_lens.to(device),
+            unlabelled=self.unlabelled.to(device) if self.unlabelled else None,
         )
 
     @property
@@ -201,6 +204,7 @@ def plan_epoch(
     epoch: int,
     num_buckets: int = 10,
     drawn: np.ndarray | None = None,
+    stream: str = "",
 ) -> EpochPlan:
     """Plans every update of an epoch, in O(n log n).
 
@@ -216,6 +220,7 @@ def plan_epoch(
         epoch: from 1.
         num_buckets: groups of similar duration.
         drawn: (n,) numbers of the utterances of this epoch, which may repeat; all if None.
+        stream: name of a plan that is independent of others of the same seed and epoch.
 
     Raises:
         UserError: no utterances.
@@ -223,7 +228,7 @@ def plan_epoch(
     numbers = np.arange(len(durations_s)) if drawn is None else drawn
     if not len(numbers):
         raise UserError("no utterances to train on")
-    generator = seeded_generator("plan", seed, epoch)
+    generator = seeded_generator("plan", *filter(None, [stream]), seed, epoch)
     numbers = numbers[_alike(durations_s[numbers], budget.batch_seconds, num_buckets, generator)]
     starts = np.flatnonzero(_first_of_update(durations_s[numbers], num_tokens[numbers], budget))
     order = torch.randperm(len(starts), generator=generator).numpy()

@@ -153,10 +153,12 @@ def open_index(folder: DataFolder, split: str, tokenizer: Tokenizer | None = Non
     if not path.is_file():
         raise UserError(f"{path} is missing; run the stage that makes it first (asrkit prepare, asrkit features)")
     with locked(where):  # of several processes one makes it
-        symbols = hashlib.sha256(json.dumps(tokenizer.to_dict(), sort_keys=True).encode()) if tokenizer else None
-        inputs = {"cuts": stamp(path), "symbols": symbols.hexdigest()[:16] if symbols else ""}
+        inputs = {"cuts": stamp(path)}
+        if tokenizer:
+            symbols = json.dumps(tokenizer.to_dict(), sort_keys=True).encode()
+            inputs["symbols"] = hashlib.sha256(symbols).hexdigest()[:16]
         record = Record(where / INPUTS, inputs)
-        if record.is_unfinished() or not record.exists() or record.difference() is not None:
+        if not all(map(record.has, inputs)) or record.difference() is not None:
             record.begin()
             try:
                 _make(path, where, roots, tokenizer, num_jobs)

@@ -6,6 +6,7 @@ import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, cast
 
 import torch
 from lhotse.cut import Cut
@@ -97,10 +98,17 @@ class BatchDataset(Dataset[list[Batch] | LoaderError]):
         return replace(collate(features, tokens, [cut for cut, _ in drawn], augmented), views=self.views)
 
 
-def iterate(dataset: BatchDataset, num_workers: int, start_step: int = 0) -> Iterator[list[Batch] | LoaderError]:
+class Batches(Protocol):
+    """Batches by step."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, step: int, /) -> list[Batch] | LoaderError: ...
+
+
+def iterate(dataset: Batches, num_workers: int, start_step: int = 0) -> Iterator[list[Batch] | LoaderError]:
     """Batches of the steps from ``start_step`` on, prefetched by ``num_workers`` processes (0: in this one)."""
     loader: DataLoader[list[Batch] | LoaderError] = DataLoader(
-        dataset,
+        cast(Dataset[list[Batch] | LoaderError], dataset),
         batch_size=None,
         sampler=range(start_step, len(dataset)),
         num_workers=num_workers,

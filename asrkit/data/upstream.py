@@ -13,6 +13,13 @@ from asrkit.data.index import digest_of_cuts
 from asrkit.errors import UserError
 from asrkit.records import INPUTS, UNFINISHED, digest, stamp
 
+UNLABELLED = "--unlabelled"
+
+
+def splits_of(folder: DataFolder) -> tuple[str, ...]:
+    """The splits that prepared data has: ``train`` alone of speech without transcripts."""
+    return SPLITS[:1] if _inputs(folder.path / INPUTS).get(UNLABELLED) else SPLITS
+
 
 def cut_digests(folder: DataFolder) -> dict[str, str | None]:
     """Tells the cuts of ``prepare`` from others."""

@@ -97,6 +97,7 @@ class LanguageModelTask:
     ) -> None:
         self.bundle, self.train, self.dev, self.learners, self.exp_dir = bundle, train, dev, learners, exp_dir
         self.settings, self.batch_symbols = bundle.config.train, bundle.config.lm.batch_symbols
+        self.num_epochs = self.settings.num_epochs
         self.module = Trainable(bundle.model, TextObjective())
 
     def plan(self, epoch: int) -> list[Step]:

@@ -82,7 +82,7 @@ class Loop:
             self.metrics.rewind(self.state.epoch)
         try:
             with self.signals:
-                while self.state.epoch <= self.settings.num_epochs and not self._early_stop():
+                while self.state.epoch <= self.task.num_epochs and not self._early_stop():
                     self._run_epoch()
         finally:
             if self.metrics:
@@ -111,7 +111,7 @@ class Loop:
         loaded = self.task.batches(OwnParts(plan, learners), state.epoch, state.step)
         started, before = time.monotonic(), dict(state.sums)
         clock = started
-        title = f"epoch {state.epoch}/{settings.num_epochs}"
+        title = f"epoch {state.epoch}/{self.task.num_epochs}"
         with progress_bar(title, len(plan), state.step, learners.is_main) as bar:
             for number in range(state.step, len(plan)):
                 waited = time.monotonic()
@@ -248,7 +248,7 @@ class Loop:
         raise Stopped(self.signals.number or signal.SIGTERM)
 
     def _count(self, batch: Any, losses: Losses) -> None:
-        for name, part in {"loss": LossPart(losses.total, losses.number), **losses.parts}.items():
+        for name, part in {losses.name: LossPart(losses.total, losses.number), **losses.parts}.items():
             self._add(f"loss/{name}", part.total.item())
             self._add(f"number/{name}", part.number)
         for name, value in self.task.counts(batch).items():

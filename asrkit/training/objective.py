@@ -49,6 +49,8 @@ class Losses:
     """What it is a sum over: utterances or symbols, of which the update's loss is the mean."""
     parts: dict[str, LossPart]
     """By name."""
+    name: str = "loss"
+    """Under which the total is reported."""
 
 
 class Trainable(nn.Module):

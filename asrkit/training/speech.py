@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-import torch
 from torch import nn
 
-from asrkit.bundle.build import build_transducer
 from asrkit.bundle.model_file import RECOGNIZER, ModelBundle, ModelFile, save_recognizer, write_model_file
-from asrkit.config import Config
 from asrkit.console import log
 from asrkit.data.batching import Batch, BatchBudget, EpochPlan, plan_epoch
-from asrkit.data.folder import DataFolder
 from asrkit.data.index import CutIndex
 from asrkit.data.loaders import BatchDataset, LoaderError, iterate
 from asrkit.data.transcripts import transcript
-from asrkit.data.upstream import data_inputs
 from asrkit.decoding.decode import decode_cuts
 from asrkit.decoding.search import make_search
-from asrkit.distributed.learners import Learners, join_learners, only_process_in
+from asrkit.distributed.learners import Learners
 from asrkit.errors import UserError
 from asrkit.features.fbank import FRAME_SHIFT_S
-from asrkit.models.transducer import Transducer, num_parameters
+from asrkit.models.transducer import Transducer
 from asrkit.scoring.wer import character_error_rate, word_error_rate
 from asrkit.training.checkpoint import CheckpointFolder, average_tensors
-from asrkit.training.initial import load_initial
-from asrkit.training.inputs import start_training
-from asrkit.training.loop import Loop
-from asrkit.training.objective import CTC, TRANSDUCER, Trainable, TransducerObjective
+from asrkit.training.objective import CTC, TRANSDUCER, Trainable
 from asrkit.training.phase import Phase
 from asrkit.training.sampling import Occupancy, Sampler, make_sampler
 from asrkit.training.schedules import learning_rate, learning_rate_by_updates
-from asrkit.training.speech_data import TrainingData, read_data, read_tokenizer
+from asrkit.training.speech_data import TrainingData
 from asrkit.training.task import Step
 
 MODEL = "averaged.safetensors"
@@ -89,6 +81,7 @@ class SpeechTask:
     ) -> None:
         self.bundle, self.learners, self.exp_dir = bundle, learners, exp_dir
         self.config, self.settings = bundle.config, bundle.config.train
+        self.num_epochs = self.settings.num_epochs
         self.data = replace(data, train=self._alignable(data))
         self.dev_measure = f"dev_{self.settings.dev_measure}"
         self.module = Trainable(bundle.model, objective)
@@ -151,9 +144,11 @@ class SpeechTask:
 
     def plan(self, epoch: int) -> Sequence[Step]:
         """All updates of an epoch."""
-        # In the first phase predictor and joiner get no gradient.
-        phase = Phase(CTC, all_used=False) if epoch <= self.config.loss.ctc_only_epochs else Phase(TRANSDUCER)
-        return SupervisedSteps(self.plan_updates(epoch), phase)
+        return SupervisedSteps(self.plan_updates(epoch), self.supervised_phase(epoch))
+
+    def supervised_phase(self, epoch: int) -> Phase:
+        """What an epoch of transcribed speech minimises: in the first phase predictor and joiner get no gradient."""
+        return Phase(CTC, all_used=False) if epoch <= self.config.loss.ctc_only_epochs else Phase(TRANSDUCER)
 
     def plan_updates(self, epoch: int) -> EpochPlan:
         """Which utterances make which update of an epoch."""
@@ -206,7 +201,7 @@ class SpeechTask:
 
     def measure(self, epoch: int) -> float | None:
         """WER, or CER, of greedy search on dev, in percent."""
-        due = epoch % self.settings.dev_wer_every_epochs == 0 or epoch == self.settings.num_epochs
+        due = epoch % self.settings.dev_wer_every_epochs == 0 or epoch == self.num_epochs
         if not due or epoch <= self.config.loss.ctc_only_epochs:
             return None
         self.bundle.model.eval()
@@ -239,16 +234,16 @@ class SpeechTask:
         sampling = self.settings.sampling
         seen = {"sampling": self.occupancy.values(sampling)} if self.occupancy and sampling.type != "all" else {}
         return seen | {
-            "speech_s": round(sums["speech_s"], 2),
+            "speech_s": round(sums.get("speech_s", 0.0), 2),
             "augmented": {name: int(sums.get(f"augmented/{name}", 0)) for name in self.data.augmentation_names},
-            "utterances": int(sums["utterances"]),
+            "utterances": int(sums.get("utterances", 0)),
         }
 
     def summary(self, values: Mapping[str, Any]) -> str:
         """An epoch in one line."""
         shares = [f"{name} {hits}/{values['utterances']}" for name, hits in values["augmented"].items()]
         losses = {name: f"{name} {value:.3f}" for name, value in values["loss"].items()}
-        total, parts = losses.pop("loss"), ", ".join(losses.values())
+        total, parts = losses.pop("loss", "no supervised loss"), ", ".join(losses.values())
         value = values[self.dev_measure]
         measured = "-" if value is None else f"{value:.2f} %"
         coverage = values.get("sampling")
@@ -271,52 +266,3 @@ class SpeechTask:
         tensors = average_tensors(paths)
         write_model_file(ModelFile(target, RECOGNIZER, self.config, self.bundle.tokenizer, tensors))
         log(f"averaged the last {len(paths)} epochs into {target}")
-
-
-def run_training(
-    config: Config,
-    data_dir: Path,
-    exp_dir: Path,
-    *,
-    objective: Callable[[nn.Module], nn.Module] | None = None,
-    sampler: Sampler | None = None,
-    note: str = "",
-) -> None:
-    """Trains a recognizer, or resumes its training, in ``exp_dir``; under ``torchrun``, with all its processes.
-
-    Args:
-        config: the experiment.
-        data_dir: prepared data.
-        exp_dir: where the experiment goes.
-        objective: makes what is minimised from the objective of the settings.
-        sampler: which utterances an epoch sees; all if None.
-        note: what the user should know before the first epoch.
-
-    Raises:
-        UserError: missing or bad data, or an experiment folder of another configuration.
-        asrkit.training.stopping.Stopped: on Ctrl-C or SIGTERM, with a checkpoint saved.
-    """
-    folder = DataFolder(data_dir)
-    with only_process_in(exp_dir), join_learners(config.train.device) as learners:
-        if learners.is_main:
-            start_training(config, exp_dir, MODEL, data_inputs(folder))
-        tokenizer = read_tokenizer(config, folder)
-        torch.manual_seed(config.train.seed)
-        model = build_transducer(config, tokenizer.vocab_size)
-        minimised: nn.Module = TransducerObjective(config.loss, model)
-        load_initial(config.train, Trainable(model, minimised), tokenizer, exp_dir)
-        bundle = ModelBundle(model, config, tokenizer, folder.load_statistics())
-        data = read_data(config, folder, bundle)
-        task = SpeechTask(bundle, data, objective(minimised) if objective else minimised, learners, exp_dir, sampler)
-        loop = Loop(task, exp_dir, learners)
-        if learners.is_main:
-            hours = data.train.durations_s.sum() / 3600
-            log(
-                f"{num_parameters(model):,} parameters ({num_parameters(minimised):,} more in training), "
-                f"{tokenizer.vocab_size} symbols, {len(data.train)} utterances ({hours:.2f} h), "
-                f"{learners.world_size} process(es) on {learners.device.type}, autocast {loop.autocast}, "
-                f"augmentations: {', '.join(data.augmentation_names)} {config.features.speed_factors}"
-            )
-            if note:
-                log(f"note: {note}")
-        loop.run()

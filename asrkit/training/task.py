@@ -54,6 +54,8 @@ class Task(Protocol):
 
     module: Trainable
     settings: TrainConfig
+    num_epochs: int
+    """Of the whole training."""
     dev_measure: str
     """Name in metrics.jsonl of what :meth:`measure` returns, such as ``dev_wer``."""
     epochs_kept: int

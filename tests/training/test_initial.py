@@ -16,7 +16,7 @@ from asrkit.models.transducer import Transducer
 from asrkit.text.tokenizer import CharTokenizer
 from asrkit.training.initial import load_initial
 from asrkit.training.objective import Trainable, TransducerObjective
-from asrkit.training.speech import run_training
+from asrkit.training.run import run_training
 from tests.conftest import Workshop, tiny_bundle, tiny_config, tiny_model
 
 

@@ -18,7 +18,7 @@ from asrkit.models.transducer import Transducer
 from asrkit.scoring.experiment import read_metrics
 from asrkit.training.objective import CTC, TRANSDUCER, Losses, LossPart, TransducerObjective
 from asrkit.training.phase import Phase
-from asrkit.training.speech import run_training
+from asrkit.training.run import run_training
 from tests.conftest import Workshop, tiny_model
 
 

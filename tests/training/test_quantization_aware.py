@@ -9,7 +9,7 @@ from asrkit.config import Config
 from asrkit.config_files import config_from_dict
 from asrkit.quantization.qat import QuantizedLinear
 from asrkit.scoring.experiment import read_metrics
-from asrkit.training.speech import run_training
+from asrkit.training.run import run_training
 from tests.conftest import Workshop
 from tests.quantization.test_qat import EVERYTHING
 

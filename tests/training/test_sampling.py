@@ -9,9 +9,9 @@ import torch
 from asrkit.config_training import SamplingConfig, ScheduleConfig
 from asrkit.data.soft_random_sampling import expected_coverage, soft_random_sample
 from asrkit.scoring.experiment import read_metrics
+from asrkit.training.run import run_training
 from asrkit.training.sampling import Occupancy, make_sampler
 from asrkit.training.schedules import learning_rate, learning_rate_by_updates
-from asrkit.training.speech import run_training
 from tests.conftest import Workshop
 
 DRAWN = "train.sampling.type=soft_random", "train.sampling.rate=0.5"

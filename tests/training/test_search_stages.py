@@ -28,7 +28,7 @@ from asrkit.files import write_json
 from asrkit.scoring.experiment import read_metrics
 from asrkit.scoring.nist import read_trn
 from asrkit.scoring.wer import word_errors
-from asrkit.training.speech import run_training
+from asrkit.training.run import run_training
 from tests.conftest import Workshop
 
 LM = (

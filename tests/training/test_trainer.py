@@ -35,7 +35,7 @@ from asrkit.models.transducer import Transducer
 from asrkit.scoring.experiment import read_metrics
 from asrkit.training.objective import Losses, Trainable, TransducerObjective
 from asrkit.training.phase import Phase
-from asrkit.training.speech import run_training
+from asrkit.training.run import run_training
 from asrkit.training.stopping import Stopped
 from tests.conftest import Workshop, tiny_model
 

@@ -20,7 +20,7 @@ from asrkit.features.pipeline import FeaturePipeline
 from asrkit.files import write_json
 from asrkit.scoring.experiment import read_metrics
 from asrkit.text.tokenizer import train_tokenizer
-from asrkit.training.speech import run_training
+from asrkit.training.run import run_training
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -1,0 +1,96 @@
+"""From a configuration and prepared data to a trained recognizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from asrkit.bundle.build import build_transducer
+from asrkit.bundle.model_file import ModelBundle
+from asrkit.config import Config
+from asrkit.console import log
+from asrkit.data.folder import DataFolder
+from asrkit.data.index import digest_of_cuts
+from asrkit.data.upstream import data_inputs
+from asrkit.distributed.learners import join_learners, only_process_in
+from asrkit.models.transducer import num_parameters
+from asrkit.training.bl_just import BilevelObjective, BilevelTask, bilevel_objective, read_unlabelled
+from asrkit.training.initial import load_initial
+from asrkit.training.inputs import start_training
+from asrkit.training.loop import Loop
+from asrkit.training.objective import Trainable, TransducerObjective
+from asrkit.training.sampling import Sampler
+from asrkit.training.speech import MODEL, SpeechTask
+from asrkit.training.speech_data import read_data, read_tokenizer
+
+
+def training_inputs(config: Config, folder: DataFolder) -> dict[str, Any]:
+    """What a recognizer's training depends on in addition to its settings."""
+    inputs = data_inputs(folder)
+    if config.bl_just.loss != "none":
+        inputs["digest of unlabelled cuts"] = digest_of_cuts(DataFolder(Path(config.bl_just.unlabelled_dir)), "train")
+    return inputs
+
+
+def run_training(
+    config: Config,
+    data_dir: Path,
+    exp_dir: Path,
+    *,
+    objective: Callable[[nn.Module], nn.Module] | None = None,
+    sampler: Sampler | None = None,
+    note: str = "",
+) -> None:
+    """Trains a recognizer, or resumes its training, in ``exp_dir``; under ``torchrun``, with all its processes.
+
+    Args:
+        config: the experiment.
+        data_dir: prepared data.
+        exp_dir: where the experiment goes.
+        objective: makes what is minimised from the objective of the settings.
+        sampler: which utterances an epoch sees; all if None.
+        note: what the user should know before the first epoch.
+
+    Raises:
+        UserError: missing or bad data, or an experiment folder of another configuration.
+        asrkit.training.stopping.Stopped: on Ctrl-C or SIGTERM, with a checkpoint saved.
+    """
+    folder = DataFolder(data_dir)
+    with only_process_in(exp_dir), join_learners(config.train.device) as learners:
+        if learners.is_main:
+            start_training(config, exp_dir, MODEL, training_inputs(config, folder))
+        tokenizer = read_tokenizer(config, folder)
+        torch.manual_seed(config.train.seed)
+        model = build_transducer(config, tokenizer.vocab_size)
+        bundle = ModelBundle(model, config, tokenizer, folder.load_statistics())
+        data = read_data(config, folder, bundle)
+        minimised: nn.Module = TransducerObjective(config.loss, model)
+        if config.bl_just.loss != "none":
+            unlabelled, pipeline = read_unlabelled(config, bundle)
+            minimised = bilevel_objective(config, minimised, model.encoder, unlabelled, pipeline)
+        load_initial(config.train, Trainable(model, minimised), tokenizer, exp_dir)
+        task: SpeechTask
+        if isinstance(minimised, BilevelObjective):
+            task = BilevelTask(bundle, data, minimised, learners, exp_dir, unlabelled, pipeline)
+        else:
+            changed = objective(minimised) if objective else minimised
+            task = SpeechTask(bundle, data, changed, learners, exp_dir, sampler)
+        loop = Loop(task, exp_dir, learners)
+        if learners.is_main:
+            hours = data.train.durations_s.sum() / 3600
+            log(
+                f"{num_parameters(model):,} parameters ({num_parameters(minimised):,} more in training), "
+                f"{tokenizer.vocab_size} symbols, {len(data.train)} utterances ({hours:.2f} h), "
+                f"{learners.world_size} process(es) on {learners.device.type}, autocast {loop.autocast}, "
+                f"augmentations: {', '.join(data.augmentation_names)} {config.features.speed_factors}"
+            )
+            if isinstance(task, BilevelTask):
+                hours = task.unlabelled.durations_s.sum() / 3600
+                log(f"unlabelled: {len(task.unlabelled)} utterances ({hours:.2f} h), loss {config.bl_just.loss}")
+            if note:
+                log(f"note: {note}")
+        loop.run()
