@@ -104,6 +104,7 @@ def keep(row: Row, commit: str) -> None:
         "precision": resolve_autocast(choose_device(config.train.device), config.train.autocast),
         "minutes": round(sum(line["seconds"] for line in experiment.metrics) / 60, 1),
         "epochs": len(experiment.metrics),
+        "speech_h": round(sum(line.get("speech_s", 0.0) for line in experiment.metrics) / 3600, 3),
         "rows": experiment.rows(),
         "utterances": {"_".join(key): utterances(row.exp_dir / f"decode_{'_'.join(key)}") for key in experiment.scores},
     }
