@@ -1,10 +1,12 @@
 """Trains the rows of a recipe's results one after the other, and prints them as tables with their differences.
 
 Usage: .venv/bin/python tools/evidence.py egs/RECIPE/evidence.yaml [--list] [--tables] [--only NAME]... [--minutes N]
+         [-- OPTION ...]
 
 The list says which configurations are trained with which seeds and which are compared. A row that is done is a small
 file in egs/RECIPE/evidence/, with what every utterance cost; commit it, and the list resumes on another machine. A
-training that was cut off is resumed. --minutes starts no other row after that time.
+training that was cut off is resumed. --minutes starts no other row after that time. What stands after -- is given to
+run.sh too, such as --corpus-dir.
 """
 
 from __future__ import annotations
@@ -74,8 +76,15 @@ def read_rows(path: Path) -> tuple[list[Row], list[tuple[str, str]]]:
     """The rows of a list in the order in which they are trained, and which systems are compared."""
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     recipe = path.resolve().parent
+    shared = values.get("arguments", [])
     rows = [
-        Row(name, seed, recipe, recipe / "conf" / f"{how.get('config', name)}.yaml", tuple(how.get("arguments", ())))
+        Row(
+            name,
+            seed,
+            recipe,
+            recipe / "conf" / f"{how.get('config', name)}.yaml",
+            (*shared, *how.get("arguments", ())),
+        )
         for name, how in values["rows"].items()
         for seed in how["seeds"]
     ]
@@ -83,12 +92,12 @@ def read_rows(path: Path) -> tuple[list[Row], list[tuple[str, str]]]:
     return [rows[n] for n in order], [tuple(pair) for pair in values.get("compare", [])]
 
 
-def train(row: Row) -> None:
-    """Runs a row's command and keeps its result."""
+def train(row: Row, more: list[str]) -> None:
+    """Runs a row's command, with more options of this machine, and keeps its result."""
     git = ["git", "describe", "--always", "--dirty"]
     commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
     print(f"{time.strftime('%H:%M:%S')} {row.name}: {shlex.join(row.command)}", flush=True)
-    subprocess.run(row.command, cwd=ROOT, check=True)
+    subprocess.run([*row.command, *more], cwd=ROOT, check=True)
     keep(row, commit)
 
 
@@ -168,7 +177,8 @@ def main() -> None:
     parser.add_argument("--tables", action="store_true", help="print what is done as tables")
     parser.add_argument("--only", action="append", help="a system or a row, such as conformer or conformer_s2")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no row after so many minutes")
-    arguments = parser.parse_args()
+    end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
+    arguments, options = parser.parse_args(sys.argv[1:end]), sys.argv[end + 1 :]
     rows, pairs = read_rows(arguments.rows)
     if arguments.list or arguments.tables:
         for row in rows if arguments.list else ():
@@ -183,7 +193,7 @@ def main() -> None:
             if time.monotonic() - started > 60 * arguments.minutes:
                 print(f"{row.name} and what follows are left for another time", file=sys.stderr)
                 return
-            train(row)
+            train(row, options)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@
 #   config       the experiment's YAML
 #   processes    training processes on this machine
 #   last_stage   if it has more than these six
+#   unlabelled   what asrkit prepare calls speech that is used without transcripts
 # and may define a function prepare_data, called in place of asrkit prepare, and more_stages, lines of --help.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -16,6 +17,8 @@ num_jobs=2
 data_dir=$recipe_dir/data
 exp_dir=
 nbest_model=
+unlabelled=${unlabelled:-}
+unlabelled_corpus_dir=
 overrides=()
 
 usage() {
@@ -34,6 +37,9 @@ Each stage skips what is done.
   --corpus NAME     what asrkit prepare calls the corpus ($corpus)
   --corpus-dir DIR  the corpus' release (${corpus_dir:-required})
   --data-dir DIR    prepared data ($data_dir)
+  --unlabelled NAME what asrkit prepare calls speech that bl_just.loss uses without transcripts (${unlabelled:-none});
+                    it goes to <data-dir>_unlabelled
+  --unlabelled-corpus-dir DIR  its release (that of --corpus-dir)
   --exp-dir DIR     the experiment ($recipe_dir/exp/<name of the configuration>)
   --config FILE     the experiment's YAML ($config)
   --processes N     training processes on this machine ($processes)
@@ -48,7 +54,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     -h|--help) usage; exit 0 ;;
     --skip-bad) skip_bad=(--skip-bad); shift; continue ;;
-    --stage|--stop-stage|--force-from|--num-jobs|--corpus|--corpus-dir|--data-dir|--exp-dir|--config|--processes|--nbest-model)
+    --stage|--stop-stage|--force-from|--num-jobs|--corpus|--corpus-dir|--data-dir|--exp-dir|--config|--processes|--nbest-model|--unlabelled|--unlabelled-corpus-dir)
       [ $# -ge 2 ] || { echo "$0: $1 needs a value" >&2; exit 2; } ;;&
     --stage) stage=$2; again=(--force); shift 2 ;;
     --stop-stage) stop_stage=$2; shift 2 ;;
@@ -61,6 +67,8 @@ while [ $# -gt 0 ]; do
     --config) config=$2; shift 2 ;;
     --processes) processes=$2; shift 2 ;;
     --nbest-model) nbest_model=$2; shift 2 ;;
+    --unlabelled) unlabelled=$2; shift 2 ;;
+    --unlabelled-corpus-dir) unlabelled_corpus_dir=$2; shift 2 ;;
     decode.method=*) echo "$0: stage 4 decodes with greedy and with beam search; asrkit decode takes $1" >&2; exit 2 ;;
     *=*) overrides+=("$1"); shift ;;
     *) echo "$0: unknown option '$1'" >&2; usage >&2; exit 2 ;;
@@ -76,6 +84,9 @@ done
 asrkit=$root/.venv/bin/asrkit
 settings=(--config "$config" ${overrides[@]+"${overrides[@]}"})
 
+unlabelled_dir=${data_dir%/}_unlabelled
+[ -n "$unlabelled_corpus_dir" ] || unlabelled_corpus_dir=$corpus_dir
+
 # Sets "force" to what makes the commands of a stage run again.
 stage_force() {
   force=()
@@ -90,10 +101,21 @@ if runs 1; then
     "$asrkit" prepare "$corpus" --corpus-dir "$corpus_dir" --data-dir "$data_dir" \
       --num-jobs "$num_jobs" ${skip_bad[@]+"${skip_bad[@]}"} ${force[@]+"${force[@]}"}
   fi
+  if [ -n "$unlabelled" ]; then
+    "$asrkit" prepare "$unlabelled" --unlabelled --corpus-dir "$unlabelled_corpus_dir" --data-dir "$unlabelled_dir" \
+      --num-jobs "$num_jobs" ${skip_bad[@]+"${skip_bad[@]}"} ${force[@]+"${force[@]}"}
+  fi
 fi
 if runs 2; then
   "$asrkit" tokenizer --data-dir "$data_dir" ${force[@]+"${force[@]}"} "${settings[@]}"
   "$asrkit" features --data-dir "$data_dir" --num-jobs "$num_jobs" ${force[@]+"${force[@]}"} "${settings[@]}"
+  if [ -n "$unlabelled" ]; then
+    "$asrkit" features --data-dir "$unlabelled_dir" --num-jobs "$num_jobs" ${force[@]+"${force[@]}"} \
+      "${settings[@]}" "features.speed_factors=[1.0]"
+  fi
+fi
+if [ -n "$unlabelled" ]; then
+  settings+=("bl_just.unlabelled_dir=$unlabelled_dir")
 fi
 if runs 3 && [ "$force_from" -le 3 ] && [ -e "$exp_dir" ]; then
   number=1

@@ -54,7 +54,7 @@ def _options(command: Command) -> Command:
     """Adds what says how a corpus is read."""
     rules = f"Rules for transcripts, joined by commas, applied in this order: {', '.join(RULES)}."
     which = f"Channel that is heard: a number from 0, {LOUDEST}, {MIX}, or {SPLIT}, which makes utterances of each."
-    unlabelled = "Do not read transcripts: all speech is for training without them (split train)."
+    unlabelled = "Take the training set without transcripts, for training on speech alone."
     for option in (
         click.option("--unlabelled", is_flag=True, help=unlabelled),
         click.option("--max-seconds", type=click.FloatRange(min=0), help="Exclude longer utterances."),
@@ -104,6 +104,8 @@ def prepare(
     }
     record = Record(data_dir / INPUTS, inputs, {UNLABELLED: False})
     record = replace(record, complete=record.has("files"))  # earlier versions kept less
+    if not force and folder.cuts("train").is_file():
+        record.require_same("--force prepares it again")  # a folder may hold train alone
     if already_done([folder.cuts(split) for split in (SPLITS[:1] if unlabelled else SPLITS)], record, force):
         Roots(folder.path, [corpus_dir.resolve()]).save()  # where the corpus is now
         return

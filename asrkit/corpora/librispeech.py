@@ -5,6 +5,7 @@ All have the release's layout: ``<part>/<speaker>/<chapter>/<id>.flac`` (or a re
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from asrkit.corpora.utterances import AUDIO_SUFFIXES, Corpus, Utterance, with_split
@@ -15,6 +16,17 @@ from asrkit.text.normalize import canonical
 TEST_SPEAKERS = ("84", "174", "251", "422")
 DEV_SPEAKERS = ("652", "777")
 """Of :func:`read_librispeech_subset`."""
+LABELLED_EVERY = 5
+
+
+def read_librispeech(corpus_dir: Path, data_dir: Path, train: Sequence[str]) -> Corpus:
+    """LibriSpeech: the parts ``train`` for training, dev-clean and test-clean.
+
+    Raises:
+        UserError: a part is missing.
+    """
+    root = _root(corpus_dir, train[0])
+    return _read_parts(root, [*((part, "train") for part in train), ("dev-clean", "dev"), ("test-clean", "test")])
 
 
 def read_mini_librispeech(corpus_dir: Path, data_dir: Path) -> Corpus:
@@ -27,8 +39,31 @@ def read_mini_librispeech(corpus_dir: Path, data_dir: Path) -> Corpus:
     """
     root = _root(corpus_dir, "train-clean-5")
     dev = "dev-clean-2" if (root / "dev-clean-2").is_dir() else "dev-clean"
+    return _read_parts(root, [("train-clean-5", "train"), (dev, "dev"), ("test-clean", "test")])
+
+
+def read_mini_librispeech_fifth(corpus_dir: Path, data_dir: Path) -> Corpus:
+    """Mini LibriSpeech with every fifth speaker of train-clean-5 alone: the labelled part of a training with few
+    transcripts."""
+    return _some_speakers(read_mini_librispeech(corpus_dir, data_dir), labelled=True)
+
+
+def read_mini_librispeech_rest(corpus_dir: Path, data_dir: Path) -> Corpus:
+    """Mini LibriSpeech with the speakers of train-clean-5 that :func:`read_mini_librispeech_fifth` leaves out."""
+    return _some_speakers(read_mini_librispeech(corpus_dir, data_dir), labelled=False)
+
+
+def _some_speakers(corpus: Corpus, labelled: bool) -> Corpus:
+    speakers = sorted({u.speaker for u in corpus.utterances if u.split == "train"})
+    chosen = set(speakers[::LABELLED_EVERY]) if labelled else set(speakers) - set(speakers[::LABELLED_EVERY])
+    corpus.utterances = [u for u in corpus.utterances if u.split != "train" or u.speaker in chosen]
+    return corpus
+
+
+def _read_parts(root: Path, parts: Iterable[tuple[str, str]]) -> Corpus:
+    """Parts of the release, each as a split or a share of it."""
     corpus = Corpus([])
-    for part, split in (("train-clean-5", "train"), (dev, "dev"), ("test-clean", "test")):
+    for part, split in parts:
         found = read_part(root, part)
         corpus.utterances += [with_split(u, split) for u in found.utterances]
         corpus.lists += found.lists

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,13 @@ from lhotse.cut import Cut
 
 from asrkit.corpora.an4 import read_an4
 from asrkit.corpora.folder import read_folder
-from asrkit.corpora.librispeech import read_librispeech_subset, read_mini_librispeech
+from asrkit.corpora.librispeech import (
+    read_librispeech,
+    read_librispeech_subset,
+    read_mini_librispeech,
+    read_mini_librispeech_fifth,
+    read_mini_librispeech_rest,
+)
 from asrkit.corpora.manifests import read_huggingface, read_lhotse, read_nemo
 from asrkit.corpora.speechocean762 import read_speechocean762
 from asrkit.corpora.splits import across_splits, draw_splits
@@ -31,8 +38,13 @@ READERS: dict[str, Callable[[Path, Path], Corpus]] = {
     "folder": read_folder,
     "huggingface": read_huggingface,
     "lhotse": read_lhotse,
+    "librispeech_100": partial(read_librispeech, train=("train-clean-100",)),
+    "librispeech_860": partial(read_librispeech, train=("train-clean-360", "train-other-500")),
+    "librispeech_960": partial(read_librispeech, train=("train-clean-100", "train-clean-360", "train-other-500")),
     "librispeech_subset": read_librispeech_subset,
     "mini_librispeech": read_mini_librispeech,
+    "mini_librispeech_fifth": read_mini_librispeech_fifth,
+    "mini_librispeech_rest": read_mini_librispeech_rest,
     "nemo": read_nemo,
     "speechocean762": read_speechocean762,
 }
@@ -53,7 +65,7 @@ class Options:
     min_seconds: float = 0.0
     max_seconds: float = float("inf")
     unlabelled: bool = False
-    """Whether transcripts are not wanted: all utterances are of the split train, for training without them."""
+    """Whether transcripts are not wanted: what is in no split, or in train, is for training without them."""
 
 
 def read_corpus(corpus: str, corpus_dir: Path, folder: DataFolder, options: Options) -> Corpus:
@@ -71,7 +83,9 @@ def read_corpus(corpus: str, corpus_dir: Path, folder: DataFolder, options: Opti
     else:
         found = READERS[corpus](corpus_dir, folder.path)
     if options.unlabelled:
-        found.utterances = [replace(u, split="train", text=None) for u in found.utterances]
+        # What dev and test hold stays unheard.
+        training = [u for u in found.utterances if u.split in ("", "train")]
+        found.utterances = [replace(u, split="train", text=None) for u in training]
     found.utterances = [u if u.text is None else replace(u, text=normalize(u.text)) for u in found.utterances]
     return found
 

@@ -12,7 +12,7 @@ from lhotse import CutSet
 from asrkit.corpora.an4 import read_an4
 from asrkit.corpora.folder import read_folder
 from asrkit.corpora.librispeech import read_librispeech_subset, read_mini_librispeech
-from asrkit.corpora.prepare import combine_corpora
+from asrkit.corpora.prepare import READERS, combine_corpora
 from asrkit.corpora.speechocean762 import read_speechocean762
 from asrkit.corpora.splits import draw_splits
 from asrkit.corpora.utterances import Utterance, check, to_cut_sets
@@ -196,6 +196,25 @@ def test_librispeech_subset_splits_by_speaker(tmp_path: Path) -> None:
     assert by_id["84-7-0001"].text == "SAID SO" and by_id["84-7-0001"].speaker == "84"
     with pytest.raises(UserError, match="must be LibriSpeech's folder"):
         read_librispeech_subset(tmp_path / "nowhere", tmp_path)
+
+
+def test_a_fifth_of_the_speakers_and_the_rest_are_the_whole(tmp_path: Path) -> None:
+    for part, speakers in (("train-clean-5", range(11)), ("dev-clean", [90]), ("test-clean", [91])):
+        for speaker in speakers:
+            chapter = tmp_path / part / f"{speaker}" / "1"
+            chapter.mkdir(parents=True)
+            (chapter / f"{speaker}-1.trans.txt").write_text(f"{speaker}-1-0 A MAN\n")
+            (chapter / f"{speaker}-1-0.flac").touch()
+    found = {
+        name: [u.speaker for u in READERS[name](tmp_path, tmp_path).utterances if u.split == "train"]
+        for name in ("mini_librispeech", "mini_librispeech_fifth", "mini_librispeech_rest")
+    }
+    whole, fifth, rest = found.values()
+    assert len(fifth) == 3 and sorted(fifth + rest) == sorted(whole) and not set(fifth) & set(rest)
+    others = [u.split for u in READERS["mini_librispeech_fifth"](tmp_path, tmp_path).utterances if u.split != "train"]
+    assert others == ["dev", "test"]
+    with pytest.raises(UserError, match="holds no train-clean-360"):
+        READERS["librispeech_860"](tmp_path, tmp_path)
 
 
 def test_mini_librispeech_has_the_official_test_set(tmp_path: Path) -> None:

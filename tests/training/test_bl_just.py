@@ -229,7 +229,9 @@ def test_an_epoch_explores_then_joins_two_independent_streams(
 
     monkeypatch.setattr(BilevelTask, "__init__", init)
     stages = {"pretraining_epochs": 1, "fine_tuning_epochs": 1, "pretraining_schedule": SLOW}
-    config = configured({"num_epochs": 2}, exploration_lr_scale=0.5, fine_tuning_schedule=SLOW | {"peak_lr": 5e-5}, **stages)
+    config = configured(
+        {"num_epochs": 2}, exploration_lr_scale=0.5, fine_tuning_schedule=SLOW | {"peak_lr": 5e-5}, **stages
+    )
     exp = workshop.folder / "stages"
     run_training(config, workshop.data_dir, exp)
     (task,) = tasks

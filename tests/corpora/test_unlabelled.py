@@ -1,0 +1,43 @@
+"""Speech without transcripts is a corpus like any other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from asrkit.corpora.prepare import Options, read_corpus
+from asrkit.corpora.utterances import Utterance
+from asrkit.data.folder import DataFolder
+from asrkit.data.index import open_index
+from tests.conftest import AN4, run_cli
+
+
+def test_its_audio_is_checked_and_features_and_an_index_are_made(folder_corpus: Path, tmp_path: Path) -> None:
+    data = tmp_path / "unlabelled"
+    prepare: list[str | Path] = ["prepare", "folder", "--corpus-dir", folder_corpus, "--data-dir", data]
+    refused = run_cli(*prepare[:2], "--corpus-dir", folder_corpus / "audio", "--data-dir", data)
+    assert refused.returncode == 2 and "--unlabelled" in refused.stderr
+    broken = sorted((folder_corpus / "audio").iterdir())[0]
+    broken.write_bytes(broken.read_bytes()[:100])
+    assert run_cli(*prepare, "--unlabelled").returncode == 2
+    done = run_cli(*prepare, "--unlabelled", "--skip-bad")
+    assert "prepared folder: train 15" in done.stderr, done.stderr
+    cuts = list(DataFolder(data).read_cuts("train"))
+    assert all(cut.supervisions[0].text is None for cut in cuts)
+    assert len({cut.supervisions[0].speaker for cut in cuts}) == 4
+    assert not DataFolder(data).cuts("dev").exists()
+    made = run_cli("features", "--data-dir", data, "features.num_mel_bins=16")
+    assert made.returncode == 0, made.stderr
+    index = open_index(DataFolder(data), "train")
+    assert len(index) == 15 and not index.num_tokens.any()
+    again = run_cli("features", "--data-dir", data, "features.num_mel_bins=16")
+    assert "done before" in again.stderr
+    labelled = run_cli(*prepare, "--skip-bad")
+    assert labelled.returncode == 2 and "--unlabelled" in labelled.stderr  # what is there is of another kind
+
+
+def test_of_a_corpus_with_splits_the_training_set_is_unlabelled(
+    an4_utterances: list[Utterance], tmp_path: Path
+) -> None:
+    found = read_corpus("an4", AN4, DataFolder(tmp_path), Options(unlabelled=True))
+    train = [u.id for u in an4_utterances if u.split == "train"]
+    assert [u.id for u in found.utterances] == train and all(u.text is None for u in found.utterances)
