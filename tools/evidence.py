@@ -1,12 +1,13 @@
 """Trains the rows of a recipe's results one after the other, and prints them as tables with their differences.
 
-Usage: .venv/bin/python tools/evidence.py egs/RECIPE/evidence.yaml [--list] [--tables] [--only NAME]... [--minutes N]
+Usage: .venv/bin/python tools/evidence.py egs/RECIPE/evidence.yaml [--list] [--tables] [--figure FILE]
+         [--only NAME]... [--minutes N]
          [-- OPTION ...]
 
 The list says which configurations are trained with which seeds and which are compared. A row that is done is a small
 file in egs/RECIPE/evidence/, with what every utterance cost; commit it, and the list resumes on another machine. A
-training that was cut off is resumed. --minutes starts no other row after that time. What stands after -- is given to
-run.sh too, such as --corpus-dir.
+training that was cut off is resumed. --minutes starts no other row after that time. --figure draws WER against hours of
+speech and against time of training. What stands after -- is given to run.sh too, such as --corpus-dir.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import yaml
 
 from asrkit.config_files import load_config
 from asrkit.devices import choose_device, resolve_autocast
+from asrkit.figures import figure
 from asrkit.files import write_text
 from asrkit.scoring.experiment import read_experiment
 from asrkit.scoring.nist import read_trn
@@ -150,6 +152,23 @@ def tables(rows: list[Row], pairs: list[tuple[str, str]]) -> str:
     return "\n".join(lines)
 
 
+def draw(rows: list[Row], path: Path, decoding: str) -> None:
+    """WER of a decoding against the speech that a training processed and against its time, by system."""
+    done = [json.loads(row.result.read_text(encoding="utf-8")) for row in rows if row.result.is_file()]
+    systems = list(dict.fromkeys(row.system for row in rows))
+    with figure(path, 1, 2) as panels:
+        for axes, key, label in zip(panels, ("speech_h", "minutes"), ("hours of speech", "minutes"), strict=True):
+            for n, system in enumerate(systems):
+                of_one = [result for result in done if result["name"].rsplit("_s", 1)[0] == system and key in result]
+                wer = [100 * sum(e for _, e in r["utterances"][decoding]) / sum(w for w, _ in r["utterances"][decoding])
+                       for r in of_one]  # fmt: skip
+                axes.plot([result[key] for result in of_one], wer, "osD^v<>P"[n % 8], label=system)
+            axes.set_xlabel(f"{label} processed in training" if key == "speech_h" else f"{label} of training")
+            axes.set_ylabel(f"WER %, {decoding.replace('_', ', ')}")
+            axes.set_xscale("log")
+        panels[0].legend(fontsize="small")
+
+
 def compared(baseline: str, system: str, rows: list[Row], done: dict[str, Any]) -> list[str]:
     """A line for each decoding that both systems have, pooled over the seeds that are done."""
     names = [[row.name for row in rows if row.system == name and row.name in done] for name in (baseline, system)]
@@ -175,6 +194,8 @@ def main() -> None:
     parser.add_argument("rows", type=Path, help="egs/RECIPE/evidence.yaml")
     parser.add_argument("--list", action="store_true", help="print each row's state and command")
     parser.add_argument("--tables", action="store_true", help="print what is done as tables")
+    parser.add_argument("--figure", type=Path, help="draw WER against speech and time, and train nothing")
+    parser.add_argument("--decoding", default="test_beam", help="of the figure: split and search")
     parser.add_argument("--only", action="append", help="a system or a row, such as conformer or conformer_s2")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no row after so many minutes")
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
@@ -185,6 +206,9 @@ def main() -> None:
             print(f"{'done' if row.result.is_file() else 'open'}  {row.name:<24} {shlex.join(row.command)}")
         if arguments.tables:
             print(tables(rows, pairs))
+        return
+    if arguments.figure:
+        draw(rows, arguments.figure, arguments.decoding)
         return
     started = time.monotonic()
     for row in rows:

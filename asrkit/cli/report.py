@@ -9,6 +9,7 @@ import click
 from asrkit.cli.common import PATH
 from asrkit.files import atomic_path
 from asrkit.models.dss_spectrum import dss_spectra, plot_dss_spectra
+from asrkit.scoring.bilevel import KEY, bilevel_table, plot_bilevel
 from asrkit.scoring.experiment import read_experiment, table
 
 
@@ -18,15 +19,19 @@ def report(exp_dirs: tuple[Path, ...]) -> None:
     """Print experiments as rows of a Markdown table, from the files that the stages wrote.
 
     Of a DSSformer, a table says what its state spaces can do and how far they have moved; dss_spectrum.png draws
-    their attenuations, frequencies and reach.
+    their attenuations, frequencies and reach. Of a training with BL-JUST, a table and bl_just.png have both losses and
+    the norms of their gradients.
     """
-    rows, spaces = [], []
+    rows, more = [], []
     for exp_dir in exp_dirs:
         experiment = read_experiment(exp_dir)
         rows += experiment.rows()
         if found := experiment.state_spaces():
-            spaces.append(f"\nState spaces of {exp_dir.name}:\n\n{found}")
+            more.append(f"\nState spaces of {exp_dir.name}:\n\n{found}")
         if spectra := dss_spectra(experiment.bundle.model):
             with atomic_path(exp_dir / "dss_spectrum.png") as temporary:
                 plot_dss_spectra(spectra, temporary)
-    click.echo("\n".join([table(rows), *spaces]))
+        if bilevel := [line for line in experiment.metrics if KEY in line]:
+            more.append(f"\nLosses of {exp_dir.name}:\n\n{bilevel_table(bilevel)}")
+            plot_bilevel(bilevel, exp_dir / "bl_just.png")
+    click.echo("\n".join([table(rows), *more]))

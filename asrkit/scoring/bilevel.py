@@ -1,0 +1,51 @@
+"""How a bilevel training (BL-JUST) went, from what each epoch left in ``metrics.jsonl``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from asrkit.figures import figure
+
+KEY = "bl_just"
+"""Of an epoch's line."""
+
+
+def bilevel_table(metrics: Sequence[dict[str, Any]]) -> str:
+    """f, g, the gap g − v, and the norms of both gradients by θ, first and last, as a Markdown table.
+
+    v, the least g, is not known; the lowest one that an epoch ended with stands for it.
+    """
+    lines = ["| epoch | f | g | gap g − v | ‖∇f‖ | ‖∇g‖ |", "|---|---|---|---|---|---|"]
+    lowest = min(line[KEY]["g"] for line in metrics)
+    for line in (metrics[0], metrics[-1]):
+        after = line[KEY]
+        lines.append(
+            f"| {line['epoch']} | {after['f']:.3f} | {after['g']:.3f} | {after['g'] - lowest:.3f} | "
+            f"{after['gradient_f']:.4g} | {after['gradient_g']:.4g} |"
+        )
+    return "\n".join(lines)
+
+
+def plot_bilevel(metrics: Sequence[dict[str, Any]], path: Path) -> None:
+    """f, the gap of g, both gradients, and dev's error rate by epoch."""
+    epochs = [line["epoch"] for line in metrics]
+    after = {name: [line[KEY][name] for line in metrics] for name in ("f", "g", "gradient_f", "gradient_g")}
+    lowest = min(after["g"])
+    with figure(path, 2, 2) as (supervised, gap, gradients, dev):
+        supervised.plot(epochs, after["f"], ".-")
+        supervised.set_title("f, supervised loss")
+        gap.plot(epochs, [g - lowest for g in after["g"]], ".-")
+        gap.set_title(f"g − v, gap of the unsupervised loss (v = {lowest:.3f})")
+        for name, label in (("gradient_f", "‖∇f‖"), ("gradient_g", "‖∇g‖")):
+            gradients.plot(epochs, after[name], ".-", label=label)
+        gradients.set_yscale("log")
+        gradients.set_title("Gradients by θ")
+        gradients.legend()
+        measure = next((name for name in ("dev_wer", "dev_cer") if name in metrics[0]), "")
+        measured = [(line["epoch"], line[measure]) for line in metrics if measure and line[measure] is not None]
+        dev.plot([epoch for epoch, _ in measured], [value for _, value in measured], ".-")
+        dev.set_title(f"{measure[4:].upper()} on dev, %")
+        for axes in (supervised, gap, gradients, dev):
+            axes.set_xlabel("epoch")
