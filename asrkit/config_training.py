@@ -68,6 +68,19 @@ class SamplingConfig:
     )
 
 
+@dataclass
+class MixedSetConfig:
+    """Another training set, next to that of ``--data-dir``."""
+
+    data_dir: str = setting("", "Prepared data, whose training set it is; its transcripts get the symbols in use.")
+    weight: float = setting(
+        1.0,
+        "How often an epoch presents each of its utterances: 2 twice, 0.5 every second one, newly drawn each epoch.",
+        least=0,
+        most=1000,
+    )
+
+
 STATE_SPACES = "state_spaces"
 """Name of the group that holds W, Lambda and step of every state space."""
 
@@ -154,5 +167,8 @@ class TrainConfig:
         0, "Stop after this many measurements on dev without a better one; 0 never stops early.", least=0
     )
     sampling: SamplingConfig = section(SamplingConfig, only_with=SPEECH)
+    mix: dict[str, MixedSetConfig] = setting(
+        {}, "More training sets by a name of your choice, mixed into each epoch by their weights.", only_with=SPEECH
+    )
     optimizer: OptimizerConfig = section(OptimizerConfig)
     schedule: ScheduleConfig = section(ScheduleConfig)

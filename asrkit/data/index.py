@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, overload
@@ -41,28 +41,67 @@ class _UnevenBlocks(Exception):
     """A file whose gzip members do not hold :data:`CUTS_IN_BLOCK` lines each."""
 
 
-class CutIndex(Sequence[Cut]):
-    """The cuts of a split in the order of their file; an item is read when it is asked for.
+class CutFile:
+    """A file of cuts in blocks, of which any is read without those before it.
 
     Args:
         path: the cuts.
         roots: of the prepared folder that they belong to.
         starts: (blocks,) where each block begins.
+    """
+
+    def __init__(self, path: Path, roots: Roots, starts: np.ndarray) -> None:
+        self.path, self.roots, self.starts = path, roots, starts
+        self._file: int | None = None
+        self._block: tuple[int, list[bytes]] = (-1, [])
+
+    def read(self, place: int) -> Cut:
+        """The cut on a line, from 0.
+
+        Raises:
+            UserError: the file has changed, or the line is no cut.
+        """
+        block, line = divmod(place, CUTS_IN_BLOCK)
+        if self._block[0] != block:
+            self._block = block, self._lines(block)
+        return parse_cut(self._block[1][line], self.roots, f"{self.path}:{place + 1}")
+
+    def _lines(self, block: int) -> list[bytes]:
+        if self._file is None:
+            self._file = os.open(self.path, os.O_RDONLY)
+        begin = int(self.starts[block])
+        end = int(self.starts[block + 1]) if block + 1 < len(self.starts) else os.fstat(self._file).st_size
+        try:
+            return gzip.decompress(os.pread(self._file, end - begin, begin)).splitlines()
+        except _UNREADABLE as error:
+            raise UserError(f"{self.path} has changed since it was indexed ({error}); run asrkit features") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_file": None}
+
+    def __del__(self) -> None:
+        if self._file is not None:
+            os.close(self._file)
+
+
+class CutIndex(Sequence[Cut]):
+    """The cuts of a split in the order of their file, or of several splits; an item is read when it is asked for.
+
+    Args:
+        files: of the cuts.
         arrays: by the names of :data:`ARRAYS`, (N,) each.
-        numbers: (N,) which cuts of the file these are; all if None.
+        places: (N,) lines of the cuts in their files, from 0; their order here if None.
+        sources: (N,) numbers of their files; all in the first if None.
     """
 
     def __init__(
         self,
-        path: Path,
-        roots: Roots,
-        starts: np.ndarray,
-        arrays: dict[str, np.ndarray],
-        numbers: np.ndarray | None = None,
+        files: Sequence[CutFile],
+        arrays: Mapping[str, np.ndarray],
+        places: np.ndarray | None = None,
+        sources: np.ndarray | None = None,
     ) -> None:
-        self.path, self.roots, self.starts, self.arrays, self.numbers = path, roots, starts, arrays, numbers
-        self._file: int | None = None
-        self._block: tuple[int, list[bytes]] = (-1, [])
+        self.files, self.arrays, self.places, self.sources = files, arrays, places, sources
 
     @property
     def durations_s(self) -> np.ndarray:
@@ -91,17 +130,17 @@ class CutIndex(Sequence[Cut]):
             return self.select(np.arange(len(self))[number])
         if not 0 <= number < len(self):
             raise IndexError(number)  # ends an iteration
-        place = number if self.numbers is None else int(self.numbers[number])
-        block, line = divmod(place, CUTS_IN_BLOCK)
-        if self._block[0] != block:
-            self._block = block, self._read(block)
-        return parse_cut(self._block[1][line], self.roots, f"{self.path}:{place + 1}")
+        file = self.files[0 if self.sources is None else int(self.sources[number])]
+        return file.read(number if self.places is None else int(self.places[number]))
 
     def select(self, numbers: np.ndarray) -> CutIndex:
         """Some of the cuts, in the order of ``numbers``."""
-        places = numbers if self.numbers is None else self.numbers[numbers]
-        arrays = {name: array[numbers] for name, array in self.arrays.items()}
-        return CutIndex(self.path, self.roots, self.starts, arrays, places)
+        return CutIndex(
+            self.files,
+            {name: array[numbers] for name, array in self.arrays.items()},
+            numbers if self.places is None else self.places[numbers],
+            None if self.sources is None else self.sources[numbers],
+        )
 
     def find(self, ids: Iterable[str]) -> np.ndarray:
         """Numbers of the cuts with these ids, -1 where there is none."""
@@ -112,22 +151,25 @@ class CutIndex(Sequence[Cut]):
         found: np.ndarray = np.where(known[place] == hashes, order[place], -1)
         return found
 
-    def _read(self, block: int) -> list[bytes]:
-        if self._file is None:
-            self._file = os.open(self.path, os.O_RDONLY)
-        begin = int(self.starts[block])
-        end = int(self.starts[block + 1]) if block + 1 < len(self.starts) else os.fstat(self._file).st_size
-        try:
-            return gzip.decompress(os.pread(self._file, end - begin, begin)).splitlines()
-        except _UNREADABLE as error:
-            raise UserError(f"{self.path} has changed since it was indexed ({error}); run asrkit features") from error
 
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_file": None}
+def join_indexes(indexes: Sequence[CutIndex]) -> CutIndex:
+    """The cuts of several splits, of one file each, one split after the other.
 
-    def __del__(self) -> None:
-        if self._file is not None:
-            os.close(self._file)
+    Raises:
+        UserError: an id that two of them have.
+    """
+    arrays = {name: np.concatenate([index.arrays[name] for index in indexes]) for name in ARRAYS}
+    sizes = [len(index) for index in indexes]
+    joined = CutIndex(
+        [index.files[0] for index in indexes],
+        arrays,
+        np.concatenate([np.arange(size) for size in sizes]),
+        np.repeat(np.arange(len(indexes)), sizes),
+    )
+    if (number := _repeated(arrays["id_hashes"])) is not None:
+        paths = " and ".join(str(file.path) for file in joined.files)
+        raise UserError(f"{paths} both have an utterance {joined[number].id}; rename it in one of them")
+    return joined
 
 
 def id_hash(id: str) -> int:
@@ -168,7 +210,7 @@ def open_index(folder: DataFolder, split: str, tokenizer: Tokenizer | None = Non
                 _make(path, where, roots, tokenizer, num_jobs)
             Record(where / INPUTS, inputs | {"cuts": stamp(path)}).keep()
         arrays = {name: np.load(where / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
-        return CutIndex(path, roots, np.load(where / f"{STARTS}.npy"), arrays)
+        return CutIndex([CutFile(path, roots, np.load(where / f"{STARTS}.npy"))], arrays)
 
 
 def durations_of(cuts: Sequence[Cut]) -> np.ndarray:
@@ -221,7 +263,9 @@ def _make(path: Path, where: Path, roots: Roots, tokenizer: Tokenizer | None, nu
     if not starts:
         raise UserError(f"{path} holds no cuts; remove it and run asrkit features again")
     arrays = {name: np.concatenate(columns[name]) for name in ARRAYS}
-    _require_different(arrays["id_hashes"], path, roots, np.array(starts))
+    if (number := _repeated(arrays["id_hashes"])) is not None:
+        id = CutFile(path, roots, np.array(starts)).read(number).id
+        raise UserError(f"{path}:{number + 1}: this is not a usable cut: {twice(id)}")
     for name, array in (arrays | {STARTS: np.array(starts, dtype=np.int64)}).items():
         with atomic_path(where / f"{name}.npy") as temporary:
             np.save(temporary, array)
@@ -244,14 +288,11 @@ def _rows(
     return start, {name: np.array(column, dtype=kind) for (name, kind), column in columns}, b"".join(comparable)
 
 
-def _require_different(hashes: np.ndarray, path: Path, roots: Roots, starts: np.ndarray) -> None:
-    """Refuses an id that is there twice."""
+def _repeated(hashes: np.ndarray) -> int | None:
+    """The number of an id that is there before, None if all differ."""
     order = np.argsort(hashes, kind="stable")
     same = np.flatnonzero(np.diff(hashes[order]) == 0)
-    if len(same):
-        number = int(order[same[0] + 1])
-        cut = CutIndex(path, roots, starts, dict.fromkeys(ARRAYS, hashes))[number]
-        raise UserError(f"{path}:{number + 1}: this is not a usable cut: {twice(cut.id)}")
+    return int(order[same[0] + 1]) if len(same) else None
 
 
 def _numbered(path: Path) -> Iterator[tuple[int, int, bytes]]:

@@ -31,6 +31,8 @@ from asrkit.training.speech_data import read_data, read_tokenizer
 def training_inputs(config: Config, folder: DataFolder) -> dict[str, Any]:
     """What a recognizer's training depends on in addition to its settings."""
     inputs = data_inputs(folder)
+    for name, other in config.train.mix.items():
+        inputs[f"digest of train.mix.{name}"] = digest_of_cuts(DataFolder(Path(other.data_dir)), "train")
     if config.bl_just.loss != "none":
         inputs["digest of unlabelled cuts"] = digest_of_cuts(DataFolder(Path(config.bl_just.unlabelled_dir)), "train")
     return inputs

@@ -7,22 +7,37 @@ from typing import Any
 
 import numpy as np
 
-from asrkit.config_training import SamplingConfig
+from asrkit.config_training import SamplingConfig, TrainConfig
+from asrkit.data.mixing import mix_sets
 from asrkit.data.soft_random_sampling import draw_size, expected_coverage, soft_random_sample
 from asrkit.data.subsets import fixed_subset, repeated_subset
+from asrkit.errors import UserError
 
 Sampler = Callable[[int, int], np.ndarray]
 """The numbers of an epoch's utterances, from how many there are and the epoch's number, from 1; they may repeat."""
 
 
-def make_sampler(config: SamplingConfig, seed: int) -> Sampler | None:
-    """The draw that the settings name; None where an epoch sees all utterances."""
-    rate = config.rate
-    if config.type == "all":
+def make_sampler(config: TrainConfig, sources: np.ndarray | None = None) -> Sampler | None:
+    """The draw that the settings name; None where an epoch sees all utterances once.
+
+    Args:
+        config: of the training.
+        sources: (N,) the set of each utterance, where there are several.
+
+    Raises:
+        UserError: a mixture of sets of which only a part is to be seen.
+    """
+    seed, kind, rate = config.seed, config.sampling.type, config.sampling.rate
+    if config.mix:
+        if kind != "all":
+            raise UserError("train.mix and train.sampling exclude each other; weights say how much of a set is seen")
+        weights = [1.0, *(other.weight for other in config.mix.values())]
+        return lambda n, epoch: mix_sets(np.zeros(n, np.int64) if sources is None else sources, weights, seed, epoch)
+    if kind == "all":
         return None
-    if config.type == "soft_random":
+    if kind == "soft_random":
         return lambda n, epoch: soft_random_sample(n, rate, seed, epoch).numpy()
-    if config.type == "repeated_subset":
+    if kind == "repeated_subset":
         return lambda n, epoch: repeated_subset(n, rate, seed, epoch).numpy()
     return lambda n, epoch: fixed_subset(n, rate, seed).numpy()
 

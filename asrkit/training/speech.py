@@ -85,8 +85,9 @@ class SpeechTask:
         self.data = replace(data, train=self._alignable(data))
         self.dev_measure = f"dev_{self.settings.dev_measure}"
         self.module = Trainable(bundle.model, objective)
-        self.sampler = sampler or make_sampler(self.settings.sampling, self.settings.seed)
-        self.occupancy = Occupancy(self.sampler, len(self.data.train)) if self.sampler else None
+        self.sampler = sampler or make_sampler(self.settings, self.data.train.sources)
+        drawn = self.settings.sampling.type != "all" and self.sampler
+        self.occupancy = Occupancy(drawn, len(self.data.train)) if drawn else None
         self.epochs_kept = max(2, self.settings.average_epochs)
         self.views = 2 if self.config.loss.consistency_weight > 0 else 1
         self.num_tokens = self._most_tokens()
@@ -231,8 +232,7 @@ class SpeechTask:
 
     def epoch_values(self, sums: Mapping[str, float]) -> dict[str, Any]:
         """Utterances, speech and hits of an epoch, and how much of the training set it and those before have seen."""
-        sampling = self.settings.sampling
-        seen = {"sampling": self.occupancy.values(sampling)} if self.occupancy and sampling.type != "all" else {}
+        seen = {"sampling": self.occupancy.values(self.settings.sampling)} if self.occupancy else {}
         return seen | {
             "speech_s": round(sums.get("speech_s", 0.0), 2),
             "augmented": {name: int(sums.get(f"augmented/{name}", 0)) for name in self.data.augmentation_names},

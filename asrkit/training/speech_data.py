@@ -11,7 +11,7 @@ from asrkit.bundle.front_end import build_pipeline
 from asrkit.bundle.model_file import ModelBundle
 from asrkit.config import Config
 from asrkit.data.folder import DataFolder
-from asrkit.data.index import CutIndex, open_index
+from asrkit.data.index import CutIndex, join_indexes, open_index
 from asrkit.data.nbest_label_smoothing import SMOOTHING, NbestLabelSmoothing, read_hypotheses
 from asrkit.errors import UserError
 from asrkit.features.augmentation import Augmentation
@@ -61,8 +61,14 @@ def read_data(config: Config, folder: DataFolder, bundle: ModelBundle[Transducer
     Raises:
         UserError: data that are missing or cannot be used, or settings that contradict each other.
     """
-    train, pipeline = open_index(folder, "train", bundle.tokenizer), build_pipeline(config, bundle.statistics)
-    kind = config.features.normalization
+    mixed = [DataFolder(Path(other.data_dir)) for other in config.train.mix.values()]
+    train = open_index(folder, "train", bundle.tokenizer)
+    statistics = bundle.statistics
+    if mixed:
+        train = join_indexes([train, *(open_index(other, "train", bundle.tokenizer) for other in mixed)])
+        for other in mixed:
+            statistics = other.load_statistics() | statistics
+    pipeline, kind = build_pipeline(config, statistics), config.features.normalization
     if kind in ("speaker", "side") and not any(name.startswith(f"{kind}:") for name in bundle.statistics):
         raise UserError(f"there are no statistics for features.normalization={kind}; run asrkit features --force")
     return TrainingData(
@@ -103,7 +109,6 @@ def _smoothing(config: Config, tokenizer: Tokenizer, train: CutIndex) -> NbestLa
     if len(missing):
         raise UserError(
             f"{smoothing.hypotheses} has no n-best list of {train[int(missing[0])].id} ({len(missing)} of {len(train)} "
-            "utterances); "
-            "run asrkit nbest on this training set"
+            "utterances); run asrkit nbest on this training set"
         )
     return NbestLabelSmoothing(**(asdict(smoothing) | {"hypotheses": hypotheses}))

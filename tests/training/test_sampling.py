@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from lhotse import CutSet
 
-from asrkit.config_training import SamplingConfig, ScheduleConfig
+from asrkit.config_training import MixedSetConfig, SamplingConfig, ScheduleConfig, TrainConfig
+from asrkit.data.feature_store import make_features
+from asrkit.data.folder import DataFolder
 from asrkit.data.soft_random_sampling import expected_coverage, soft_random_sample
+from asrkit.errors import UserError
 from asrkit.scoring.experiment import read_metrics
 from asrkit.training.run import run_training
 from asrkit.training.sampling import Occupancy, make_sampler
@@ -20,8 +26,8 @@ DRAWN = "train.sampling.type=soft_random", "train.sampling.rate=0.5"
 @pytest.mark.parametrize("kind", ["soft_random", "repeated_subset", "fixed_subset"])
 def test_occupancy_is_as_expected(kind: str) -> None:
     config = SamplingConfig(type=kind, rate=0.3)
-    sampler = make_sampler(config, seed=1)
-    assert sampler is not None and make_sampler(SamplingConfig(), 1) is None
+    sampler = make_sampler(TrainConfig(sampling=config))
+    assert sampler is not None and make_sampler(TrainConfig()) is None
     occupancy = Occupancy(sampler, 20_000)
     for epoch in (1, 2, 7):
         occupancy.after(epoch)
@@ -73,3 +79,31 @@ def test_rates_by_epochs_and_by_updates() -> None:
     holding = ScheduleConfig(type="warmup_hold_decay", initial_lr=0, peak_lr=1e-3, warmup_epochs=1.5, hold_epochs=0)
     assert learning_rate_by_updates(holding, 6, 0.0, 30, 0.3) == pytest.approx(1e-3)
     assert learning_rate_by_updates(holding, 31, 0.0, 30, 0.3) == pytest.approx(0.0)
+
+
+def test_sets_are_mixed_by_their_weights() -> None:
+    sources = np.repeat([0, 1, 2], [50, 40, 30])
+    config = TrainConfig(mix={"twice": MixedSetConfig("a", 2.0), "half": MixedSetConfig("b", 0.5)})
+    sampler = make_sampler(config, sources)
+    assert sampler is not None
+    epochs = [np.bincount(sampler(120, epoch), minlength=120) for epoch in (1, 2)]
+    for presented in epochs:
+        assert (presented[:50] == 1).all() and (presented[50:90] == 2).all()
+        assert presented[90:].sum() == 15 and presented[90:].max() == 1
+    assert not np.array_equal(epochs[0], epochs[1]) and np.array_equal(epochs[0], np.bincount(sampler(120, 1), minlength=120))
+    with pytest.raises(UserError, match="exclude each other"):
+        make_sampler(replace(config, sampling=SamplingConfig(type="soft_random", rate=0.5)), sources)
+
+
+def test_a_second_set_is_trained_on(workshop: Workshop, an4_cuts: CutSet) -> None:
+    other = DataFolder(workshop.folder / "second_set")
+    cuts = CutSet.from_cuts(list(an4_cuts)[30:40])
+    make_features(cuts, "train", other, sampling_rate_hz=16000, num_mel_bins=16, speed_factors=[1.0], store=False)
+    other.save_statistics(DataFolder(workshop.data_dir).load_statistics())
+    exp = workshop.folder / "mixed"
+    config = workshop.config(num_epochs=1, mix={"second": {"data_dir": str(other.path), "weight": 1.5}})
+    run_training(config, workshop.data_dir, exp)
+    assert read_metrics(exp / "metrics.jsonl")[0]["utterances"] == 24 + 15
+    same = workshop.config(num_epochs=1, mix={"second": {"data_dir": str(workshop.data_dir)}})
+    with pytest.raises(UserError, match="both have an utterance"):
+        run_training(same, workshop.data_dir, workshop.folder / "mixed_twice")
