@@ -28,6 +28,7 @@ MODULES = {
     "decode": "decode",
     "nbest": "decode",
     "rescore": "decode",
+    "pseudo-label": "pseudo_label",
     "score": "score",
     "quantize": "quantize",
     "export": "export",
@@ -82,7 +83,7 @@ def _discard_output() -> None:
 
 def main() -> None:
     """Runs the command; what the user can fix is one line and exit code 2."""
-    if sys.argv[1:2] in (["train"], ["train-lm"], ["decode"], ["nbest"]):
+    if sys.argv[1:2] in (["train"], ["train-lm"], ["decode"], ["nbest"], ["pseudo-label"]):
         restart_with_allocator(["-m", "asrkit", *sys.argv[1:]])
         keep_kernels()
     code = 0

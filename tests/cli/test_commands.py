@@ -25,6 +25,7 @@ COMMANDS = [
     "nbest",
     "rescore",
     "score",
+    "pseudo-label",
     "quantize",
     "export",
     "transcribe",

@@ -90,7 +90,9 @@ def test_sets_are_mixed_by_their_weights() -> None:
     for presented in epochs:
         assert (presented[:50] == 1).all() and (presented[50:90] == 2).all()
         assert presented[90:].sum() == 15 and presented[90:].max() == 1
-    assert not np.array_equal(epochs[0], epochs[1]) and np.array_equal(epochs[0], np.bincount(sampler(120, 1), minlength=120))
+    assert not np.array_equal(epochs[0], epochs[1]) and np.array_equal(
+        epochs[0], np.bincount(sampler(120, 1), minlength=120)
+    )
     with pytest.raises(UserError, match="exclude each other"):
         make_sampler(replace(config, sampling=SamplingConfig(type="soft_random", rate=0.5)), sources)
 
