@@ -118,10 +118,10 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / _LOCK, "w", encoding="utf-8")  # noqa: SIM115  # held open as long as the lock
+        fcntl.flock(file, fcntl.LOCK_EX)
     except OSError as error:
         raise UserError(f"cannot work in the folder {folder}: {error.strerror}") from error
     with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 

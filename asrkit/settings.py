@@ -30,7 +30,7 @@ class Rule:
     most: float | None = None
     only_with: str = ""
     """Conditions joined by `` and ``, such as ``model.encoder.type=conformer|dssformer`` or ``loss.prune_range>0``; one
-    that begins with a point is of a setting in the same section."""
+    that begins with a dot is of a setting in the same section."""
 
     @property
     def span(self) -> str:

@@ -104,7 +104,7 @@ def prepare(
     }
     record = Record(data_dir / INPUTS, inputs, {UNLABELLED: False})
     record = replace(record, complete=record.has("files"))  # earlier versions kept less
-    if not force and folder.cuts("train").is_file():
+    if not force and folder.cuts("train").is_file() and not record.is_unfinished():
         record.require_same("--force prepares it again")  # a folder may hold train alone
     if already_done([folder.cuts(split) for split in (SPLITS[:1] if unlabelled else SPLITS)], record, force):
         Roots(folder.path, [corpus_dir.resolve()]).save()  # where the corpus is now
@@ -218,6 +218,8 @@ def features(data_dir: Path, num_jobs: int, force: bool, config_path: Path | Non
     record.keep()
     # Where there are no symbols yet, the training counts the labels.
     open_index(folder, "train", folder.load_tokenizer() if folder.tokenizer.is_file() else None, num_jobs)
+    if "dev" in splits:
+        open_index(folder, "dev", num_jobs=num_jobs)
 
 
 @click.command()

@@ -20,6 +20,7 @@ from asrkit.decoding.nbest import words
 from asrkit.decoding.search import require_weights
 from asrkit.errors import UserError
 from asrkit.records import INPUTS, Record, digest
+from asrkit.text.tokenizer import Tokenizer
 
 
 @click.command()
@@ -68,8 +69,10 @@ def pseudo_label(
     decoded = decode_split(bundle, source, "train", settings).lists
     for cut, nbest in decoded:
         spoken = words(nbest, bundle.tokenizer)[0] if nbest else []
-        if spoken and sum(word.confidence for word in spoken) >= min_confidence * len(spoken):
-            found[cut.id] = " ".join(word.word for word in spoken)
+        text = " ".join(word.word for word in spoken)
+        sure = sum(word.confidence for word in spoken) >= min_confidence * len(spoken)
+        if spoken and sure and _is_spelled(bundle.tokenizer, text):
+            found[cut.id] = text
     labelled = [_said(cut, found[cut.id]) for cut in source.read_cuts("train") if cut.id in found]
     if not labelled:
         raise UserError(f"no utterance of {data_dir} has words with --min-confidence {min_confidence:g}; lower it")
@@ -79,6 +82,14 @@ def pseudo_label(
     write_cuts(folder.cuts("train"), labelled, roots)
     record.keep()
     log(f"labelled {len(labelled)} of {len(decoded)} utterances; next: asrkit features --data-dir {out_dir}")
+
+
+def _is_spelled(tokenizer: Tokenizer, text: str) -> bool:
+    """Whether the symbols spell a hypothesis; not where it holds SentencePiece's mark for the unknown."""
+    try:
+        return bool(tokenizer.encode(text))
+    except UserError:
+        return False
 
 
 def _said(cut: Cut, text: str) -> Cut:

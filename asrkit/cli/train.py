@@ -16,7 +16,7 @@ from asrkit.distributed.learners import is_first_process
 from asrkit.errors import UserError
 from asrkit.export.onnx import obstacle
 from asrkit.training.inputs import RESUME, is_finished, put_aside
-from asrkit.training.run import run_training, training_inputs
+from asrkit.training.run import other_folders, run_training, training_inputs
 from asrkit.training.speech import MODEL
 
 READS = (
@@ -59,7 +59,8 @@ def train(
     config = load_config(config_path, overrides, reads=READS)
     folder = DataFolder(data_dir)
     if is_first_process():
-        require_current(folder)
+        for prepared in (folder, *other_folders(config).values()):
+            require_current(prepared)
         if force and "RANK" in os.environ:
             raise UserError("--force is not for torchrun; move the experiment's folder yourself")
         if force and exp_dir.exists():

@@ -58,12 +58,12 @@ def read_folder(corpus_dir: Path, data_dir: Path, channel: str = "", unlabelled:
     Raises:
         UserError: no ``text`` file, no audio, or two files of one name in a folder.
     """
-    parts = [] if unlabelled or (corpus_dir / "text").is_file() else _parts(corpus_dir)
+    parts = [] if (corpus_dir / "text").is_file() else _parts(corpus_dir, unlabelled)
     if not parts:
         return _read(corpus_dir, corpus_dir, data_dir, channel, unlabelled)
     corpus = Corpus([])
     for split, folder in parts:
-        part = _read(folder, corpus_dir, data_dir, channel)
+        part = _read(folder, corpus_dir, data_dir, channel, unlabelled)
         corpus.utterances += [replace(u, split=split) for u in part.utterances]
         corpus.problems += part.problems
         corpus.notes += part.notes
@@ -71,20 +71,22 @@ def read_folder(corpus_dir: Path, data_dir: Path, channel: str = "", unlabelled:
     return corpus
 
 
-def _parts(corpus_dir: Path) -> list[tuple[str, Path]]:
+def _parts(corpus_dir: Path, unlabelled: bool) -> list[tuple[str, Path]]:
+    """Folders that are splits: those with a list ``text``, or with transcripts left out, those so named."""
     found = [(split_named(p.name), p) for p in sorted(corpus_dir.iterdir())] if corpus_dir.is_dir() else []
-    return [(split, path) for split, path in found if split and (path / "text").is_file()]
+    named = [(split, path) for split, path in found if split and path.is_dir()]
+    parts = [(split, path) for split, path in named if (path / "text").is_file()]
+    return parts or (named if unlabelled and {"train"} < {split for split, _ in named} else [])
 
 
 def _read(folder: Path, corpus_dir: Path, data_dir: Path, channel: str, unlabelled: bool = False) -> Corpus:
-    names = ("utt2spk", "wav.scp", "segments") if unlabelled else ("text", "utt2spk", "split", "wav.scp", "segments")
-    lists = {name: folder / name for name in names}
+    lists = {name: folder / name for name in ("text", "utt2spk", "split", "wav.scp", "segments")}
     if not unlabelled and not lists["text"].is_file():
         raise UserError(
             f"{lists['text']} is missing; write one line an utterance: its audio file's name, then its words. Speech "
             "without transcripts is prepared with --unlabelled"
         )
-    lists = {name: path for name, path in lists.items() if path.is_file()}
+    lists = {name: path for name, path in lists.items() if path.is_file() and not (unlabelled and name == "text")}
     corpus = Corpus([], lists=list(lists.values()))
     if "wav.scp" in lists:
         places = _listed_audio(lists["wav.scp"], corpus_dir)
@@ -108,7 +110,7 @@ def _read(folder: Path, corpus_dir: Path, data_dir: Path, channel: str, unlabell
     ids = [*texts, *(id for id in places if id not in texts)]
     recordings = _recordings(lists.get("segments"))
     speakers = _values(lists.get("utt2spk"), ids, silent, recordings, corpus)
-    splits = _values(lists.get("split"), ids, silent, recordings, corpus)
+    splits = _values(lists.get("split"), ids, silent, recordings, corpus, all_listed=not unlabelled)
     for id, split in splits.items():
         if split not in SPLITS:
             raise UserError(f"{lists['split']}: '{id}' is in '{split}'; the splits are train, dev and test")
@@ -133,7 +135,12 @@ def _read(folder: Path, corpus_dir: Path, data_dir: Path, channel: str, unlabell
 
 
 def _values(
-    path: Path | None, ids: list[str], silent: list[str], recordings: dict[str, str], corpus: Corpus
+    path: Path | None,
+    ids: list[str],
+    silent: list[str],
+    recordings: dict[str, str],
+    corpus: Corpus,
+    all_listed: bool = True,
 ) -> dict[str, str]:
     """A side list by id, which must hold all utterances and no others; or all recordings, for all their segments."""
     if path is None:
@@ -142,7 +149,7 @@ def _values(
     if recordings and set(listed) <= set(recordings.values()):
         listed = {id: listed[recording] for id, recording in recordings.items() if recording in listed}
     values, problems = match(listed, [*ids, *silent], path.name, corpus.notes)
-    corpus.problems += problems + missing_from(values, ids, path.name)
+    corpus.problems += problems + (missing_from(values, ids, path.name) if all_listed else [])
     return values
 
 

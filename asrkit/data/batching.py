@@ -54,6 +54,10 @@ class Batch:
     """Times that each utterance is there: the B rows are one view of all utterances, then the next."""
     unlabelled: Batch | None = None
     """Utterances without transcripts, for the unsupervised loss of the same update."""
+    seeds: Sequence[int] = ()
+    """Of what training draws for each utterance, such as masks."""
+    counts: bool = True
+    """Not where it stands in for a part without utterances: all processes must take part in an update."""
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on ``device``."""

@@ -12,6 +12,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, overload
@@ -180,7 +181,7 @@ def id_hash(id: str) -> int:
 
 
 def open_index(folder: DataFolder, split: str, tokenizer: Tokenizer | None = None, num_jobs: int = 1) -> CutIndex:
-    """The index of a split after the feature stage; it is made where there is none, or one of other cuts or symbols.
+    """The index of a split after the feature stage; it is rebuilt where it is missing or out of date.
 
     Args:
         folder: prepared data.
@@ -194,13 +195,24 @@ def open_index(folder: DataFolder, split: str, tokenizer: Tokenizer | None = Non
     path, where, roots = folder.features(split), folder.index(split), load_roots(folder.path)
     if not path.is_file():
         raise UserError(f"{path} is missing; run the stage that makes it first (asrkit prepare, asrkit features)")
-    with locked(where):  # of several processes one makes it
-        inputs = {"cuts": stamp(path)}
-        if tokenizer:
-            symbols = json.dumps(tokenizer.to_dict(), sort_keys=True).encode()
-            inputs["symbols"] = hashlib.sha256(symbols).hexdigest()[:16]
-        record = Record(where / INPUTS, inputs)
-        if not all(map(record.has, inputs)) or record.difference() is not None:
+    inputs = {"cuts": stamp(path)}
+    if tokenizer:
+        symbols = json.dumps(tokenizer.to_dict(), sort_keys=True).encode()
+        inputs["symbols"] = hashlib.sha256(symbols).hexdigest()[:16]
+    record = Record(where / INPUTS, inputs)
+    if not _is_current(record):
+        _rebuild(record, path, where, roots, tokenizer, num_jobs)
+    arrays = {name: np.load(where / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
+    return CutIndex([CutFile(path, roots, np.load(where / f"{STARTS}.npy"))], arrays)
+
+
+def _is_current(record: Record) -> bool:
+    return all(map(record.has, record.inputs)) and record.difference() is None
+
+
+def _rebuild(record: Record, path: Path, where: Path, roots: Roots, tokenizer: Tokenizer | None, num_jobs: int) -> None:
+    with locked(where):  # of several processes one does
+        if not _is_current(record):
             record.begin()
             try:
                 _make(path, where, roots, tokenizer, num_jobs)
@@ -208,9 +220,7 @@ def open_index(folder: DataFolder, split: str, tokenizer: Tokenizer | None = Non
                 with gzip.open(path, "rb") as lines:
                     write_lines(path, (line.rstrip(b"\n") + b"\n" for line in lines if line.strip()))
                 _make(path, where, roots, tokenizer, num_jobs)
-            Record(where / INPUTS, inputs | {"cuts": stamp(path)}).keep()
-        arrays = {name: np.load(where / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
-        return CutIndex([CutFile(path, roots, np.load(where / f"{STARTS}.npy"))], arrays)
+            replace(record, inputs={**record.inputs, "cuts": stamp(path)}).keep()
 
 
 def durations_of(cuts: Sequence[Cut]) -> np.ndarray:
@@ -219,7 +229,7 @@ def durations_of(cuts: Sequence[Cut]) -> np.ndarray:
 
 
 def digest_of_cuts(folder: DataFolder, split: str) -> str | None:
-    """Tells the cuts of a split from others, wherever their features are stored, whose names are random.
+    """Identifies the content of a split, wherever its features are stored, whose names are random.
 
     It is taken from the index where that is of the same file; None of cuts that cannot be read, which the stage that
     reads them reports.
@@ -303,9 +313,10 @@ def _numbered(path: Path) -> Iterator[tuple[int, int, bytes]]:
     """
     before = CUTS_IN_BLOCK
     for number, (start, lines) in enumerate(_blocks(path, _MOST_BYTES)):
-        if before != CUTS_IN_BLOCK or lines.count(b"\n") > CUTS_IN_BLOCK or b"\n\n" in lines:
+        number_of_lines = len(lines.splitlines())
+        if before != CUTS_IN_BLOCK or number_of_lines > CUTS_IN_BLOCK or b"\n\n" in lines:
             raise _UnevenBlocks
-        before = lines.count(b"\n")
+        before = number_of_lines
         yield start, number * CUTS_IN_BLOCK + 1, lines
 
 

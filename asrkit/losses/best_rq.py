@@ -7,12 +7,11 @@ nor codebook is trained. Spans of the input are replaced by noise, and the encod
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-
-from asrkit.masking import valid_mask
 
 
 class RandomProjectionQuantizer(nn.Module):
@@ -24,7 +23,11 @@ class RandomProjectionQuantizer(nn.Module):
         codebook_dim: d.
         num_codebooks: C.
         generator: of the projection, Xavier's, and the codebooks, normal.
-        projection: (I, d) in place of a random one, see :func:`pca_projection`.
+        frames: (N, I) frames whose principal components are the projection, see :func:`pca_projection`; a random one
+            if None.
+
+    Raises:
+        ValueError: the frames do not vary in d directions.
     """
 
     def __init__(
@@ -35,13 +38,16 @@ class RandomProjectionQuantizer(nn.Module):
         codebook_dim: int,
         num_codebooks: int,
         generator: torch.Generator,
-        projection: torch.Tensor | None = None,
+        frames: torch.Tensor | None = None,
     ) -> None:
         super().__init__()
         bound = math.sqrt(6 / (input_dim + codebook_dim))
-        drawn = (2 * torch.rand(input_dim, codebook_dim, generator=generator) - 1) * bound
+        projection = (2 * torch.rand(input_dim, codebook_dim, generator=generator) - 1) * bound
         codebooks = torch.randn(num_codebooks, codebook_size, codebook_dim, generator=generator)
-        self.projection = nn.Buffer(drawn if projection is None else projection)
+        mean = torch.zeros(input_dim)
+        if frames is not None:
+            mean, projection = pca_projection(frames, codebook_dim)
+        self.mean, self.projection = nn.Buffer(mean), nn.Buffer(projection)
         self.codebooks = nn.Buffer(F.normalize(codebooks, dim=-1))
 
     @torch.no_grad()
@@ -49,13 +55,15 @@ class RandomProjectionQuantizer(nn.Module):
         """(…, I) frames to (…, C) labels."""
         # Of vectors of length 1, the nearest has the largest product; the length of A x changes no order.
         with torch.autocast(x.device.type, enabled=False):  # labels must not depend on the precision of training
-            similarity = torch.einsum("...d,cvd->...cv", x.float() @ self.projection, self.codebooks)
+            projected = (x.float() - self.mean) @ self.projection
+            similarity = torch.einsum("...d,cvd->...cv", projected, self.codebooks)
         labels: torch.Tensor = similarity.argmax(dim=-1)
         return labels
 
 
-def pca_projection(x: torch.Tensor, dim: int) -> torch.Tensor:
-    """(I, dim) projection onto the directions of largest variance, each scaled to variance 1 (arXiv 2606.30671).
+def pca_projection(x: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean (I,) of frames, and the projection (I, dim) onto the directions in which they vary most, each scaled to
+    variance 1 (arXiv 2606.30671).
 
     Args:
         x: (N, I) frames.
@@ -64,12 +72,12 @@ def pca_projection(x: torch.Tensor, dim: int) -> torch.Tensor:
     Raises:
         ValueError: fewer than ``dim`` directions.
     """
-    x = x.double() - x.double().mean(0)
-    variance, directions = torch.linalg.eigh(x.T @ x / max(1, len(x) - 1))
+    mean = x.double().mean(0)
+    centred = x.double() - mean
+    variance, directions = torch.linalg.eigh(centred.T @ centred / max(1, len(x) - 1))
     if dim > x.shape[1] or variance[-dim] <= 0:
         raise ValueError(f"the frames do not vary in {dim} directions")
-    projection: torch.Tensor = (directions[:, -dim:] / variance[-dim:].sqrt()).flip(1).float()
-    return projection
+    return mean.float(), (directions[:, -dim:] / variance[-dim:].sqrt()).flip(1).float()
 
 
 def stack_for_encoder(features: torch.Tensor, subsampling: int, frames: int) -> torch.Tensor:
@@ -79,29 +87,41 @@ def stack_for_encoder(features: torch.Tensor, subsampling: int, frames: int) -> 
 
 
 def draw_mask(
-    lens: torch.Tensor, frames: int, probability: float, span: int, generator: torch.Generator | None = None
+    lens: torch.Tensor, frames: int, probability: float, span: int, generators: Sequence[torch.Generator]
 ) -> torch.Tensor:
     """(B, T) which frames are masked: a span begins at each frame with a probability, and spans may overlap.
 
-    A share of 1 − (1 − probability)^span of the frames is masked.
+    A share of 1 − (1 − probability)^span of the frames is masked. An utterance without a span gets one, so that each
+    has a loss.
 
     Args:
         lens: (B,) real frames; none of the others is masked.
         frames: T.
         probability: of a start (0.01 in the paper with spans of 400 ms; 0.02 and 20 frames in arXiv 2412.08548).
         span: frames masked from a start on.
-        generator: on the CPU; torch's own if None.
+        generators: of each utterance, on the CPU.
     """
-    # As many starts before the first frame as may reach into the utterance, so that all frames are masked alike.
-    starts = torch.rand(len(lens), frames + span - 1, generator=generator) < probability
-    covered = F.max_pool1d(starts.float()[:, None], span, stride=1)[:, 0] > 0
-    return covered.to(lens.device) & valid_mask(lens, frames)
+    masked = torch.zeros(len(lens), frames, dtype=torch.bool)
+    for row, length, generator in zip(masked, lens.tolist(), generators, strict=True):
+        # As many starts before the first frame as may reach into the utterance, so that all frames are masked alike.
+        starts = torch.rand(1, 1, length + span - 1, generator=generator) < probability
+        if length:
+            row[:length] = F.max_pool1d(starts.float(), span, stride=1)[0, 0] > 0
+            if not row.any():
+                first = int(torch.randint(max(1, length - span + 1), (), generator=generator))
+                row[first : min(first + span, length)] = True
+    return masked.to(lens.device)
 
 
-def mask_with_noise(features: torch.Tensor, masked: torch.Tensor, noise_std: float) -> torch.Tensor:
-    """(B, T, F) features with normal noise in place of the masked frames (B, T)."""
-    noise = torch.randn(features.shape, dtype=features.dtype) * noise_std
-    return torch.where(masked[..., None], noise.to(features.device), features)
+def mask_with_noise(
+    features: torch.Tensor, masked: torch.Tensor, noise_std: float, generators: Sequence[torch.Generator]
+) -> torch.Tensor:
+    """(B, T, F) features with normal noise in place of the masked frames (B, T); a generator for each utterance."""
+    counts = masked.sum(dim=1).tolist()
+    noise = [torch.randn(n, features.shape[2], generator=g) for n, g in zip(counts, generators, strict=True)]
+    result = features.clone()
+    result[masked] = (torch.cat(noise) * noise_std).to(features)
+    return result
 
 
 def masked_frames(masked: torch.Tensor, subsampling: int, frames: int) -> torch.Tensor:

@@ -13,7 +13,7 @@ KEY = "bl_just"
 
 
 def bilevel_table(metrics: Sequence[dict[str, Any]]) -> str:
-    """f, g, the gap g − v, and the norms of both gradients by θ, first and last, as a Markdown table.
+    """f, g, the gap g − v, and the norms of both gradients with respect to θ, first and last, as a Markdown table.
 
     v, the least g, is not known; the lowest one that an epoch ended with stands for it.
     """
@@ -41,7 +41,7 @@ def plot_bilevel(metrics: Sequence[dict[str, Any]], path: Path) -> None:
         for name, label in (("gradient_f", "‖∇f‖"), ("gradient_g", "‖∇g‖")):
             gradients.plot(epochs, after[name], ".-", label=label)
         gradients.set_yscale("log")
-        gradients.set_title("Gradients by θ")
+        gradients.set_title("Norms of the gradients of θ")
         gradients.legend()
         measure = next((name for name in ("dev_wer", "dev_cer") if name in metrics[0]), "")
         measured = [(line["epoch"], line[measure]) for line in metrics if measure and line[measure] is not None]

@@ -11,8 +11,8 @@ Epoch k of K explores first, with updates of (θ, η) by ∇g alone, and then ma
     (θ, φ, η) ← (θ, φ, η) − α (∇f + γ_k ∇g),    γ_k = (k − 1) γ_max / K,
 
 each from a labelled and an unlabelled batch drawn independently ("double sampling"). So θ gets both gradients, φ that
-of f and η that of g. After epoch K, f alone is fine-tuned. An update's g is the mean over its unlabelled utterances, f
-over its labelled ones.
+of f and η that of g. After epoch K, f alone is fine-tuned. An update's f is the mean over its labelled utterances and
+its g over its unlabelled ones, whichever process has them.
 
 All phases share one optimizer: a parameter without a gradient is left as it is, weight decay and moments included.
 """
@@ -36,31 +36,30 @@ from asrkit.config import Config
 from asrkit.config_unsupervised import BlJustConfig
 from asrkit.data.batching import Batch, BatchBudget, EpochPlan, Part, plan_epoch
 from asrkit.data.folder import DataFolder
-from asrkit.data.index import CutIndex, open_index
+from asrkit.data.index import CutIndex, durations_of, open_index
 from asrkit.data.loaders import BatchDataset, LoaderError, iterate
 from asrkit.distributed.learners import Learners
 from asrkit.errors import UserError
 from asrkit.features.pipeline import FeaturePipeline
-from asrkit.losses.best_rq import stack_for_encoder
 from asrkit.models.encoder import Encoder
 from asrkit.models.transducer import Transducer
+from asrkit.randomness import seeded_generator
 from asrkit.training.objective import Losses, LossPart
 from asrkit.training.phase import Phase
+from asrkit.training.sampling import Occupancy
 from asrkit.training.schedules import learning_rate
 from asrkit.training.speech import SpeechTask, SupervisedSteps
 from asrkit.training.speech_data import TrainingData
 from asrkit.training.task import Step
-from asrkit.training.unsupervised import BestRqObjective, CpcObjective, unsupervised_objective
+from asrkit.training.unsupervised import CpcObjective, unsupervised_objective
 
 EXPLORATION = "exploration"
 """Phase in which g alone is minimised."""
 G = "unsupervised"
 """Name of g among the parts of the loss."""
 NO_LIMIT = 1 << 62
-PCA_FRAMES = 20_000
-"""Encoder frames that principal components are taken of, at most."""
 DIAGNOSED = 16
-"""Utterances that f, g and their gradients are measured on."""
+"""Utterances that f, g and their gradients are measured on after an epoch."""
 
 
 def gamma(epoch: int, num_epochs: int, config: BlJustConfig) -> float:
@@ -76,14 +75,14 @@ class PairedPart:
 
     labelled: Part
     unlabelled: Part
-    explores: bool = False
-    """Whether the unlabelled ones are what counts."""
+    counts: tuple[bool, bool] = (True, True)
+    """Whether each stream's do; not where one stands in, for all processes must take part in an update."""
 
     def __len__(self) -> int:
-        return len(self.unlabelled if self.explores else self.labelled)
+        return len(self.labelled) + len(self.unlabelled)
 
     def __getitem__(self, rows: slice) -> PairedPart:
-        return PairedPart(self.labelled[rows], self.unlabelled[rows], self.explores)
+        return PairedPart(self.labelled[rows], self.unlabelled[rows], self.counts)
 
 
 NOBODY = np.zeros((0, 2), np.int64)
@@ -102,23 +101,30 @@ class BilevelObjective(nn.Module):
         self.supervised, self.unsupervised = supervised, unsupervised
 
     def forward(self, model: Transducer, batch: Batch, phase: Phase) -> Losses:
-        """The losses of a batch; g is not seen by φ, nor f by η."""
+        """The losses of a batch; g is not seen by φ, nor f by η.
+
+        ``phase.penalty`` is the weight of the sum of g: γ times labelled over unlabelled utterances of the update, as
+        the update is divided by the labelled ones.
+        """
         if phase.name == EXPLORATION:
-            g = self.unsupervised(model.encoder, batch.features, batch.feature_lens).sum()
+            g = self._sum_of_g(model, batch)
             return Losses(g, len(batch.feature_lens), {}, name=G)
         losses: Losses = self.supervised(model, batch, phase)
+        if not batch.counts:
+            parts = {name: LossPart(0 * part.total, 0) for name, part in losses.parts.items()}
+            losses = replace(losses, total=0.0 * losses.total, number=0, parts=parts)
         if phase.penalty == 0 or batch.unlabelled is None:
             return losses
         other = batch.unlabelled
-        g = self.unsupervised(model.encoder, other.features, other.feature_lens)
-        part = LossPart(g.detach().sum(), len(g))
-        # An update is the mean over its labelled utterances, so the mean of g counts once for each of them.
-        total = losses.total + phase.penalty * losses.number * g.mean()
-        return replace(losses, total=total, parts={"supervised": _part(losses), **losses.parts, G: part})
+        g = self._sum_of_g(model, other) * float(other.counts)
+        parts = {"supervised": LossPart(losses.total.detach(), losses.number), **losses.parts}
+        parts[G] = LossPart(g.detach(), len(other.feature_lens) * other.counts)
+        return replace(losses, total=losses.total + phase.penalty * g, parts=parts)
 
-
-def _part(losses: Losses) -> LossPart:
-    return LossPart(losses.total.detach(), losses.number)
+    def _sum_of_g(self, model: Transducer, batch: Batch) -> torch.Tensor:
+        generators = [torch.Generator().manual_seed(seed) for seed in batch.seeds]
+        losses: torch.Tensor = self.unsupervised(model.encoder, batch.features, batch.feature_lens, generators)
+        return losses.sum()
 
 
 @dataclass(frozen=True)
@@ -139,11 +145,22 @@ class PairedDataset(Dataset[list[Batch] | LoaderError]):
             return LoaderError(str(error))
 
     def _load(self, part: PairedPart) -> Batch:
-        unlabelled = self.unlabelled.load(part.unlabelled) if len(part.unlabelled) else None
-        if part.explores:
+        unlabelled = self._load_unlabelled(part) if len(part.unlabelled) else None
+        if not len(part.labelled):
             assert unlabelled is not None
             return unlabelled
-        return replace(self.labelled.load(part.labelled), unlabelled=unlabelled)
+        return replace(self.labelled.load(part.labelled), unlabelled=unlabelled, counts=part.counts[0])
+
+    def _load_unlabelled(self, part: PairedPart) -> Batch:
+        batch, whole = self.unlabelled.load(part.unlabelled), "joint" if len(part.labelled) else EXPLORATION
+        seeds = mask_seeds(batch, part.unlabelled, whole, self.labelled.seed, self.labelled.epoch or 0)
+        return replace(batch, seeds=seeds, counts=part.counts[1])
+
+
+def mask_seeds(batch: Batch, part: Part, stream: str, seed: int, epoch: int) -> list[int]:
+    """Of what is drawn for each utterance of a part in a pass through the unlabelled speech."""
+    drawn = zip(batch.utterance_ids, part[:, 1].tolist(), strict=True)
+    return [seeded_generator("unsupervised", stream, seed, epoch, id, draw).initial_seed() for id, draw in drawn]
 
 
 @dataclass(frozen=True)
@@ -168,15 +185,23 @@ class JointSteps(Sequence[Step]):
             return [self[n] for n in range(len(self))[number]]
         if number < self.num_explored:
             update = self.explored[number % len(self.explored)]
-            parts = [PairedPart(NOBODY, part, explores=True) for part in update]
-            return Step(parts, sum(map(len, update)), self.exploration)
+            return Step([PairedPart(NOBODY, part) for part in update], sum(map(len, update)), self.exploration)
         assert self.joint is not None
         step = self.joint[number - self.num_explored]
         if step.phase.penalty == 0:
             return replace(step, parts=[PairedPart(part, NOBODY) for part in step.parts])
         other = self.paired[(number - self.num_explored) % len(self.paired)]
-        unlabelled = [part if len(part) else other[0][:1] for part in other]
-        return replace(step, parts=[PairedPart(a, b) for a, b in zip(step.parts, unlabelled, strict=True)])
+        # The update is divided by its labelled utterances; its g is to be the mean over the unlabelled ones.
+        weight = step.phase.penalty * step.number / sum(map(len, other))
+        parts = [
+            PairedPart(
+                own if len(own) else step.parts[0][:1],
+                also if len(also) else other[0][:1],
+                (len(own) > 0, len(also) > 0),
+            )
+            for own, also in zip(step.parts, other, strict=True)
+        ]
+        return replace(step, parts=parts, phase=replace(step.phase, penalty=weight))
 
 
 class BilevelTask(SpeechTask):
@@ -205,9 +230,16 @@ class BilevelTask(SpeechTask):
         super().__init__(bundle, data, objective, learners, exp_dir)
         self.bl_just, self.unlabelled, self.unlabelled_pipeline = bundle.config.bl_just, unlabelled, pipeline
         self.objective = objective
+        self.after: dict[str, float] = {}
+        """What :meth:`diagnose` found after the last epoch."""
         self.first = self.bl_just.pretraining_epochs
         self.last = self.first + self.settings.num_epochs
         self.num_epochs = self.last + self.bl_just.fine_tuning_epochs
+        if self.occupancy:
+            self.occupancy = Occupancy(self.occupancy.sampler, len(self.data.train), self.first)
+        self.averaged = min(self.averaged, self.num_epochs - self.last or self.settings.num_epochs)  # of the last stage
+        if self.settings.early_stop_epochs:
+            raise UserError("train.early_stop_epochs would skip the last stages of bl_just; set it to 0")
         self.unlabelled_budget = BatchBudget(
             batch_seconds=self.bl_just.batch_seconds,
             lattice_budget=NO_LIMIT,
@@ -253,7 +285,8 @@ class BilevelTask(SpeechTask):
 
     def supervised_phase(self, epoch: int) -> Phase:
         """What an epoch of transcribed speech minimises, with γ_k as the penalty's weight before fine-tuning."""
-        phase, k = super().supervised_phase(epoch - self.first), epoch - self.first
+        k = epoch - self.first
+        phase = super().supervised_phase(k)
         penalty = gamma(k, self.settings.num_epochs, self.bl_just) if 0 < k <= self.settings.num_epochs else 0.0
         return replace(phase, penalty=penalty, all_used=phase.all_used and penalty > 0)
 
@@ -277,50 +310,72 @@ class BilevelTask(SpeechTask):
         """Utterances, seconds of speech, and hits of each augmentation; unlabelled speech apart."""
         labelled = bool(batch.tokens.numel())
         other = batch.unlabelled if labelled else batch
-        found = super().counts(batch) if labelled else {}
-        if other is not None:
+        found = super().counts(batch) if labelled and batch.counts else {}
+        if other is not None and other.counts:
             found["unlabelled_s"] = float(sum(cut.duration for cut in other.cuts))
         return found
 
     def status(self, sums: Mapping[str, float], seconds: float) -> str:
         """Mean losses and speed."""
         speech_s = (sums.get("speech_s", 0.0) + sums.get("unlabelled_s", 0.0)) * self.learners.world_size
-        means = [f"{short} {_mean(sums, name):.3f}" for short, name in (("f", "loss"), ("g", G)) if _number(sums, name)]
+        means = [
+            f"{label} {sums[f'loss/{name}'] / sums[f'number/{name}']:.3f}"
+            for label, name in (("loss", "loss"), ("g", G))
+            if sums.get(f"number/{name}")
+        ]
         return f"{', '.join(means)}, {speech_s / seconds / 3600:.3f} h of speech/s"
 
     def measure(self, epoch: int) -> float | None:
         """WER, or CER, of greedy search on dev, in percent; not while there is no supervised training."""
+        refused = ""
+        if self.learners.is_main:
+            try:
+                self.after = self.diagnose()
+            except UserError as error:
+                refused = str(error)
+        if reasons := [reason for reason in self.learners.gather(refused) if reason]:
+            raise UserError(reasons[0])  # in all processes, so that none waits for the others
         return super().measure(epoch) if epoch > self.first + self.config.loss.ctc_only_epochs else None
 
     def epoch_values(self, sums: Mapping[str, float]) -> dict[str, Any]:
-        """What an epoch saw, and f, g and the norms of their gradients by θ after it."""
+        """What an epoch saw, and f, g and the norms of their gradients with respect to θ after it."""
         values = super().epoch_values(sums)
-        return values | {"unlabelled_s": round(sums.get("unlabelled_s", 0.0), 2), "bl_just": self.diagnose()}
+        return values | {"unlabelled_s": round(sums.get("unlabelled_s", 0.0), 2), "bl_just": self.after}
 
     def diagnose(self) -> dict[str, float]:
-        """f and g of a few utterances, the same in all epochs, without augmentation, and ‖∇f‖ and ‖∇g‖ by θ."""
-        model, device = self.bundle.model, self.learners.device
-        rows = np.stack([np.arange(DIAGNOSED), np.zeros(DIAGNOSED, np.int64)], axis=1)
-        labelled = replace(self.dataset([], 1), epoch=None, views=1, smoothing=None).load(rows[: len(self.data.train)])
-        others = BatchDataset(self.unlabelled, [], self.unlabelled_pipeline).load(rows[: len(self.unlabelled)])
-        parameters = [p for p in model.encoder.parameters() if p.requires_grad]
-        training = self.module.training
-        self.module.eval()
-        found: dict[str, float] = {}
-        with torch.random.fork_rng([] if device.type == "cpu" else [device]), torch.enable_grad():
-            torch.manual_seed(0)  # the same masks in all epochs
-            for name, batch, phase in (("f", labelled, self._upper_phase()), ("g", others, Phase(EXPLORATION))):
-                losses = self.module(batch.to(device), phase)
-                mean = losses.total / losses.number
-                gradients = torch.autograd.grad(mean, parameters, allow_unused=True)
-                norms = [gradient.norm() for gradient in gradients if gradient is not None]
-                found[name] = round(mean.item(), 5)
-                found[f"gradient_{name}"] = round(torch.stack(norms).norm().item(), 6)
-        self.module.train(training)
-        return found
+        """f and g of a few utterances, the same in all epochs, without augmentation, and ‖∇f‖ and ‖∇g‖ with respect
+        to θ."""
+        upper = SpeechTask.supervised_phase(self, self.num_epochs - self.first)
+        labelled = replace(self.dataset([], 1), epoch=None, views=1, smoothing=None)
+        others = BatchDataset(self.unlabelled, [], self.unlabelled_pipeline)
+        return {
+            **self._measured("f", labelled, self.num_tokens, self.budget, upper),
+            **self._measured("g", others, self.unlabelled.num_tokens, self.unlabelled_budget, Phase(EXPLORATION)),
+        }
 
-    def _upper_phase(self) -> Phase:
-        return SpeechTask.supervised_phase(self, self.num_epochs)
+    def _measured(
+        self, name: str, dataset: BatchDataset, num_tokens: np.ndarray, budget: BatchBudget, phase: Phase
+    ) -> dict[str, float]:
+        """The mean loss of a few utterances in the batches of a budget, and the norm of its gradient."""
+        seconds = durations_of(dataset.cuts)
+        some = np.unique(np.linspace(0, len(seconds) - 1, min(DIAGNOSED, len(seconds))).astype(np.int64))
+        plan = plan_epoch(seconds, num_tokens, replace(budget, parts=1, views=1), seed=0, epoch=0, drawn=some)
+        parameters = [p for p in self.bundle.model.encoder.parameters() if p.requires_grad]
+        total, gradient = 0.0, [torch.zeros_like(p) for p in parameters]
+        training, device = self.module.training, self.learners.device
+        self.module.eval()
+        with torch.enable_grad():
+            for (part,) in plan:
+                batch = dataset.load(part)
+                batch = replace(batch, seeds=mask_seeds(batch, part, "diagnosis", 0, 0)).to(device)
+                loss = self.module(batch, phase).total / len(some)
+                total += loss.item()
+                for place, new in zip(gradient, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
+                    if new is not None:
+                        place += new
+        self.module.train(training)
+        norm = torch.stack([part.norm() for part in gradient]).norm().item()
+        return {name: round(total, 5), f"gradient_{name}": round(norm, 6)}
 
     def summary(self, values: Mapping[str, Any]) -> str:
         """An epoch in one line."""
@@ -329,14 +384,6 @@ class BilevelTask(SpeechTask):
             f"{super().summary(values)}, f {after['f']:.3f}, g {after['g']:.3f}, "
             f"gradients {after['gradient_f']:.3g} and {after['gradient_g']:.3g}"
         )
-
-
-def _number(sums: Mapping[str, float], name: str) -> float:
-    return sums.get(f"number/{name}", 0.0)
-
-
-def _mean(sums: Mapping[str, float], name: str) -> float:
-    return sums[f"loss/{name}"] / _number(sums, name)
 
 
 def read_unlabelled(config: Config, bundle: ModelBundle[Transducer]) -> tuple[CutIndex, FeaturePipeline]:
@@ -360,19 +407,19 @@ def bilevel_objective(
     Raises:
         UserError: settings that contradict each other.
     """
-    width, frames = feature_dim(config), None
-    if config.bl_just.loss == "best_rq" and config.bl_just.best_rq.projection == "pca":
-        frames = _input_of_frames(unlabelled, pipeline, encoder.subsampling)
-    unsupervised: BestRqObjective | CpcObjective = unsupervised_objective(config, encoder, width, frames)
-    return BilevelObjective(supervised, unsupervised)
+    speech = (pipeline(cut)[0] for cut in unlabelled)
+    return BilevelObjective(supervised, unsupervised_objective(config, encoder, feature_dim(config), speech))
 
 
-def _input_of_frames(unlabelled: CutIndex, pipeline: FeaturePipeline, subsampling: int) -> torch.Tensor:
-    """(N, s·F) input of the first encoder frames."""
-    found: list[torch.Tensor] = []
-    for cut in unlabelled:
-        x, _ = pipeline(cut)
-        found.append(stack_for_encoder(x[None], subsampling, len(x) // subsampling)[0])
-        if sum(map(len, found)) >= PCA_FRAMES:
-            break
-    return torch.cat(found)
+def with_a_loss(unlabelled: CutIndex, pipeline: FeaturePipeline, objective: nn.Module) -> tuple[CutIndex, int]:
+    """The utterances that are long enough for the unsupervised loss, and how many are not.
+
+    Raises:
+        UserError: none is.
+    """
+    least = objective.least_frames if isinstance(objective, CpcObjective) else 1
+    frames = np.floor(unlabelled.durations_s / pipeline.frame_shift_s)
+    enough = frames > least  # features have a frame less than fit, or two
+    if not enough.any():
+        raise UserError(f"no unlabelled utterance has more than {least} frames, which the unsupervised loss needs")
+    return (unlabelled, 0) if enough.all() else (unlabelled.select(np.flatnonzero(enough)), int((~enough).sum()))

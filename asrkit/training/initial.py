@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from asrkit.bundle.model_file import read_model_file
@@ -34,7 +35,8 @@ def load_initial(settings: TrainConfig, module: Trainable, tokenizer: Tokenizer,
             log("train.init_from is not set: the quantized model starts from random weights")
         return
     file = read_model_file(Path(settings.init_from))
-    theirs, ours = trained_tensors(file.tensors), module.state_dict()
+    ours = module.state_dict()
+    theirs = {_name_here(name, ours): tensor for name, tensor in trained_tensors(file.tensors).items()}
     reshaped = sorted(name for name in ours.keys() & theirs.keys() if ours[name].shape != theirs[name].shape)
     lacking, extra = (
         sorted(name for name in names if name.startswith("model.") and QUANTIZER_STATE not in name)
@@ -59,6 +61,15 @@ def load_initial(settings: TrainConfig, module: Trainable, tokenizer: Tokenizer,
         new = sum(QUANTIZER_STATE in name for name in ours.keys() - theirs.keys())
         bounds = f"; {new} belong to quantizers and are new" if new else ""
         log(f"starting from {settings.init_from}: {len(taken)} of {len(ours)} tensors{bounds}")
+
+
+def _name_here(name: str, ours: Mapping[str, object]) -> str:
+    """A tensor's name in this training: with unlabelled speech, the supervised objective is a part of another one."""
+    plain, part = "objective.", "objective.supervised."
+    for other in (name.replace(part, plain, 1), name.replace(plain, part, 1)):
+        if name not in ours and other in ours:
+            return other
+    return name
 
 
 def _named(names: list[str]) -> str:

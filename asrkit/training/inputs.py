@@ -101,6 +101,8 @@ def _record(config: Config, exp_dir: Path, inputs: Mapping[str, Any], command: s
     known = {item.key: item.value for item in settings_of(config)} | {"command": command}
     unread = {item.key for item in settings_of(config) if not is_read(item, known)}
     settings = {key: value for key, value in _fixed(config_to_dict(config)).items() if key not in unread}
+    if config.bl_just.loss != "none":  # which epochs explore, join and fine-tune depends on it
+        settings["train.num_epochs"] = config.train.num_epochs
     return Record(exp_dir / INPUTS, settings | initial | dict(inputs), defaults)
 
 

@@ -18,7 +18,8 @@ from asrkit.data.index import digest_of_cuts
 from asrkit.data.upstream import data_inputs
 from asrkit.distributed.learners import join_learners, only_process_in
 from asrkit.models.transducer import num_parameters
-from asrkit.training.bl_just import BilevelObjective, BilevelTask, bilevel_objective, read_unlabelled
+from asrkit.records import digest
+from asrkit.training.bl_just import BilevelObjective, BilevelTask, bilevel_objective, read_unlabelled, with_a_loss
 from asrkit.training.initial import load_initial
 from asrkit.training.inputs import start_training
 from asrkit.training.loop import Loop
@@ -31,11 +32,20 @@ from asrkit.training.speech_data import read_data, read_tokenizer
 def training_inputs(config: Config, folder: DataFolder) -> dict[str, Any]:
     """What a recognizer's training depends on in addition to its settings."""
     inputs = data_inputs(folder)
-    for name, other in config.train.mix.items():
-        inputs[f"digest of train.mix.{name}"] = digest_of_cuts(DataFolder(Path(other.data_dir)), "train")
-    if config.bl_just.loss != "none":
-        inputs["digest of unlabelled cuts"] = digest_of_cuts(DataFolder(Path(config.bl_just.unlabelled_dir)), "train")
+    for name, other in other_folders(config).items():
+        inputs |= {f"digest of {name}": digest_of_cuts(other, "train")}
+        inputs |= {f"digest of statistics of {name}": digest(other.statistics)}
+    if path := config.bl_just.best_rq.align_from:
+        inputs["digest of bl_just.best_rq.align_from"] = digest(Path(path))
     return inputs
+
+
+def other_folders(config: Config) -> dict[str, DataFolder]:
+    """Prepared data that a training reads in addition to ``--data-dir``, by the setting that names it."""
+    found = {f"train.mix.{name}": DataFolder(Path(other.data_dir)) for name, other in config.train.mix.items()}
+    if config.bl_just.loss != "none" and config.bl_just.unlabelled_dir:
+        found["bl_just.unlabelled_dir"] = DataFolder(Path(config.bl_just.unlabelled_dir))
+    return found
 
 
 def run_training(
@@ -74,6 +84,9 @@ def run_training(
         if config.bl_just.loss != "none":
             unlabelled, pipeline = read_unlabelled(config, bundle)
             minimised = bilevel_objective(config, minimised, model.encoder, unlabelled, pipeline)
+            unlabelled, too_short = with_a_loss(unlabelled, pipeline, minimised.unsupervised)
+            if too_short and learners.is_main:
+                log(f"note: {too_short} unlabelled utterances are too short for the unsupervised loss and are excluded")
         load_initial(config.train, Trainable(model, minimised), tokenizer, exp_dir)
         task: SpeechTask
         if isinstance(minimised, BilevelObjective):

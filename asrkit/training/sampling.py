@@ -46,24 +46,26 @@ class Occupancy:
     """How often each of ``n`` utterances has been presented, by an epoch's end.
 
     The draws are repeated where a resumed run has not seen them, for they are functions of the epoch.
+
+    Args:
+        sampler: draws an epoch.
+        n: utterances.
+        first: epochs before the first that draws.
     """
 
-    def __init__(self, sampler: Sampler, n: int) -> None:
-        self.sampler, self.epoch = sampler, 0
+    def __init__(self, sampler: Sampler, n: int, first: int = 0) -> None:
+        self.sampler, self.first, self.epoch = sampler, first, first
         self.presented = np.zeros(n, np.int32)
 
-    def after(self, epoch: int) -> None:
-        """Counts the epochs up to this one."""
+    def after(self, epoch: int, config: SamplingConfig) -> dict[str, Any]:
+        """Coverage and occupancy after an epoch, observed and expected."""
         if epoch < self.epoch:
-            self.presented[:], self.epoch = 0, 0
+            self.presented[:], self.epoch = 0, self.first
         for n in range(self.epoch + 1, epoch + 1):
             drawn = self.sampler(len(self.presented), n)
             self.presented += np.bincount(drawn, minlength=len(self.presented)).astype(np.int32)
         self.epoch = epoch
-
-    def values(self, config: SamplingConfig) -> dict[str, Any]:
-        """Coverage and occupancy, observed and expected."""
-        n, epochs = len(self.presented), self.epoch
+        n, epochs = len(self.presented), self.epoch - self.first
         mean, share = float(self.presented.mean()), draw_size(n, config.rate) / n
         coverage = {
             "soft_random": expected_coverage(n, config.rate, epochs),

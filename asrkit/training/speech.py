@@ -82,12 +82,17 @@ class SpeechTask:
         self.bundle, self.learners, self.exp_dir = bundle, learners, exp_dir
         self.config, self.settings = bundle.config, bundle.config.train
         self.num_epochs = self.settings.num_epochs
+        self.first = 0
+        """Epochs before those with transcribed speech."""
+        self.epoch = 0
+        """The one that was planned last."""
         self.data = replace(data, train=self._alignable(data))
         self.dev_measure = f"dev_{self.settings.dev_measure}"
         self.module = Trainable(bundle.model, objective)
         self.sampler = sampler or make_sampler(self.settings, self.data.train.sources)
         drawn = self.settings.sampling.type != "all" and self.sampler
         self.occupancy = Occupancy(drawn, len(self.data.train)) if drawn else None
+        self.averaged = self.settings.average_epochs
         self.epochs_kept = max(2, self.settings.average_epochs)
         self.views = 2 if self.config.loss.consistency_weight > 0 else 1
         self.num_tokens = self._most_tokens()
@@ -153,8 +158,7 @@ class SpeechTask:
 
     def plan_updates(self, epoch: int) -> EpochPlan:
         """Which utterances make which update of an epoch."""
-        if self.occupancy and self.learners.is_main:
-            self.occupancy.after(epoch)
+        self.epoch = epoch
         train, settings = self.data.train, self.settings
         return plan_epoch(
             train.durations_s,
@@ -232,7 +236,9 @@ class SpeechTask:
 
     def epoch_values(self, sums: Mapping[str, float]) -> dict[str, Any]:
         """Utterances, speech and hits of an epoch, and how much of the training set it and those before have seen."""
-        seen = {"sampling": self.occupancy.values(self.settings.sampling)} if self.occupancy else {}
+        seen: dict[str, Any] = {}
+        if self.occupancy:
+            seen["sampling"] = self.occupancy.after(self.epoch, self.settings.sampling)
         return seen | {
             "speech_s": round(sums.get("speech_s", 0.0), 2),
             "augmented": {name: int(sums.get(f"augmented/{name}", 0)) for name in self.data.augmentation_names},
@@ -261,7 +267,7 @@ class SpeechTask:
 
     def finish(self, checkpoints: CheckpointFolder, best_epoch: int) -> None:
         """Averages the weights of the last epochs."""
-        paths = checkpoints.last_epochs(self.settings.average_epochs)
+        paths = checkpoints.last_epochs(self.averaged)
         target = self.exp_dir / MODEL
         tensors = average_tensors(paths)
         write_model_file(ModelFile(target, RECOGNIZER, self.config, self.bundle.tokenizer, tensors))

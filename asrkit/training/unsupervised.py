@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -19,13 +19,16 @@ from asrkit.losses.best_rq import (
     mask_with_noise,
     masked_cross_entropy,
     masked_frames,
-    pca_projection,
     stack_for_encoder,
 )
 from asrkit.losses.contrastive import info_nce
+from asrkit.masking import valid_mask
 from asrkit.models.conformer import Conformer
 from asrkit.models.encoder import Encoder
 from asrkit.randomness import seeded_generator
+
+PCA_FRAMES = 20_000
+"""Encoder frames that principal components are taken of, at most."""
 
 
 class BestRqObjective(nn.Module):
@@ -36,8 +39,7 @@ class BestRqObjective(nn.Module):
         encoder: that is trained.
         feature_dim: F of its input.
         seed: of projection and codebooks.
-        frames: (N, s·F) input of encoder frames, of which the projection takes principal components; a random
-            projection without.
+        speech: (T, F) features of utterances, for the principal components of ``config.projection=pca``.
         teacher: an encoder from whose inner block labels are taken, in place of the input.
 
     Raises:
@@ -50,52 +52,62 @@ class BestRqObjective(nn.Module):
         encoder: Encoder,
         feature_dim: int,
         seed: int,
-        frames: torch.Tensor | None = None,
-        teacher: Encoder | None = None,
+        speech: Iterable[torch.Tensor] = (),
+        teacher: Conformer | None = None,
     ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.subsampling = config, encoder.subsampling
         self._teacher = (teacher.eval(),) if teacher is not None else ()  # in a tuple: it is not trained, and not saved
-        input_dim = teacher.output_dim if teacher is not None else encoder.subsampling * feature_dim
-        projection = None
-        if config.projection == "pca" and frames is not None:
-            try:
-                projection = pca_projection(frames, config.codebook_dim)
-            except ValueError as error:
-                raise UserError(f"bl_just.best_rq.projection=pca: {error}; lower codebook_dim") from error
-        self.quantizer = RandomProjectionQuantizer(
-            input_dim,
-            codebook_size=config.codebook_size,
-            codebook_dim=config.codebook_dim,
-            num_codebooks=config.num_codebooks,
-            generator=seeded_generator("best_rq", seed),
-            projection=projection,
-        )
+        try:
+            self.quantizer = RandomProjectionQuantizer(
+                teacher.output_dim if teacher is not None else encoder.subsampling * feature_dim,
+                codebook_size=config.codebook_size,
+                codebook_dim=config.codebook_dim,
+                num_codebooks=config.num_codebooks,
+                generator=seeded_generator("best_rq", seed),
+                frames=self._frames(speech) if config.projection == "pca" else None,
+            )
+        except ValueError as error:
+            raise UserError(f"bl_just.best_rq.projection=pca: {error}; lower codebook_dim") from error
         self.head = nn.Linear(encoder.output_dim, config.num_codebooks * config.codebook_size)
 
-    def forward(self, encoder: Encoder, x: torch.Tensor, x_lens: torch.Tensor) -> torch.Tensor:
-        """(B,) losses of features (B, T, F) with (B,) frames: the mean over the masked frames of each."""
+    def forward(
+        self, encoder: Encoder, x: torch.Tensor, x_lens: torch.Tensor, generators: Sequence[torch.Generator]
+    ) -> torch.Tensor:
+        """(B,) losses of features (B, T, F) with (B,) frames: the mean over the masked frames of each.
+
+        Which frames are masked, and with what, each utterance's generator decides.
+        """
         config = self.config
-        masked = draw_mask(x_lens, x.shape[1], config.mask_probability, config.mask_span)
-        encoder_out, encoder_lens = encoder(mask_with_noise(x, masked, config.noise_std), x_lens)
+        masked = draw_mask(x_lens, x.shape[1], config.mask_probability, config.mask_span, generators)
+        encoder_out, encoder_lens = encoder(mask_with_noise(x, masked, config.noise_std, generators), x_lens)
         frames = encoder_out.shape[1]
         logits = self.head(encoder_out).unflatten(-1, (config.num_codebooks, config.codebook_size))
-        real = torch.arange(frames, device=x.device) < encoder_lens[:, None]
-        return masked_cross_entropy(
-            logits, self.labels(x, x_lens, encoder, frames), masked_frames(masked, encoder.subsampling, frames) & real
-        )
+        counted = masked_frames(masked, self.subsampling, frames) & valid_mask(encoder_lens, frames)
+        return masked_cross_entropy(logits, self.labels(x, x_lens, frames), counted)
 
-    def labels(self, x: torch.Tensor, x_lens: torch.Tensor, encoder: Encoder, frames: int) -> torch.Tensor:
+    def labels(self, x: torch.Tensor, x_lens: torch.Tensor, frames: int) -> torch.Tensor:
         """(B, T', C) labels of the unmasked features."""
-        if not self._teacher:
-            found: torch.Tensor = self.quantizer(stack_for_encoder(x, encoder.subsampling, frames))
-            return found
-        teacher = self._teacher[0].to(x.device)
-        assert isinstance(teacher, Conformer)
-        with torch.no_grad():
-            _, _, (inside,) = teacher.forward_blocks(x, x_lens, (self.config.align_block,))
-        found = self.quantizer(inside)
+        found: torch.Tensor = self.quantizer(self._labelled(x, x_lens, frames))
         return found
+
+    @torch.no_grad()
+    def _labelled(self, x: torch.Tensor, x_lens: torch.Tensor, frames: int) -> torch.Tensor:
+        """(B, T', I) what labels are taken of: the input of each encoder frame, or a block of the teacher."""
+        if not self._teacher:
+            return stack_for_encoder(x, self.subsampling, frames)
+        _, _, (inside,) = self._teacher[0].to(x.device).forward_blocks(x, x_lens, (self.config.align_block,))
+        return inside
+
+    def _frames(self, speech: Iterable[torch.Tensor]) -> torch.Tensor:
+        """(N, I) of the first utterances."""
+        found: list[torch.Tensor] = []
+        for x in speech:
+            lens = torch.tensor([len(x)])
+            found.append(self._labelled(x[None], lens, len(x) // self.subsampling)[0])
+            if sum(map(len, found)) >= PCA_FRAMES:
+                break
+        return torch.cat(found)
 
 
 class CpcObjective(nn.Module):
@@ -108,29 +120,46 @@ class CpcObjective(nn.Module):
         config: its settings.
         encoder: that is trained.
         feature_dim: F of its input.
+
+    Raises:
+        UserError: a window shorter than what follows it.
     """
 
     def __init__(self, config: CpcConfig, encoder: Encoder, feature_dim: int) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.subsampling = config, encoder.subsampling
+        self.width = -(-config.window_frames // encoder.subsampling) * encoder.subsampling
+        if self.width < config.num_steps * encoder.subsampling:
+            raise UserError(
+                f"bl_just.cpc.window_frames={config.window_frames} is less than the {config.num_steps} steps ahead of "
+                f"{encoder.subsampling} frames each: windows would predict the same frames; raise it"
+            )
         self.predict = nn.Linear(encoder.output_dim, config.num_steps * config.dim)
         self.target = nn.Linear(encoder.subsampling * feature_dim, config.dim)
 
-    def forward(self, encoder: Encoder, x: torch.Tensor, x_lens: torch.Tensor) -> torch.Tensor:
+    @property
+    def least_frames(self) -> int:
+        """Input frames of the shortest utterance that has a loss."""
+        return (self.config.num_steps + 1) * self.subsampling
+
+    def forward(
+        self, encoder: Encoder, x: torch.Tensor, x_lens: torch.Tensor, generators: Sequence[torch.Generator]
+    ) -> torch.Tensor:
         """(B,) losses of features (B, T, F) with (B,) frames: the mean over the windows and steps of each.
 
-        An utterance that is shorter than a window has one as long as it leaves; one that leaves none counts 0.
+        An utterance that is shorter than a window has one as long as it leaves room for; where it leaves none its loss
+        is 0. Where windows begin, each utterance's generator decides.
         """
-        steps, s = self.config.num_steps, encoder.subsampling
+        steps, s = self.config.num_steps, self.subsampling
         ahead = steps * s
-        width = -(-self.config.window_frames // s) * s
-        owner, begin, length = _windows(x_lens.tolist(), width, ahead, s)
+        owner, begin, length = _windows(x_lens.tolist(), self.width, ahead, s, generators)
         if not owner:
-            return x.new_zeros(len(x)) + 0.0 * (self.predict.weight.sum() + self.target.weight.sum())
+            nothing = torch.stack([0.0 * p.sum() for p in self.parameters()]).sum()  # all parameters take part
+            return x.new_zeros(len(x)) + nothing
         rows = torch.tensor(owner, device=x.device)
         first, lens = torch.tensor(begin, device=x.device), torch.tensor(length, device=x.device)
         widest = int(lens.max())
-        seen = _cut(x, rows, first, widest) * (torch.arange(widest, device=x.device) < lens[:, None])[..., None]
+        seen = _cut(x, rows, first, widest) * valid_mask(lens, widest)[..., None]
         encoder_out, encoder_lens = encoder(seen, lens)
         last = encoder_out[torch.arange(len(rows), device=x.device), encoder_lens - 1]
         predicted = self.predict(last).unflatten(-1, (steps, -1))
@@ -141,16 +170,18 @@ class CpcObjective(nn.Module):
         return sums / torch.bincount(rows, minlength=len(x)).clamp(min=1)
 
 
-def _windows(lens: Sequence[int], width: int, ahead: int, s: int) -> tuple[list[int], list[int], list[int]]:
+def _windows(
+    lens: Sequence[int], width: int, ahead: int, s: int, generators: Sequence[torch.Generator]
+) -> tuple[list[int], list[int], list[int]]:
     """Whose each window is, where it begins, and its frames; a random rest is left out at the beginning."""
     owner, begin, length = [], [], []
-    for b, frames in enumerate(lens):
+    for b, (frames, generator) in enumerate(zip(lens, generators, strict=True)):
         room = frames - ahead
         own = min(width, room // s * s)
         if own < s:
             continue
-        number = max(1, room // own)
-        offset = int(torch.randint(room - number * own + 1, ()))
+        number = max(1, room // own) if own == width else 1
+        offset = int(torch.randint(room - number * own + 1, (), generator=generator))
         owner += [b] * number
         begin += [offset + n * own for n in range(number)]
         length += [own] * number
@@ -164,7 +195,7 @@ def _cut(x: torch.Tensor, rows: torch.Tensor, first: torch.Tensor, width: int) -
 
 
 def unsupervised_objective(
-    config: Config, encoder: Encoder, feature_dim: int, frames: torch.Tensor | None
+    config: Config, encoder: Encoder, feature_dim: int, speech: Iterable[torch.Tensor]
 ) -> BestRqObjective | CpcObjective:
     """The unsupervised loss that ``bl_just.loss`` names.
 
@@ -172,7 +203,7 @@ def unsupervised_objective(
         config: the experiment.
         encoder: that is trained.
         feature_dim: F of its input.
-        frames: see :class:`BestRqObjective`.
+        speech: see :class:`BestRqObjective`.
 
     Raises:
         UserError: settings that contradict each other, or a model to align with that cannot be used.
@@ -180,11 +211,12 @@ def unsupervised_objective(
     settings = config.bl_just
     if settings.loss == "cpc":
         return CpcObjective(settings.cpc, encoder, feature_dim)
-    teacher: Encoder | None = None
+    teacher: Conformer | None = None
     if path := settings.best_rq.align_from:
-        teacher, block = load_recognizer(Path(path)).model.encoder, settings.best_rq.align_block
-        if not isinstance(teacher, Conformer) or block > len(teacher.blocks):
+        found, block = load_recognizer(Path(path)).model.encoder, settings.best_rq.align_block
+        if not isinstance(found, Conformer) or block > len(found.blocks):
             raise UserError(f"bl_just.best_rq.align_from={path} has no block {block}; set bl_just.best_rq.align_block")
-        if teacher.subsampling != encoder.subsampling or teacher.feature_dim != feature_dim:
+        if found.subsampling != encoder.subsampling or found.feature_dim != feature_dim:
             raise UserError(f"bl_just.best_rq.align_from={path} reads other features, or at another rate")
-    return BestRqObjective(settings.best_rq, encoder, feature_dim, config.train.seed, frames, teacher)
+        teacher = found
+    return BestRqObjective(settings.best_rq, encoder, feature_dim, config.train.seed, speech, teacher)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from asrkit.corpora.prepare import Options, read_corpus
 from asrkit.corpora.utterances import Utterance
 from asrkit.data.folder import DataFolder
@@ -41,3 +43,25 @@ def test_of_a_corpus_with_splits_the_training_set_is_unlabelled(
     found = read_corpus("an4", AN4, DataFolder(tmp_path), Options(unlabelled=True))
     train = [u.id for u in an4_utterances if u.split == "train"]
     assert [u.id for u in found.utterances] == train and all(u.text is None for u in found.utterances)
+
+
+@pytest.mark.parametrize("layout", ["folders", "folders without lists", "list"])
+def test_of_a_folder_with_splits_dev_and_test_stay_unheard(layout: str, folder_corpus: Path, tmp_path: Path) -> None:
+    audio = sorted((folder_corpus / "audio").iterdir())
+    splits = {path.stem: ("train", "dev", "test", "train")[n % 4] for n, path in enumerate(audio)}
+    if layout == "list":
+        (folder_corpus / "split").write_text("".join(f"{id} {split}\n" for id, split in splits.items()))
+    else:
+        texts = dict(line.split(" ", 1) for line in (folder_corpus / "text").read_text().splitlines())
+        for path in audio:
+            folder = folder_corpus / splits[path.stem]
+            folder.mkdir(exist_ok=True)
+            path.rename(folder / path.name)
+            if layout == "folders":
+                with open(folder / "text", "a", encoding="utf-8") as file:
+                    file.write(f"{path.stem} {texts[path.stem]}\n")
+        for name in ("text", "utt2spk"):
+            (folder_corpus / name).unlink()
+    found = read_corpus("folder", folder_corpus, DataFolder(tmp_path / "data"), Options(unlabelled=True))
+    assert sorted(u.id for u in found.utterances) == sorted(id for id, split in splits.items() if split == "train")
+    assert not found.problems

@@ -70,6 +70,9 @@ def test_a_file_of_another_program_is_written_in_blocks_first(folder: DataFolder
     path = folder.features("train")
     cuts, text = list(folder.read_features("train")), gzip.decompress(path.read_bytes())
     digest = digest_of_cuts(folder, "train")
+    seventeen = b"\n".join(text.splitlines()[:17])
+    path.write_bytes(gzip.compress(seventeen))
+    assert list(open_index(folder, "train", folder.load_tokenizer())) == cuts[:17]
     for foreign in (text, text.replace(b"\n", b"\n\n"), text.rstrip()):
         path.write_bytes(gzip.compress(foreign))
         assert list(open_index(folder, "train", folder.load_tokenizer())) == cuts
@@ -113,3 +116,15 @@ def test_blocks_are_one_gzip_file_to_any_reader(an4_cuts: CutSet, tmp_path: Path
     assert (tmp_path / "a.jsonl.gz").read_bytes() == (tmp_path / "b.jsonl.gz").read_bytes()
     assert list(CutSet.from_file(tmp_path / "a.jsonl.gz")) == cuts
     assert [replace(cut) for cut in read_cuts(tmp_path / "a.jsonl.gz")] == cuts
+
+
+def test_an_index_that_is_current_needs_no_permission_to_write(folder: DataFolder) -> None:
+    tokenizer = folder.load_tokenizer()
+    open_index(folder, "train", tokenizer)
+    lock = folder.index("train") / ".lock"
+    lock.unlink()
+    lock.mkdir()  # as good as no permission, for root too
+    assert len(open_index(folder, "train", tokenizer)) == 24
+    (folder.index("train") / "inputs.json").unlink()
+    with pytest.raises(UserError, match="cannot work in the folder"):
+        open_index(folder, "train", tokenizer)

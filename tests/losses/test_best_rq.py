@@ -17,17 +17,19 @@ from asrkit.losses.best_rq import (
 )
 
 
-def quantizer(
-    seed: int = 0, num_codebooks: int = 1, projection: torch.Tensor | None = None
-) -> RandomProjectionQuantizer:
+def quantizer(seed: int = 0, num_codebooks: int = 1, frames: torch.Tensor | None = None) -> RandomProjectionQuantizer:
     return RandomProjectionQuantizer(
         40,
         codebook_size=128,
         codebook_dim=16,
         num_codebooks=num_codebooks,
         generator=torch.Generator().manual_seed(seed),
-        projection=projection,
+        frames=frames,
     )
+
+
+def generators(number: int) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(n) for n in range(number)]
 
 
 def test_labels_are_those_of_the_nearest_vector() -> None:
@@ -42,7 +44,7 @@ def test_labels_are_those_of_the_nearest_vector() -> None:
 
 def test_projection_and_codebooks_are_frozen_and_repeated() -> None:
     first, again, other = quantizer(), quantizer(), quantizer(1)
-    assert not list(first.parameters()) and set(first.state_dict()) == {"projection", "codebooks"}
+    assert not list(first.parameters()) and set(first.state_dict()) == {"mean", "projection", "codebooks"}
     assert torch.equal(first.projection, again.projection) and torch.equal(first.codebooks, again.codebooks)
     assert not torch.equal(first.projection, other.projection)
     assert first.projection.abs().max() <= math.sqrt(6 / 56)  # Xavier's bound
@@ -50,19 +52,28 @@ def test_projection_and_codebooks_are_frozen_and_repeated() -> None:
 
 def test_a_third_of_the_frames_is_masked() -> None:
     lens = torch.full((200,), 1000)
-    masked = draw_mask(lens, 1000, 0.02, 20, torch.Generator().manual_seed(0))
+    masked = draw_mask(lens, 1000, 0.02, 20, generators(200))
     assert masked.float().mean().item() == pytest.approx(1 - 0.98**20, abs=0.01)  # 33.2 %
     assert masked[:, 0].float().mean().item() == pytest.approx(1 - 0.98**20, abs=0.1)  # the first frames too
-    runs = masked.int().diff(dim=1)
-    assert ((runs == 1).sum() - (runs == -1).sum()).abs() <= 200
-    short = draw_mask(torch.tensor([3, 0]), 10, 1.0, 4)
+    short = draw_mask(torch.tensor([3, 0]), 10, 1.0, 4, generators(2))
     assert short.tolist() == [[True] * 3 + [False] * 7, [False] * 10]
+
+
+def test_every_utterance_has_a_span_whatever_its_padding() -> None:
+    masked = draw_mask(torch.full((50,), 60), 64, 1e-9, 20, generators(50))
+    assert (masked.sum(dim=1) == 20).all() and not masked[:, 60:].any()
+    assert len({int(row.nonzero()[0]) for row in masked}) > 10
+    wider = draw_mask(torch.full((50,), 60), 80, 1e-9, 20, generators(50))
+    assert torch.equal(wider[:, :64], masked) and not wider[:, 64:].any()
+    x = torch.zeros(50, 64, 3)
+    noisy = mask_with_noise(x, masked, 0.1, generators(50))
+    assert torch.equal(mask_with_noise(torch.zeros(50, 80, 3), wider, 0.1, generators(50))[:, :64], noisy)
 
 
 def test_masked_frames_hold_noise_and_nothing_else_changes() -> None:
     torch.manual_seed(0)
-    x, masked = torch.randn(4, 500, 40), draw_mask(torch.full((4,), 500), 500, 0.02, 20)
-    noisy = mask_with_noise(x, masked, 0.1)
+    x, masked = torch.randn(4, 500, 40), draw_mask(torch.full((4,), 500), 500, 0.02, 20, generators(4))
+    noisy = mask_with_noise(x, masked, 0.1, generators(4))
     assert torch.equal(noisy[~masked], x[~masked])
     assert noisy[masked].std().item() == pytest.approx(0.1, rel=0.03) and abs(noisy[masked].mean().item()) < 0.005
 
@@ -95,10 +106,11 @@ def test_the_loss_is_over_masked_frames_alone() -> None:
 def test_the_pca_projection_whitens() -> None:
     torch.manual_seed(0)
     x = torch.randn(5000, 40) @ torch.diag(torch.linspace(5, 0.1, 40)) @ torch.linalg.qr(torch.randn(40, 40))[0] + 3
-    projection = pca_projection(x, 16)
-    covariance = torch.cov(((x - x.mean(0)) @ projection).T)
+    mean, projection = pca_projection(x, 16)
+    covariance = torch.cov(((x - mean) @ projection).T)
     assert torch.allclose(covariance, torch.eye(16), atol=2e-3)
-    spread = quantizer(projection=projection)(x - x.mean(0)).flatten().bincount(minlength=128)
-    assert (spread > 0).sum() > 120  # nearly all labels occur
+    for offset in (0.0, 30.0):  # of features that are not normalized
+        spread = quantizer(frames=x + offset)(x + offset).flatten().bincount(minlength=128)
+        assert (spread > 0).sum() > 120  # nearly all labels occur
     with pytest.raises(ValueError, match="directions"):
         pca_projection(torch.ones(10, 40), 4)

@@ -30,16 +30,17 @@ def test_occupancy_is_as_expected(kind: str) -> None:
     assert sampler is not None and make_sampler(TrainConfig()) is None
     occupancy = Occupancy(sampler, 20_000)
     for epoch in (1, 2, 7):
-        occupancy.after(epoch)
-        values = occupancy.values(config)
+        values = occupancy.after(epoch, config)
         assert values["coverage"] == pytest.approx(values["expected_coverage"], abs=0.01)
         assert values["presentations"] == pytest.approx(0.3 * epoch)
         assert values["presentations_variance"] == pytest.approx(values["expected_variance"], rel=0.05)
     again = Occupancy(sampler, 20_000)
-    again.after(7)  # as a resumed run
+    again.after(7, config)  # as a resumed run
     assert np.array_equal(again.presented, occupancy.presented)
-    again.after(2)
+    again.after(2, config)
     assert again.presented.sum() == 12_000
+    later = Occupancy(sampler, 20_000, first=5)  # five epochs saw none of them
+    assert later.after(7, config)["presentations"] == pytest.approx(0.6)
 
 
 def test_the_loop_presents_what_was_drawn_and_says_how_much_was_seen(workshop: Workshop) -> None:
