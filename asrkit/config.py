@@ -1,7 +1,6 @@
 """The settings of an experiment: each stands here once, with default, meaning, choices, range and condition.
 
-:mod:`asrkit.config_files` reads them from YAML; ``docs/settings.md`` is generated from them
-(``tools/settings_page.py``).
+:mod:`asrkit.config_files` reads them from YAML; ``tools/settings_page.py`` writes ``docs/settings.md`` from them.
 """
 
 from __future__ import annotations

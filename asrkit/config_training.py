@@ -43,6 +43,10 @@ class ParameterGroupConfig:
     weight_decay: float = setting(0.0, "In place of `train.weight_decay`.", least=0, most=1000)
 
 
+A_PART = "train.sampling.type=soft_random|repeated_subset|fixed_subset|highest_scores"
+SCORED = "train.sampling.type=highest_scores"
+
+
 @dataclass
 class SamplingConfig:
     """Which utterances an epoch sees."""
@@ -50,21 +54,23 @@ class SamplingConfig:
     type: str = setting(
         "all",
         "`soft_random` draws them anew each epoch, with replacement (Cui et al. 2023, arXiv 2311.12727), "
-        "`repeated_subset` without (RS2); `fixed_subset` draws them once.",
-        choices=("all", "soft_random", "repeated_subset", "fixed_subset"),
+        "`repeated_subset` without (RS2); `fixed_subset` draws them once, `highest_scores` takes those that matter "
+        "most.",
+        choices=("all", "soft_random", "repeated_subset", "fixed_subset", "highest_scores"),
     )
-    rate: float = setting(
-        1.0,
-        "r, share of the utterances that an epoch sees.",
-        least=1e-9,
-        most=1,
-        only_with="train.sampling.type=soft_random|repeated_subset|fixed_subset",
-    )
+    rate: float = setting(1.0, "r, share of the utterances that an epoch sees.", least=1e-9, most=1, only_with=A_PART)
     schedule_by: str = setting(
         "epochs",
         "Learning rate by epochs, or by updates, of which an epoch of all utterances has 1/r times as many.",
         choices=("epochs", "updates"),
-        only_with="train.sampling.type=soft_random|repeated_subset|fixed_subset",
+        only_with=A_PART,
+    )
+    scores: str = setting("", "What `asrkit utterance-scores` wrote.", only_with=SCORED)
+    score: str = setting(
+        "el2n",
+        "Which of its scores (Paul et al. 2021, arXiv 2107.07075).",
+        choices=("el2n", "grand"),
+        only_with=SCORED,
     )
 
 

@@ -29,6 +29,7 @@ MODULES = {
     "nbest": "decode",
     "rescore": "decode",
     "pseudo-label": "pseudo_label",
+    "utterance-scores": "utterance_scores",
     "score": "score",
     "quantize": "quantize",
     "export": "export",

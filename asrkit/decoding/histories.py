@@ -8,7 +8,7 @@ from asrkit.decoding.density_ratio import Fusion
 from asrkit.models.transducer import Transducer
 from asrkit.symbols import BLANK_ID
 
-ROOM = 1 << 29
+ROOM = 1 << 28
 """Bytes of rows, beyond twice the live ones, before the tables are cleared of what no search can come back to."""
 KEY = 256
 """Bytes of a row outside the tables."""

@@ -20,21 +20,20 @@ All phases share one optimizer: a parameter without a gradient is left as it is,
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
-from torch.utils.data import Dataset
 
 from asrkit.bundle.build import feature_dim
 from asrkit.bundle.front_end import build_pipeline
 from asrkit.bundle.model_file import ModelBundle
 from asrkit.config import Config
 from asrkit.config_unsupervised import BlJustConfig
-from asrkit.data.batching import Batch, BatchBudget, EpochPlan, Part, plan_epoch
+from asrkit.data.batching import Batch, BatchBudget, EpochPlan, plan_epoch
 from asrkit.data.folder import DataFolder
 from asrkit.data.index import CutIndex, durations_of, open_index
 from asrkit.data.loaders import BatchDataset, LoaderError, iterate
@@ -43,8 +42,8 @@ from asrkit.errors import UserError
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.models.encoder import Encoder
 from asrkit.models.transducer import Transducer
-from asrkit.randomness import seeded_generator
 from asrkit.training.objective import Losses, LossPart
+from asrkit.training.paired_streams import EXPLORATION, JointSteps, PairedDataset, mask_seeds
 from asrkit.training.phase import Phase
 from asrkit.training.sampling import Occupancy
 from asrkit.training.schedules import learning_rate
@@ -53,8 +52,6 @@ from asrkit.training.speech_data import TrainingData
 from asrkit.training.task import Step
 from asrkit.training.unsupervised import CpcObjective, unsupervised_objective
 
-EXPLORATION = "exploration"
-"""Phase in which g alone is minimised."""
 G = "unsupervised"
 """Name of g among the parts of the loss."""
 NO_LIMIT = 1 << 62
@@ -67,25 +64,6 @@ def gamma(epoch: int, num_epochs: int, config: BlJustConfig) -> float:
     if config.gamma_schedule == "constant":
         return config.max_gamma
     return (epoch - 1) * config.max_gamma / num_epochs
-
-
-@dataclass(frozen=True)
-class PairedPart:
-    """The utterances of one forward pass from both streams."""
-
-    labelled: Part
-    unlabelled: Part
-    counts: tuple[bool, bool] = (True, True)
-    """Whether each stream's do; not where one stands in, for all processes must take part in an update."""
-
-    def __len__(self) -> int:
-        return len(self.labelled) + len(self.unlabelled)
-
-    def __getitem__(self, rows: slice) -> PairedPart:
-        return PairedPart(self.labelled[rows], self.unlabelled[rows], self.counts)
-
-
-NOBODY = np.zeros((0, 2), np.int64)
 
 
 class BilevelObjective(nn.Module):
@@ -125,83 +103,6 @@ class BilevelObjective(nn.Module):
         generators = [torch.Generator().manual_seed(seed) for seed in batch.seeds]
         losses: torch.Tensor = self.unsupervised(model.encoder, batch.features, batch.feature_lens, generators)
         return losses.sum()
-
-
-@dataclass(frozen=True)
-class PairedDataset(Dataset[list[Batch] | LoaderError]):
-    """Batches by step, of parts from both streams."""
-
-    labelled: BatchDataset
-    unlabelled: BatchDataset
-    steps: Sequence[Sequence[PairedPart]]
-
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def __getitem__(self, step: int) -> list[Batch] | LoaderError:
-        try:
-            return [self._load(part) for part in self.steps[step]]
-        except UserError as error:
-            return LoaderError(str(error))
-
-    def _load(self, part: PairedPart) -> Batch:
-        unlabelled = self._load_unlabelled(part) if len(part.unlabelled) else None
-        if not len(part.labelled):
-            assert unlabelled is not None
-            return unlabelled
-        return replace(self.labelled.load(part.labelled), unlabelled=unlabelled, counts=part.counts[0])
-
-    def _load_unlabelled(self, part: PairedPart) -> Batch:
-        batch, whole = self.unlabelled.load(part.unlabelled), "joint" if len(part.labelled) else EXPLORATION
-        seeds = mask_seeds(batch, part.unlabelled, whole, self.labelled.seed, self.labelled.epoch or 0)
-        return replace(batch, seeds=seeds, counts=part.counts[1])
-
-
-def mask_seeds(batch: Batch, part: Part, stream: str, seed: int, epoch: int) -> list[int]:
-    """Of what is drawn for each utterance of a part in a pass through the unlabelled speech."""
-    drawn = zip(batch.utterance_ids, part[:, 1].tolist(), strict=True)
-    return [seeded_generator("unsupervised", stream, seed, epoch, id, draw).initial_seed() for id, draw in drawn]
-
-
-@dataclass(frozen=True)
-class JointSteps(Sequence[Step]):
-    """Exploration, then updates on labelled utterances, each with unlabelled ones where γ is above 0."""
-
-    explored: EpochPlan
-    num_explored: int
-    joint: SupervisedSteps | None
-    paired: EpochPlan
-    exploration: Phase
-
-    def __len__(self) -> int:
-        return self.num_explored + (len(self.joint) if self.joint else 0)
-
-    @overload
-    def __getitem__(self, number: int) -> Step: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Step]: ...
-    def __getitem__(self, number: int | slice) -> Step | list[Step]:
-        if isinstance(number, slice):
-            return [self[n] for n in range(len(self))[number]]
-        if number < self.num_explored:
-            update = self.explored[number % len(self.explored)]
-            return Step([PairedPart(NOBODY, part) for part in update], sum(map(len, update)), self.exploration)
-        assert self.joint is not None
-        step = self.joint[number - self.num_explored]
-        if step.phase.penalty == 0:
-            return replace(step, parts=[PairedPart(part, NOBODY) for part in step.parts])
-        other = self.paired[(number - self.num_explored) % len(self.paired)]
-        # The update is divided by its labelled utterances; its g is to be the mean over the unlabelled ones.
-        weight = step.phase.penalty * step.number / sum(map(len, other))
-        parts = [
-            PairedPart(
-                own if len(own) else step.parts[0][:1],
-                also if len(also) else other[0][:1],
-                (len(own) > 0, len(also) > 0),
-            )
-            for own, also in zip(step.parts, other, strict=True)
-        ]
-        return replace(step, parts=parts, phase=replace(step.phase, penalty=weight))
 
 
 class BilevelTask(SpeechTask):

@@ -35,6 +35,8 @@ def training_inputs(config: Config, folder: DataFolder) -> dict[str, Any]:
     for name, other in other_folders(config).items():
         inputs |= {f"digest of {name}": digest_of_cuts(other, "train")}
         inputs |= {f"digest of statistics of {name}": digest(other.statistics)}
+    if path := config.train.sampling.scores:
+        inputs["digest of train.sampling.scores"] = digest(Path(path))
     if path := config.bl_just.best_rq.align_from:
         inputs["digest of bl_just.best_rq.align_from"] = digest(Path(path))
     return inputs

@@ -3,42 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from asrkit.config_training import SamplingConfig, TrainConfig
+from asrkit.data.index import CutIndex
 from asrkit.data.mixing import mix_sets
 from asrkit.data.soft_random_sampling import draw_size, expected_coverage, soft_random_sample
-from asrkit.data.subsets import fixed_subset, repeated_subset
+from asrkit.data.subsets import fixed_subset, highest_scores, repeated_subset
 from asrkit.errors import UserError
+from asrkit.training.importance import read_scores
 
 Sampler = Callable[[int, int], np.ndarray]
 """The numbers of an epoch's utterances, from how many there are and the epoch's number, from 1; they may repeat."""
 
 
-def make_sampler(config: TrainConfig, sources: np.ndarray | None = None) -> Sampler | None:
+def make_sampler(config: TrainConfig, train: CutIndex) -> Sampler | None:
     """The draw that the settings name; None where an epoch sees all utterances once.
 
     Args:
         config: of the training.
-        sources: (N,) the set of each utterance, where there are several.
+        train: the utterances.
 
     Raises:
-        UserError: a mixture of sets of which only a part is to be seen.
+        UserError: a mixture of sets of which only a part is to be seen, or scores that cannot be read.
     """
     seed, kind, rate = config.seed, config.sampling.type, config.sampling.rate
     if config.mix:
         if kind != "all":
             raise UserError("train.mix and train.sampling exclude each other; weights say how much of a set is seen")
         weights = [1.0, *(other.weight for other in config.mix.values())]
-        return lambda n, epoch: mix_sets(np.zeros(n, np.int64) if sources is None else sources, weights, seed, epoch)
+        sources = train.sources if train.sources is not None else np.zeros(len(train), np.int64)
+        return lambda n, epoch: mix_sets(sources, weights, seed, epoch)
     if kind == "all":
         return None
     if kind == "soft_random":
         return lambda n, epoch: soft_random_sample(n, rate, seed, epoch).numpy()
     if kind == "repeated_subset":
         return lambda n, epoch: repeated_subset(n, rate, seed, epoch).numpy()
+    if kind == "highest_scores":
+        chosen = highest_scores(read_scores(Path(config.sampling.scores), config.sampling.score, train), rate).numpy()
+        return lambda n, epoch: chosen
     return lambda n, epoch: fixed_subset(n, rate, seed).numpy()
 
 
@@ -71,11 +78,13 @@ class Occupancy:
             "soft_random": expected_coverage(n, config.rate, epochs),
             "repeated_subset": 1 - (1 - share) ** epochs,
             "fixed_subset": share,
+            "highest_scores": share,
         }
         variance = {
             "soft_random": mean * (1 - 1 / n),  # binomial; Poisson's for a large N
             "repeated_subset": epochs * share * (1 - share),
             "fixed_subset": epochs**2 * share * (1 - share),
+            "highest_scores": epochs**2 * share * (1 - share),
         }
         return {
             "coverage": round(float((self.presented > 0).mean()), 4),

@@ -89,7 +89,7 @@ class SpeechTask:
         self.data = replace(data, train=self._alignable(data))
         self.dev_measure = f"dev_{self.settings.dev_measure}"
         self.module = Trainable(bundle.model, objective)
-        self.sampler = sampler or make_sampler(self.settings, self.data.train.sources)
+        self.sampler = sampler or make_sampler(self.settings, self.data.train)
         drawn = self.settings.sampling.type != "all" and self.sampler
         self.occupancy = Occupancy(drawn, len(self.data.train)) if drawn else None
         self.averaged = self.settings.average_epochs

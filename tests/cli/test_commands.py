@@ -26,6 +26,7 @@ COMMANDS = [
     "rescore",
     "score",
     "pseudo-label",
+    "utterance-scores",
     "quantize",
     "export",
     "transcribe",

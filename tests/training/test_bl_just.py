@@ -26,9 +26,10 @@ from asrkit.features.pipeline import FeaturePipeline
 from asrkit.models.conformer import Conformer
 from asrkit.models.transducer import Transducer
 from asrkit.scoring.experiment import read_metrics
-from asrkit.training.bl_just import EXPLORATION, BilevelObjective, BilevelTask, G, PairedPart, gamma
+from asrkit.training.bl_just import BilevelObjective, BilevelTask, G, gamma
 from asrkit.training.loop import Loop
 from asrkit.training.objective import CTC, TRANSDUCER, Losses, TransducerObjective
+from asrkit.training.paired_streams import EXPLORATION, PairedPart
 from asrkit.training.phase import Phase
 from asrkit.training.run import run_training
 from asrkit.training.task import OwnParts, Step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from lhotse import CutSet
 from asrkit.config_training import MixedSetConfig, SamplingConfig, ScheduleConfig, TrainConfig
 from asrkit.data.feature_store import make_features
 from asrkit.data.folder import DataFolder
+from asrkit.data.index import CutIndex, open_index
 from asrkit.data.soft_random_sampling import expected_coverage, soft_random_sample
 from asrkit.errors import UserError
 from asrkit.scoring.experiment import read_metrics
@@ -23,11 +25,16 @@ from tests.conftest import Workshop
 DRAWN = "train.sampling.type=soft_random", "train.sampling.rate=0.5"
 
 
+def index_of(number: int, sources: np.ndarray | None = None) -> CutIndex:
+    """An index of that many utterances, which cannot be read."""
+    return CutIndex([], {"durations_s": np.ones(number)}, sources=sources)
+
+
 @pytest.mark.parametrize("kind", ["soft_random", "repeated_subset", "fixed_subset"])
 def test_occupancy_is_as_expected(kind: str) -> None:
     config = SamplingConfig(type=kind, rate=0.3)
-    sampler = make_sampler(TrainConfig(sampling=config))
-    assert sampler is not None and make_sampler(TrainConfig()) is None
+    sampler = make_sampler(TrainConfig(sampling=config), index_of(20_000))
+    assert sampler is not None and make_sampler(TrainConfig(), index_of(20_000)) is None
     occupancy = Occupancy(sampler, 20_000)
     for epoch in (1, 2, 7):
         values = occupancy.after(epoch, config)
@@ -85,7 +92,7 @@ def test_rates_by_epochs_and_by_updates() -> None:
 def test_sets_are_mixed_by_their_weights() -> None:
     sources = np.repeat([0, 1, 2], [50, 40, 30])
     config = TrainConfig(mix={"twice": MixedSetConfig("a", 2.0), "half": MixedSetConfig("b", 0.5)})
-    sampler = make_sampler(config, sources)
+    sampler = make_sampler(config, index_of(120, sources))
     assert sampler is not None
     epochs = [np.bincount(sampler(120, epoch), minlength=120) for epoch in (1, 2)]
     for presented in epochs:
@@ -95,7 +102,7 @@ def test_sets_are_mixed_by_their_weights() -> None:
         epochs[0], np.bincount(sampler(120, 1), minlength=120)
     )
     with pytest.raises(UserError, match="exclude each other"):
-        make_sampler(replace(config, sampling=SamplingConfig(type="soft_random", rate=0.5)), sources)
+        make_sampler(replace(config, sampling=SamplingConfig(type="soft_random", rate=0.5)), index_of(120, sources))
 
 
 def test_a_second_set_is_trained_on(workshop: Workshop, an4_cuts: CutSet) -> None:
@@ -110,3 +117,20 @@ def test_a_second_set_is_trained_on(workshop: Workshop, an4_cuts: CutSet) -> Non
     same = workshop.config(num_epochs=1, mix={"second": {"data_dir": str(workshop.data_dir)}})
     with pytest.raises(UserError, match="both have an utterance"):
         run_training(same, workshop.data_dir, workshop.folder / "mixed_twice")
+
+
+def test_the_utterances_with_the_highest_scores_are_trained_on(workshop: Workshop) -> None:
+    index = open_index(DataFolder(workshop.data_dir), "train", DataFolder(workshop.data_dir).load_tokenizer())
+    ids = [cut.id for cut in index]
+    path = workshop.folder / "scores.jsonl"
+    rows = [{"id": id, "el2n": float(n % 5), "grand": float(-n)} for n, id in enumerate(ids)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = SamplingConfig(type="highest_scores", rate=0.25, scores=str(path), score="grand")
+    sampler = make_sampler(TrainConfig(sampling=config), index)
+    assert sampler is not None and sorted(sampler(24, 1)) == sorted(sampler(24, 2)) == list(range(6))
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows[1:]))
+    with pytest.raises(UserError, match=f"no score of {ids[0]}"):
+        make_sampler(TrainConfig(sampling=config), index)
+    path.write_text("nonsense")
+    with pytest.raises(UserError, match="cannot be read"):
+        make_sampler(TrainConfig(sampling=config), index)

@@ -1,0 +1,117 @@
+"""Updates from two streams, labelled and unlabelled speech, each drawn independently of the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import overload
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from asrkit.data.batching import Batch, EpochPlan, Part
+from asrkit.data.loaders import BatchDataset, LoaderError
+from asrkit.errors import UserError
+from asrkit.randomness import seeded_generator
+from asrkit.training.phase import Phase
+from asrkit.training.speech import SupervisedSteps
+from asrkit.training.task import Step
+
+EXPLORATION = "exploration"
+"""Phase in which g alone is minimised."""
+
+
+@dataclass(frozen=True)
+class PairedPart:
+    """The utterances of one forward pass from both streams."""
+
+    labelled: Part
+    unlabelled: Part
+    counts: tuple[bool, bool] = (True, True)
+    """Whether each stream's do; not where one stands in, for all processes must take part in an update."""
+
+    def __len__(self) -> int:
+        return len(self.labelled) + len(self.unlabelled)
+
+    def __getitem__(self, rows: slice) -> PairedPart:
+        return PairedPart(self.labelled[rows], self.unlabelled[rows], self.counts)
+
+
+NOBODY = np.zeros((0, 2), np.int64)
+
+
+@dataclass(frozen=True)
+class PairedDataset(Dataset[list[Batch] | LoaderError]):
+    """Batches by step, of parts from both streams."""
+
+    labelled: BatchDataset
+    unlabelled: BatchDataset
+    steps: Sequence[Sequence[PairedPart]]
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, step: int) -> list[Batch] | LoaderError:
+        try:
+            return [self._load(part) for part in self.steps[step]]
+        except UserError as error:
+            return LoaderError(str(error))
+
+    def _load(self, part: PairedPart) -> Batch:
+        unlabelled = self._load_unlabelled(part) if len(part.unlabelled) else None
+        if not len(part.labelled):
+            assert unlabelled is not None
+            return unlabelled
+        return replace(self.labelled.load(part.labelled), unlabelled=unlabelled, counts=part.counts[0])
+
+    def _load_unlabelled(self, part: PairedPart) -> Batch:
+        batch, whole = self.unlabelled.load(part.unlabelled), "joint" if len(part.labelled) else EXPLORATION
+        seeds = mask_seeds(batch, part.unlabelled, whole, self.labelled.seed, self.labelled.epoch or 0)
+        return replace(batch, seeds=seeds, counts=part.counts[1])
+
+
+def mask_seeds(batch: Batch, part: Part, stream: str, seed: int, epoch: int) -> list[int]:
+    """Of what is drawn for each utterance of a part in a pass through the unlabelled speech."""
+    drawn = zip(batch.utterance_ids, part[:, 1].tolist(), strict=True)
+    return [seeded_generator("unsupervised", stream, seed, epoch, id, draw).initial_seed() for id, draw in drawn]
+
+
+@dataclass(frozen=True)
+class JointSteps(Sequence[Step]):
+    """Exploration, then updates on labelled utterances, each with unlabelled ones where γ is above 0."""
+
+    explored: EpochPlan
+    num_explored: int
+    joint: SupervisedSteps | None
+    paired: EpochPlan
+    exploration: Phase
+
+    def __len__(self) -> int:
+        return self.num_explored + (len(self.joint) if self.joint else 0)
+
+    @overload
+    def __getitem__(self, number: int) -> Step: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[Step]: ...
+    def __getitem__(self, number: int | slice) -> Step | list[Step]:
+        if isinstance(number, slice):
+            return [self[n] for n in range(len(self))[number]]
+        if number < self.num_explored:
+            update = self.explored[number % len(self.explored)]
+            return Step([PairedPart(NOBODY, part) for part in update], sum(map(len, update)), self.exploration)
+        assert self.joint is not None
+        step = self.joint[number - self.num_explored]
+        if step.phase.penalty == 0:
+            return replace(step, parts=[PairedPart(part, NOBODY) for part in step.parts])
+        other = self.paired[(number - self.num_explored) % len(self.paired)]
+        # The update is divided by its labelled utterances; its g is to be the mean over the unlabelled ones.
+        weight = step.phase.penalty * step.number / sum(map(len, other))
+        parts = [
+            PairedPart(
+                own if len(own) else step.parts[0][:1],
+                also if len(also) else other[0][:1],
+                (len(own) > 0, len(also) > 0),
+            )
+            for own, also in zip(step.parts, other, strict=True)
+        ]
+        return replace(step, parts=parts, phase=replace(step.phase, penalty=weight))
