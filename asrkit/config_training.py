@@ -172,6 +172,19 @@ class TrainConfig:
     early_stop_epochs: int = setting(
         0, "Stop after this many measurements on dev without a better one; 0 never stops early.", least=0
     )
+    parallel: str = setting(
+        "ddp",
+        "How several processes train together: `ddp` averages gradients; `dpsgd` averages weights with neighbours, while "
+        "gradients are computed (Zhang et al. 2021, arXiv 2112.01433).",
+        choices=("ddp", "dpsgd"),
+    )
+    mixing: str = setting(
+        "ring",
+        "Whose weights a learner averages: everybody's, two neighbours on a ring, the same on a ring in a new random "
+        "order each update, or one partner's, drawn anew.",
+        choices=("average", "ring", "random_ring", "random_pairs"),
+        only_with="train.parallel=dpsgd",
+    )
     sampling: SamplingConfig = section(SamplingConfig, only_with=SPEECH)
     mix: dict[str, MixedSetConfig] = setting(
         {}, "More training sets by a name of your choice, mixed into each epoch by their weights.", only_with=SPEECH

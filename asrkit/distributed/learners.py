@@ -70,6 +70,15 @@ class Learners(Protocol):
     def consensus(self, module: nn.Module) -> contextlib.AbstractContextManager[None]:
         """While entered, the module has the weights that are evaluated, saved and shipped."""
 
+    def diagnostics(self, module: nn.Module) -> dict[str, float]:
+        """What an epoch's line of metrics.jsonl says of the learners; all ask at the same point."""
+
+    def save_own(self, folder: Path, stem: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Writes what this learner has of its own, next to the checkpoint ``stem``."""
+
+    def load_own(self, folder: Path, stem: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Takes what :meth:`save_own` wrote; all ask at the same point."""
+
 
 @dataclass(frozen=True)
 class AllReduce:
@@ -135,6 +144,16 @@ class AllReduce:
         """Its own weights: all learners have the same."""
         return contextlib.nullcontext()
 
+    def diagnostics(self, module: nn.Module) -> dict[str, float]:
+        """Nothing: there is one model."""
+        return {}
+
+    def save_own(self, folder: Path, stem: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Nothing: the checkpoint has all."""
+
+    def load_own(self, folder: Path, stem: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Nothing: the checkpoint has all."""
+
 
 def is_first_process() -> bool:
     """Whether this process will be the first of the learners, before they join."""
@@ -151,21 +170,24 @@ def only_process_in(folder: Path) -> contextlib.AbstractContextManager[None]:
 
 
 @contextlib.contextmanager
-def join_learners(device: str) -> Iterator[AllReduce]:
+def join_processes(device: str) -> Iterator[tuple[int, int, torch.device]]:
     """Joins the processes that ``torchrun`` started (gloo on CPU, nccl on CUDA); alone without it.
 
     Args:
         device: ``auto``, ``cpu`` or ``cuda``.
+
+    Yields:
+        Number of this process, how many there are, and where this one trains.
     """
     chosen = choose_device(device)
     use_cuda = chosen.type == "cuda"
     if use_cuda:
         chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        yield AllReduce(device=chosen)
+        yield 0, 1, chosen
         return
     if use_cuda:
         torch.cuda.set_device(chosen)
     dist.init_process_group("nccl" if use_cuda else "gloo")
-    yield AllReduce(dist.get_rank(), dist.get_world_size(), chosen)
+    yield dist.get_rank(), dist.get_world_size(), chosen
     dist.destroy_process_group()  # after an error the others may be gone, and this would wait for them

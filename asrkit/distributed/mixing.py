@@ -9,6 +9,8 @@ import math
 
 import torch
 
+from asrkit.randomness import seeded_generator
+
 
 def global_average(n: int) -> torch.Tensor:
     """(n, n): every learner takes the mean of all."""
@@ -31,6 +33,26 @@ def random_neighbour(n: int, generator: torch.Generator) -> torch.Tensor:
     for first, second in torch.randperm(n, generator=generator)[: n // 2 * 2].view(-1, 2):
         mixing[[first, first, second, second], [first, second, first, second]] = 0.5
     return mixing
+
+
+KINDS = ("average", "ring", "random_ring", "random_pairs")
+
+
+def mixing_matrix(kind: str, n: int, seed: int, step: int) -> torch.Tensor:
+    """(n, n) T of a step, the same for whoever asks with the same seed.
+
+    Args:
+        kind: one of :data:`KINDS`; a ring of fewer than three learners is their average.
+        n: learners.
+        seed: of the random kinds.
+        step: number of the update.
+    """
+    generator = seeded_generator("mixing", seed, step)
+    if kind == "random_pairs":
+        return random_neighbour(n, generator)
+    if kind == "average" or n < 3:
+        return global_average(n)
+    return ring(n) if kind == "ring" else random_ring(n, generator)
 
 
 def ring_eigenvalues(n: int) -> torch.Tensor:

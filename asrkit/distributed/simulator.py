@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import torch
 
+from asrkit.distributed.updates import dpsgd_step, ssgd_step
+
 Gradient = Callable[[torch.Tensor, int], torch.Tensor]
 """Weights (n, d) and the step's number to each learner's gradient (n, d) at its own weights."""
 
@@ -34,7 +36,7 @@ def simulate_dpsgd(
         (n, d) at the end.
     """
     for step in range(steps):
-        weights = mixing(step).to(weights.dtype) @ weights - lr * gradient(weights, step)
+        weights = dpsgd_step(weights, gradient(weights, step), mixing(step), lr)
         if watch:
             watch(step, weights)
     return weights
@@ -61,7 +63,7 @@ def simulate_ssgd(
     """
     for step in range(steps):
         place = weights if weight_noise is None else weights + weight_noise(step)
-        weights = weights - lr * gradient(place, step).mean(0)
+        weights = ssgd_step(weights, gradient(place, step), lr)
         if watch:
             watch(step, weights)
     return weights

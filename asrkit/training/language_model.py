@@ -27,7 +27,8 @@ from asrkit.console import log
 from asrkit.data.folder import load_tokenizer
 from asrkit.data.loaders import LoaderError
 from asrkit.data.text_lines import TextLines, encode_text, plan_text_epoch
-from asrkit.distributed.learners import Learners, is_first_process, join_learners, only_process_in
+from asrkit.distributed.join import join_learners
+from asrkit.distributed.learners import Learners, is_first_process, only_process_in
 from asrkit.errors import UserError
 from asrkit.models.language_model import LanguageModel, line_log_probs
 from asrkit.models.transducer import num_parameters
@@ -239,7 +240,7 @@ def train_language_model(
         # Before the processes join, for encoding a large text takes longer than they wait for each other.
         train, excluded = encode_text(text, tokenizer, exp_dir / "text" / "train", longest)
         dev, dev_excluded = encode_text(dev_text, tokenizer, exp_dir / "text" / "dev", longest)
-        learners = stack.enter_context(join_learners(config.train.device))
+        learners = stack.enter_context(join_learners(config.train))
         torch.manual_seed(config.train.seed)
         bundle = ModelBundle(build_language_model(config, tokenizer.vocab_size), config, tokenizer)
         task = LanguageModelTask(bundle, train, dev, learners, exp_dir)

@@ -100,6 +100,9 @@ class Loop:
         self.optimizer.load_state_dict(saved["optimizer"])
         self.scaler.load_state_dict(saved["scaler"])
         self.state = LoopState(**saved["loop"])
+        epoch, step = self.state.epoch, self.state.step
+        name = CheckpointName(epoch, False, step) if step else CheckpointName(epoch - 1, True)
+        self.learners.load_own(self.checkpoints.folder, name.stem, self.module, self.optimizer)
         if self.learners.is_main:
             log(f"resuming at epoch {self.state.epoch}, update {self.state.step} of it")
         else:
@@ -200,7 +203,7 @@ class Loop:
             state.measurements_since_best += 1
             if measured < state.best:
                 state.best, state.best_epoch, state.measurements_since_best = measured, state.epoch, 0
-        sums = self.learners.total(state.sums)
+        sums, of_learners = self.learners.total(state.sums), self.learners.diagnostics(self.module)
         if self.metrics:
             values = {
                 "epoch": state.epoch,
@@ -211,6 +214,7 @@ class Loop:
                 "seconds": round(sums["train_s"], 3),
                 "wait_share": round(sums["wait_s"] / sums["train_s"], 4),
             } | self.task.epoch_values(sums)
+            values |= {"learners": of_learners} if of_learners else {}
             self.metrics.epoch(values)
             log(f"epoch {state.epoch}: {self.task.summary(values)}")
         finished = CheckpointName(state.epoch, True)
@@ -235,6 +239,7 @@ class Loop:
         with self.learners.consensus(self.module):
             if self.learners.is_main:
                 self.checkpoints.save(name, self.task.save, state, self.state.best_epoch)
+        self.learners.save_own(self.checkpoints.folder, name.stem, self.module, self.optimizer)
 
     def _early_stop(self) -> bool:
         patience = self.settings.early_stop_epochs

@@ -16,7 +16,8 @@ from asrkit.console import log
 from asrkit.data.folder import DataFolder
 from asrkit.data.index import digest_of_cuts
 from asrkit.data.upstream import data_inputs
-from asrkit.distributed.learners import join_learners, only_process_in
+from asrkit.distributed.join import join_learners
+from asrkit.distributed.learners import only_process_in
 from asrkit.models.transducer import num_parameters
 from asrkit.records import digest
 from asrkit.training.bl_just import BilevelObjective, BilevelTask, bilevel_objective, read_unlabelled, with_a_loss
@@ -74,7 +75,7 @@ def run_training(
         asrkit.training.stopping.Stopped: on Ctrl-C or SIGTERM, with a checkpoint saved.
     """
     folder = DataFolder(data_dir)
-    with only_process_in(exp_dir), join_learners(config.train.device) as learners:
+    with only_process_in(exp_dir), join_learners(config.train) as learners:
         if learners.is_main:
             start_training(config, exp_dir, MODEL, training_inputs(config, folder))
         tokenizer = read_tokenizer(config, folder)
@@ -99,10 +100,11 @@ def run_training(
         loop = Loop(task, exp_dir, learners)
         if learners.is_main:
             hours = data.train.durations_s.sum() / 3600
+            together = "" if config.train.parallel == "ddp" else f" by {config.train.parallel}"
             log(
                 f"{num_parameters(model):,} parameters ({num_parameters(minimised):,} more in training), "
                 f"{tokenizer.vocab_size} symbols, {len(data.train)} utterances ({hours:.2f} h), "
-                f"{learners.world_size} process(es) on {learners.device.type}, autocast {loop.autocast}, "
+                f"{learners.world_size} process(es) on {learners.device.type}{together}, autocast {loop.autocast}, "
                 f"augmentations: {', '.join(data.augmentation_names)} {config.features.speed_factors}"
             )
             if isinstance(task, BilevelTask):

@@ -1,0 +1,31 @@
+"""The update rules of several learners as pure functions, which real learners and the simulator call alike.
+
+Learner j of n has the weights w_j, a row of W (n, d), and the gradient g_j of its mini-batch at these weights, a row of
+G. A mixing matrix T (n, n) says whose weights it averages (:mod:`asrkit.distributed.mixing`).
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def mixed(weights: torch.Tensor, mixing: torch.Tensor) -> torch.Tensor:
+    """(m, d) weighted means of (k, d) weights, with coefficients (m, k): the rows of T W that are asked for."""
+    return mixing.to(weights) @ weights
+
+
+def dpsgd_step(weights: torch.Tensor, gradients: torch.Tensor, mixing: torch.Tensor, lr: float) -> torch.Tensor:
+    """W' = T W − α G: the average of the neighbours less the step at the learner's own weights, before mixing (Zhang et
+    al. 2021, arXiv 2112.01433)."""
+    return mixed(weights, mixing) - lr * gradients
+
+
+def ssgd_step(weights: torch.Tensor, gradients: torch.Tensor, lr: float) -> torch.Tensor:
+    """W' = W − α (1/n) Σ_j g_j: all learners have the same weights, and keep them."""
+    return weights - lr * gradients.mean(dim=0)
+
+
+def delay_by_one_step(weights: torch.Tensor, gradients: torch.Tensor, lr: float) -> torch.Tensor:
+    """W' = (1/n) 11ᵀ W − α G: the mean of all weights of the step before, while the gradient is computed at one's own
+    (Cui et al. 2021, arXiv 2110.11199): each learner misses the newest update of every other once."""
+    return weights.mean(dim=0) - lr * gradients

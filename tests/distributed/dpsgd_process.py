@@ -1,0 +1,56 @@
+"""One learner of :mod:`tests.distributed.test_learners`, in a process of its own."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from asrkit.config_training import TrainConfig
+from asrkit.distributed.dpsgd import flattened
+from asrkit.distributed.join import join_learners
+
+LR = 0.1
+
+
+class Points(nn.Module):
+    """Two parameters, so that they are put in a row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Parameter(torch.randn(3)), nn.Parameter(torch.randn(2, 2))
+
+
+def target(rank: int, step: int) -> torch.Tensor:
+    """What a learner's mini-batch pulls the weights to."""
+    return torch.randn(7, generator=torch.Generator().manual_seed(100 * step + rank))
+
+
+def main(mixing: str, steps: int, out: Path) -> None:
+    """Trains on ½‖w − target‖² and leaves the weights of the last step and their mean."""
+    with join_learners(TrainConfig(parallel="dpsgd", mixing=mixing, seed=3, device="cpu")) as learners:
+        module = Points()
+        if learners.rank:  # all start from the first one's
+            nn.init.zeros_(module.a)
+        optimizer = torch.optim.SGD(module.parameters(), lr=LR)
+        for step in range(steps):
+            wrapped = learners.wrap(module, True)
+            optimizer.zero_grad()
+            w = torch.cat([p.reshape(-1) for p in wrapped.parameters()])
+            ((w - target(learners.rank, step)).square().sum() / 2).backward()
+            learners.before_step(module)
+            optimizer.step()
+            learners.after_step(module)
+        own = flattened(module)
+        with learners.consensus(module):
+            mean = flattened(module)
+        assert torch.equal(flattened(module), own)
+        spread = learners.diagnostics(module).get("weight_spread", 0.0)
+        torch.save({"own": own, "mean": mean, "spread": spread}, out / f"{learners.rank}.pt")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]), Path(sys.argv[3]))
