@@ -174,8 +174,8 @@ class TrainConfig:
     )
     parallel: str = setting(
         "ddp",
-        "How several processes train together: `ddp` averages gradients; `dpsgd` averages weights with neighbours, while "
-        "gradients are computed (Zhang et al. 2021, arXiv 2112.01433).",
+        "How several processes train together: `ddp` averages gradients; `dpsgd` averages weights with neighbours "
+        "while gradients are computed (Zhang et al. 2021, arXiv 2112.01433).",
         choices=("ddp", "dpsgd"),
     )
     mixing: str = setting(
