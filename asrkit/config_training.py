@@ -53,7 +53,7 @@ class SamplingConfig:
 
     type: str = setting(
         "all",
-        "`soft_random` draws them anew each epoch, with replacement (Cui et al. 2023, arXiv 2311.12727), "
+        "`soft_random` draws them in each epoch, with replacement (Cui et al. 2023, arXiv 2311.12727), "
         "`repeated_subset` without (RS2); `fixed_subset` draws them once, `highest_scores` takes those that matter "
         "most.",
         choices=("all", "soft_random", "repeated_subset", "fixed_subset", "highest_scores"),
@@ -180,8 +180,8 @@ class TrainConfig:
     )
     mixing: str = setting(
         "ring",
-        "Whose weights a learner averages: everybody's, two neighbours on a ring, the same on a ring in a new random "
-        "order each update, or one partner's, drawn anew.",
+        "Which weights a learner averages: those of all learners, of its two neighbours on a ring, of its neighbours "
+        "on a ring that is redrawn each update, or of one randomly drawn partner.",
         choices=("average", "ring", "random_ring", "random_pairs"),
         only_with="train.parallel=dpsgd",
     )

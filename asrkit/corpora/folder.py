@@ -15,7 +15,7 @@ import math
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from asrkit.text.normalize import canonical
 
 NOT_DATA = ("__MACOSX", "@eaDir")
 """Folders that systems leave."""
+LISTS = ("text", "utt2spk", "split", "wav.scp", "segments")
 UNREAD = [".raw", ".pcm", ".vox", ".gsm", ".dss", ".ds2", ".ra", ".rm", ".mid", ".g722", ".adpcm", ".qcp"]
 """Audio that neither soundfile nor ffmpeg is asked for: most of it has no header."""
 
@@ -58,7 +59,15 @@ def read_folder(corpus_dir: Path, data_dir: Path, channel: str = "", unlabelled:
     Raises:
         UserError: no ``text`` file, no audio, or two files of one name in a folder.
     """
-    parts = [] if (corpus_dir / "text").is_file() else _parts(corpus_dir, unlabelled)
+    if unlabelled and (any((corpus_dir / name).is_file() for name in LISTS) or not _train_lists(corpus_dir)):
+        corpus = _read(corpus_dir, corpus_dir, data_dir, channel, unlabelled)
+        corpus.utterances = [
+            u if u.split else replace(u, split=_split_of(u.audio, corpus_dir)) for u in corpus.utterances
+        ]
+        return corpus
+    parts = _train_lists(corpus_dir) if unlabelled else []
+    if not unlabelled and not (corpus_dir / "text").is_file():
+        parts = _parts(corpus_dir)
     if not parts:
         return _read(corpus_dir, corpus_dir, data_dir, channel, unlabelled)
     corpus = Corpus([])
@@ -71,16 +80,26 @@ def read_folder(corpus_dir: Path, data_dir: Path, channel: str = "", unlabelled:
     return corpus
 
 
-def _parts(corpus_dir: Path, unlabelled: bool) -> list[tuple[str, Path]]:
-    """Folders that are splits: those with a list ``text``, or with transcripts left out, those so named."""
+def _parts(corpus_dir: Path, lists: Sequence[str] = ("text",)) -> list[tuple[str, Path]]:
+    """Folders that are named after splits and hold one of some lists."""
     found = [(split_named(p.name), p) for p in sorted(corpus_dir.iterdir())] if corpus_dir.is_dir() else []
-    named = [(split, path) for split, path in found if split and path.is_dir()]
-    parts = [(split, path) for split, path in named if (path / "text").is_file()]
-    return parts or (named if unlabelled and {"train"} < {split for split, _ in named} else [])
+    return [(split, p) for split, p in found if split and any((p / name).is_file() for name in lists)]
+
+
+def _train_lists(corpus_dir: Path) -> list[tuple[str, Path]]:
+    """Folders of the training set with lists of their own, where transcripts are not needed."""
+    return [(split, path) for split, path in _parts(corpus_dir, LISTS) if split == "train"]
+
+
+def _split_of(audio: Path | None, corpus_dir: Path) -> str:
+    """The split that the folder of an audio file in a corpus tells, empty if it tells none."""
+    if audio is None or not audio.is_relative_to(corpus_dir) or audio.parent == corpus_dir:
+        return ""
+    return split_named(audio.relative_to(corpus_dir).parts[0]) or ""
 
 
 def _read(folder: Path, corpus_dir: Path, data_dir: Path, channel: str, unlabelled: bool = False) -> Corpus:
-    lists = {name: folder / name for name in ("text", "utt2spk", "split", "wav.scp", "segments")}
+    lists = {name: folder / name for name in LISTS}
     if not unlabelled and not lists["text"].is_file():
         raise UserError(
             f"{lists['text']} is missing; write one line an utterance: its audio file's name, then its words. Speech "

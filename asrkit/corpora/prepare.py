@@ -85,6 +85,8 @@ def read_corpus(corpus: str, corpus_dir: Path, folder: DataFolder, options: Opti
     if options.unlabelled:
         # What dev and test hold stays unheard.
         training = [u for u in found.utterances if u.split in ("", "train")]
+        if left_out := len(found.utterances) - len(training):
+            found.notes.append(f"{left_out} utterances of dev and test are left out")
         found.utterances = [replace(u, split="train", text=None) for u in training]
     found.utterances = [u if u.text is None else replace(u, text=normalize(u.text)) for u in found.utterances]
     return found

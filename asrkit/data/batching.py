@@ -55,9 +55,9 @@ class Batch:
     unlabelled: Batch | None = None
     """Utterances without transcripts, for the unsupervised loss of the same update."""
     seeds: Sequence[int] = ()
-    """Of what training draws for each utterance, such as masks."""
+    """Seeds of the random decisions of training, such as masks, one for each utterance."""
     counts: bool = True
-    """Not where it stands in for a part without utterances: all processes must take part in an update."""
+    """False if the batch only stands in for an empty part, since all processes must take part in an update."""
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on ``device``."""

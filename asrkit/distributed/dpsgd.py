@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,12 @@ from asrkit.console import log
 from asrkit.distributed.learners import AllReduce
 from asrkit.distributed.mixing import mixing_matrix
 from asrkit.distributed.updates import mixed
-from asrkit.files import atomic_path
+from asrkit.files import atomic_path, write_text
+from asrkit.records import digest
 
-KEPT = 2
-"""Checkpoints of a learner's own."""
+LEARNER = ".learner-"
+"""In the name of a file that one learner wrote next to a checkpoint."""
+DIGEST = ".sha256"
 
 
 @dataclass
@@ -54,6 +56,8 @@ class Dpsgd(AllReduce):
     """A kind of :func:`asrkit.distributed.mixing.mixing_matrix`."""
     seed: int = 0
     exchange: Exchange = field(default_factory=Exchange)
+    group: dist.ProcessGroup | None = None
+    """Of the weights on their way; nccl would make the collectives of the loop wait for them in the default one."""
 
     def wrap(self, module: nn.Module, all_used: bool) -> nn.Module:
         """The module itself: gradients stay local. At the start all learners take the first one's weights."""
@@ -84,17 +88,21 @@ class Dpsgd(AllReduce):
 
     @contextlib.contextmanager
     def consensus(self, module: nn.Module) -> Iterator[None]:
-        """The mean of all weights; each learner's own are there again afterwards."""
+        """The mean of all weights, with the first learner's buffers; each learner's own are there again afterwards."""
         if self.world_size == 1:
             yield
             return
         self._wait()
-        own = flattened(module)
+        own, buffers = flattened(module), [buffer.clone() for buffer in module.buffers()]
         mean = own.clone()
         dist.all_reduce(mean)
         assign(module, mean / self.world_size)
+        for buffer in module.buffers():
+            dist.broadcast(buffer, 0)
         yield
         assign(module, own)
+        for buffer, before in zip(module.buffers(), buffers, strict=True):
+            buffer.copy_(before)
 
     def diagnostics(self, module: nn.Module) -> dict[str, float]:
         """The spread σ_w² of the weights, and the seconds that this epoch waited for neighbours, a learner's mean."""
@@ -108,37 +116,58 @@ class Dpsgd(AllReduce):
         self.exchange.waited_s = 0.0
         return {name: value / self.world_size for name, value in sums.items()}
 
-    def save_own(self, folder: Path, stem: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Writes this learner's weights and optimizer next to a checkpoint, and removes its oldest."""
+    def save_own(self, folder: Path, stem: str, module: nn.Module, state: Mapping[str, Any]) -> None:
+        """Writes this learner's weights, buffers and ``state``; returns once all learners have."""
         if self.world_size == 1:
             return
-        state = {
+        own = {
             "learners": self.world_size,
-            "step": self.exchange.step,
             "weights": flattened(module),
-            "optimizer": optimizer.state_dict(),
+            "buffers": [buffer.clone() for buffer in module.buffers()],
+            **state,
         }
-        with atomic_path(self._path(folder, stem)) as temporary:
-            torch.save(state, temporary)
-        paths = sorted(folder.glob(self._path(folder, "epoch-*").name), key=lambda path: path.stat().st_mtime_ns)
-        for path in paths[:-KEPT]:
-            path.unlink()
-
-    def load_own(self, folder: Path, stem: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Takes what :meth:`save_own` wrote; without it, as with another number of learners, the mean stays."""
         path = self._path(folder, stem)
-        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True) if path.is_file() else {}
-        complete = self.agree(state.get("learners") != self.world_size) is False
-        if not complete:
-            if self.is_main and self.world_size > 1:
-                log("some learners have no weights of their own; all start from the mean")
-            return
+        with atomic_path(path) as temporary:
+            try:
+                torch.save(own, temporary)
+            except RuntimeError as error:  # torch reports a full disk as a RuntimeError of its zip writer
+                raise OSError(str(error).splitlines()[0]) from error
+            write_text(path.with_suffix(DIGEST), f"{digest(temporary)}\n")
+        self.agree(False)
+
+    def load_own(self, folder: Path, stem: str, module: nn.Module, updates: int) -> dict[str, Any] | None:
+        """Takes the weights that :meth:`save_own` wrote and returns the state with them.
+
+        Where any learner has none that can be read, as with another number of learners, all keep the mean.
+        """
+        self.exchange.step = updates
+        if self.world_size == 1:
+            return None
+        state, reason = self._read(self._path(folder, stem))
+        if reasons := [why for why in self.gather(reason) if why]:
+            if self.is_main:
+                log(f"no complete learner state ({reasons[0]}); every learner resumes from the mean weights")
+            return None
         assign(module, state["weights"])
-        optimizer.load_state_dict(state["optimizer"])
-        self.exchange.step, self.exchange.restored = int(state["step"]), True
+        for buffer, own in zip(module.buffers(), state["buffers"], strict=True):
+            buffer.copy_(own)
+        self.exchange.restored = True
+        return state
+
+    def _read(self, path: Path) -> tuple[dict[str, Any], str]:
+        """A learner's file, or why it cannot be used."""
+        if not path.is_file():
+            return {}, f"there is no {path.name}"
+        try:
+            if path.with_suffix(DIGEST).read_text(encoding="utf-8").strip() != digest(path):
+                return {}, f"{path.name} is not what was written"
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # damage shows as errors of any kind
+            return {}, f"{path.name} cannot be read: {next(iter(str(error).splitlines()), type(error).__name__)}"
+        return state, "" if state["learners"] == self.world_size else f"there were {state['learners']} learners"
 
     def _path(self, folder: Path, stem: str) -> Path:
-        return folder / f"{stem}.learner-{self.rank}.pt"
+        return folder / f"{stem}{LEARNER}{self.rank}.pt"
 
     def _row(self) -> torch.Tensor:
         """(n,) this learner's row of T in this step."""
@@ -149,9 +178,10 @@ class Dpsgd(AllReduce):
         exchange.own = own
         exchange.neighbours = [k for k in range(self.world_size) if k != self.rank and row[k] > 0]
         exchange.received = own.new_empty(len(exchange.neighbours), len(own))
-        operations = [dist.P2POp(dist.isend, own, k) for k in exchange.neighbours]
+        operations = [dist.P2POp(dist.isend, own, k, self.group) for k in exchange.neighbours]
         operations += [
-            dist.P2POp(dist.irecv, place, k) for place, k in zip(exchange.received, exchange.neighbours, strict=True)
+            dist.P2POp(dist.irecv, place, k, self.group)
+            for place, k in zip(exchange.received, exchange.neighbours, strict=True)
         ]
         exchange.pending = dist.batch_isend_irecv(operations) if operations else []
 

@@ -73,11 +73,14 @@ class Learners(Protocol):
     def diagnostics(self, module: nn.Module) -> dict[str, float]:
         """What an epoch's line of metrics.jsonl says of the learners; all ask at the same point."""
 
-    def save_own(self, folder: Path, stem: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Writes what this learner has of its own, next to the checkpoint ``stem``."""
+    def save_own(self, folder: Path, stem: str, module: nn.Module, state: Mapping[str, Any]) -> None:
+        """Writes what this learner has of its own, before the checkpoint ``stem``; all ask at the same point."""
 
-    def load_own(self, folder: Path, stem: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Takes what :meth:`save_own` wrote; all ask at the same point."""
+    def load_own(self, folder: Path, stem: str, module: nn.Module, updates: int) -> dict[str, Any] | None:
+        """Takes the weights that :meth:`save_own` wrote and returns the state with them, None where there are none.
+
+        All ask at the same point, after so many updates.
+        """
 
 
 @dataclass(frozen=True)
@@ -148,11 +151,12 @@ class AllReduce:
         """Nothing: there is one model."""
         return {}
 
-    def save_own(self, folder: Path, stem: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def save_own(self, folder: Path, stem: str, module: nn.Module, state: Mapping[str, Any]) -> None:
         """Nothing: the checkpoint has all."""
 
-    def load_own(self, folder: Path, stem: str, module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def load_own(self, folder: Path, stem: str, module: nn.Module, updates: int) -> dict[str, Any] | None:
         """Nothing: the checkpoint has all."""
+        return None
 
 
 def is_first_process() -> bool:

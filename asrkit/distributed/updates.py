@@ -23,9 +23,3 @@ def dpsgd_step(weights: torch.Tensor, gradients: torch.Tensor, mixing: torch.Ten
 def ssgd_step(weights: torch.Tensor, gradients: torch.Tensor, lr: float) -> torch.Tensor:
     """W' = W − α (1/n) Σ_j g_j: all learners have the same weights, and keep them."""
     return weights - lr * gradients.mean(dim=0)
-
-
-def delay_by_one_step(weights: torch.Tensor, gradients: torch.Tensor, lr: float) -> torch.Tensor:
-    """W' = (1/n) 11ᵀ W − α G: the mean of all weights of the step before, while the gradient is computed at one's own
-    (Cui et al. 2021, arXiv 2110.11199): each learner misses the newest update of every other once."""
-    return weights.mean(dim=0) - lr * gradients

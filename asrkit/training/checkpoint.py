@@ -144,6 +144,10 @@ class CheckpointFolder:
         for name in names[:-2]:
             self.state(name).unlink()
             self.digest(name).unlink(missing_ok=True)
+        stems = {name.stem for name in names[-2:]}
+        for path in self.folder.glob("epoch-*.learner-*"):
+            if path.name.split(".learner-")[0] not in stems:
+                path.unlink()
         keep = {self.weights(name) for name in names[-2:]} | set(self.last_epochs(self.keep_last))
         keep.add(self.weights(CheckpointName(best_epoch, True)))
         for path in self.folder.glob("epoch-*.safetensors"):

@@ -102,7 +102,10 @@ class Loop:
         self.state = LoopState(**saved["loop"])
         epoch, step = self.state.epoch, self.state.step
         name = CheckpointName(epoch, False, step) if step else CheckpointName(epoch - 1, True)
-        self.learners.load_own(self.checkpoints.folder, name.stem, self.module, self.optimizer)
+        own = self.learners.load_own(self.checkpoints.folder, name.stem, self.module, self.state.updates)
+        if own is not None:
+            self.optimizer.load_state_dict(own["optimizer"])
+            self.scaler.load_state_dict(own["scaler"])
         if self.learners.is_main:
             log(f"resuming at epoch {self.state.epoch}, update {self.state.step} of it")
         else:
@@ -155,10 +158,11 @@ class Loop:
                 self._count(batch, losses)
         self.scaler.unscale_(self.optimizer)
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.max_grad_norm)
+        refused = ""
         if not self.scaler.is_enabled() and not torch.isfinite(norm):
-            raise UserError(
-                f"the gradient is not finite at {self._where(batches)}; lower the learning rate or check the data"
-            )
+            refused = f"the gradient is not finite at {self._where(batches)}; lower the learning rate or check the data"
+        if learners.agree(bool(refused)):
+            raise UserError(next(message for message in learners.gather(refused) if message))
         learners.before_step(self.module)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -236,10 +240,12 @@ class Loop:
             "scaler": self.scaler.state_dict(),
             "loop": vars(self.state) | {"sums": self.learners.total(self.state.sums)},
         }
+        # First what each learner has of its own: a checkpoint that is there is complete.
+        own = {"optimizer": state["optimizer"], "scaler": state["scaler"]}
+        self.learners.save_own(self.checkpoints.folder, name.stem, self.module, own)
         with self.learners.consensus(self.module):
             if self.learners.is_main:
                 self.checkpoints.save(name, self.task.save, state, self.state.best_epoch)
-        self.learners.save_own(self.checkpoints.folder, name.stem, self.module, self.optimizer)
 
     def _early_stop(self) -> bool:
         patience = self.settings.early_stop_epochs

@@ -96,14 +96,16 @@ class JointSteps(Sequence[Step]):
     def __getitem__(self, number: int | slice) -> Step | list[Step]:
         if isinstance(number, slice):
             return [self[n] for n in range(len(self))[number]]
+        if not 0 <= number < len(self):
+            raise IndexError(number)  # ends an iteration
         if number < self.num_explored:
-            update = self.explored[number % len(self.explored)]
+            update = _pass(self.explored, number)
             return Step([PairedPart(NOBODY, part) for part in update], sum(map(len, update)), self.exploration)
         assert self.joint is not None
         step = self.joint[number - self.num_explored]
         if step.phase.penalty == 0:
             return replace(step, parts=[PairedPart(part, NOBODY) for part in step.parts])
-        other = self.paired[(number - self.num_explored) % len(self.paired)]
+        other = _pass(self.paired, number - self.num_explored)
         # The update is divided by its labelled utterances; its g is to be the mean over the unlabelled ones.
         weight = step.phase.penalty * step.number / sum(map(len, other))
         parts = [
@@ -115,3 +117,9 @@ class JointSteps(Sequence[Step]):
             for own, also in zip(step.parts, other, strict=True)
         ]
         return replace(step, parts=parts, phase=replace(step.phase, penalty=weight))
+
+
+def _pass(plan: EpochPlan, number: int) -> list[Part]:
+    """An update of a plan that is passed through again and again; each pass presents its utterances once more."""
+    passes, step = divmod(number, len(plan))
+    return [part + np.array([0, passes]) for part in plan[step]]

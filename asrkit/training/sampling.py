@@ -66,6 +66,7 @@ class Occupancy:
 
     def after(self, epoch: int, config: SamplingConfig) -> dict[str, Any]:
         """Coverage and occupancy after an epoch, observed and expected."""
+        epoch = max(epoch, self.first)
         if epoch < self.epoch:
             self.presented[:], self.epoch = 0, self.first
         for n in range(self.epoch + 1, epoch + 1):

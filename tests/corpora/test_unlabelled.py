@@ -65,3 +65,19 @@ def test_of_a_folder_with_splits_dev_and_test_stay_unheard(layout: str, folder_c
     found = read_corpus("folder", folder_corpus, DataFolder(tmp_path / "data"), Options(unlabelled=True))
     assert sorted(u.id for u in found.utterances) == sorted(id for id, split in splits.items() if split == "train")
     assert not found.problems
+
+
+def test_a_folder_keeps_its_lists_and_its_other_audio(folder_corpus: Path, tmp_path: Path) -> None:
+    """``train`` and ``podcasts`` without lists, ``dev`` with one, a file at the root, and speakers for all."""
+    audio = sorted((folder_corpus / "audio").iterdir())
+    places = {path.stem: ("train", "dev", "podcasts", "")[n % 4] for n, path in enumerate(audio)}
+    for path in audio:
+        folder = folder_corpus / places[path.stem]
+        folder.mkdir(exist_ok=True)
+        path.rename(folder / path.name)
+    (folder_corpus / "text").rename(folder_corpus / "dev" / "text")
+    found = read_corpus("folder", folder_corpus, DataFolder(tmp_path / "data"), Options(unlabelled=True))
+    assert sorted(u.id for u in found.utterances) == sorted(id for id, place in places.items() if place != "dev")
+    assert (
+        len({u.speaker for u in found.utterances}) == 4 and "4 utterances of dev and test are left out" in found.notes
+    )

@@ -60,21 +60,33 @@ def test_one_learner_is_plain_training_bit_for_bit(workshop: Workshop) -> None:
     assert all(torch.equal(plain[name], alone[name]) for name in plain)
 
 
-def test_a_resumed_decentralized_training_repeats_the_unbroken_one(workshop: Workshop) -> None:
+@pytest.mark.parametrize("kill", [True, False])
+def test_a_resumed_decentralized_training_repeats_the_unbroken_one(workshop: Workshop, kill: bool) -> None:
     given = "train.parallel=dpsgd", "train.mixing=random_pairs", "train.num_epochs=2"
-    workshop.finish("decentralized", *given, processes=2)
-    lines = read_metrics(workshop.folder / "decentralized" / "metrics.jsonl")
+    name = f"decentralized_{kill}"
+    workshop.finish(name, *given, processes=2)
+    lines = read_metrics(workshop.folder / name / "metrics.jsonl")
     assert all(line["learners"]["weight_spread"] > 0 for line in lines)
-    process = workshop.start("decentralized_killed", *given, processes=2)
-    checkpoints = workshop.folder / "decentralized_killed" / "checkpoints"
+    process = workshop.start(f"{name}_stopped", *given, processes=2)
+    checkpoints = workshop.folder / f"{name}_stopped" / "checkpoints"
     while process.poll() is None and len(list(checkpoints.glob("epoch-*.learner-1.pt"))) < 2:
         pass
-    process.terminate()
+    if kill:
+        process.kill()
+    else:
+        process.terminate()
     process.wait()
-    assert "resuming at epoch" in workshop.finish("decentralized_killed", *given, processes=2)
-    whole, resumed = workshop.weights("decentralized"), workshop.weights("decentralized_killed")
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert "resuming at epoch" in workshop.finish(f"{name}_stopped", *given, processes=2)
+    whole, resumed = workshop.weights(name), workshop.weights(f"{name}_stopped")
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
     assert len(list(checkpoints.glob("*.learner-1.pt"))) == 2
-    # With another number of learners all start from the mean of those that were there.
-    printed = workshop.finish("decentralized_killed", *given[:2], "train.num_epochs=3", processes=3)
-    assert "all start from the mean" in printed
+    # A damaged file of one learner, or another number of learners: all start from the mean.
+    newest = max(checkpoints.glob("*.learner-1.pt"), key=lambda path: path.stat().st_mtime_ns)
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    processes = 2 if kill else 3
+    printed = workshop.finish(f"{name}_stopped", *given[:2], "train.num_epochs=3", processes=processes)
+    assert "every learner resumes from the mean weights" in printed
+    assert ("is not what was written" in printed) == kill
+    assert not list(checkpoints.glob("epoch-0001*.learner-*"))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -17,7 +18,7 @@ from torch import nn
 from asrkit.config import Config, LossConfig
 from asrkit.config_files import config_from_dict
 from asrkit.config_unsupervised import BestRqConfig, BlJustConfig, CpcConfig
-from asrkit.data.batching import Batch
+from asrkit.data.batching import Batch, BatchBudget, plan_epoch
 from asrkit.data.feature_store import compute_statistics, make_features
 from asrkit.data.folder import DataFolder
 from asrkit.distributed.learners import AllReduce
@@ -29,7 +30,7 @@ from asrkit.scoring.experiment import read_metrics
 from asrkit.training.bl_just import BilevelObjective, BilevelTask, G, gamma
 from asrkit.training.loop import Loop
 from asrkit.training.objective import CTC, TRANSDUCER, Losses, TransducerObjective
-from asrkit.training.paired_streams import EXPLORATION, PairedPart
+from asrkit.training.paired_streams import EXPLORATION, JointSteps, PairedPart
 from asrkit.training.phase import Phase
 from asrkit.training.run import run_training
 from asrkit.training.task import OwnParts, Step
@@ -363,6 +364,15 @@ def test_the_frames_of_principal_components_are_those_of_the_speech(
     projection = weights["objective.unsupervised.quantizer.projection"]
     gram = projection.T @ projection
     assert torch.allclose(gram, torch.diag(gram.diagonal()), atol=1e-4)  # directions at right angles
+
+
+def test_each_pass_through_the_unlabelled_speech_draws_other_masks() -> None:
+    seconds, tokens = np.linspace(1, 3, 9), np.zeros(9, np.int32)
+    budget = BatchBudget(6.0, 10**9, 1, vocab_size=2, frame_shift_s=0.04)
+    explored = plan_epoch(seconds, tokens, budget, seed=1, epoch=1)
+    steps = JointSteps(explored, 3 * len(explored), None, explored, Phase(EXPLORATION))
+    rows = [tuple(row) for step in steps for part in step.parts for row in part.unlabelled.tolist()]
+    assert sorted(rows) == [(number, draw) for number in range(9) for draw in range(3)]
 
 
 @pytest.mark.parametrize("loss", ["best_rq", "cpc"])

@@ -47,6 +47,7 @@ def test_occupancy_is_as_expected(kind: str) -> None:
     again.after(2, config)
     assert again.presented.sum() == 12_000
     later = Occupancy(sampler, 20_000, first=5)  # five epochs saw none of them
+    assert later.after(0, config)["presentations"] == 0
     assert later.after(7, config)["presentations"] == pytest.approx(0.6)
 
 
