@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import overload
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from lhotse.augmentation import Speed
 from lhotse.cut import Cut
 
 from asrkit.errors import UserError
+from asrkit.lazy import LazySequence
 from asrkit.randomness import seeded_generator
 
 Part = np.ndarray
@@ -158,8 +158,8 @@ def _others(number: int) -> str:
 
 
 @dataclass(frozen=True)
-class EpochPlan(Sequence[Update]):
-    """All updates of an epoch, each put together when it is asked for."""
+class EpochPlan(LazySequence[Update]):
+    """All updates of an epoch."""
 
     rows: np.ndarray
     """(n, 2) number and draw of each presentation, update after update."""
@@ -174,13 +174,8 @@ class EpochPlan(Sequence[Update]):
     def __len__(self) -> int:
         return len(self.order)
 
-    @overload
-    def __getitem__(self, step: int) -> Update: ...
-    @overload
-    def __getitem__(self, step: slice) -> list[Update]: ...
-    def __getitem__(self, step: int | slice) -> Update | list[Update]:
-        if isinstance(step, slice):
-            return [self[n] for n in range(len(self))[step]]
+    def item(self, step: int) -> Update:
+        """An update."""
         rows = self.rows_of(step)
         # Dealt like cards, in order of length, so that no part has more to do.
         rows = rows[np.lexsort((rows[:, 1], rows[:, 0], self.durations_s[rows[:, 0]]))]

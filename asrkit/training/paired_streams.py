@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import overload
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -12,6 +11,7 @@ from torch.utils.data import Dataset
 from asrkit.data.batching import Batch, EpochPlan, Part
 from asrkit.data.loaders import BatchDataset, LoaderError
 from asrkit.errors import UserError
+from asrkit.lazy import LazySequence
 from asrkit.randomness import seeded_generator
 from asrkit.training.phase import Phase
 from asrkit.training.speech import SupervisedSteps
@@ -77,7 +77,7 @@ def mask_seeds(batch: Batch, part: Part, stream: str, seed: int, epoch: int) -> 
 
 
 @dataclass(frozen=True)
-class JointSteps(Sequence[Step]):
+class JointSteps(LazySequence[Step]):
     """Exploration, then updates on labelled utterances, each with unlabelled ones where γ is above 0."""
 
     explored: EpochPlan
@@ -89,15 +89,8 @@ class JointSteps(Sequence[Step]):
     def __len__(self) -> int:
         return self.num_explored + (len(self.joint) if self.joint else 0)
 
-    @overload
-    def __getitem__(self, number: int) -> Step: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Step]: ...
-    def __getitem__(self, number: int | slice) -> Step | list[Step]:
-        if isinstance(number, slice):
-            return [self[n] for n in range(len(self))[number]]
-        if not 0 <= number < len(self):
-            raise IndexError(number)  # ends an iteration
+    def item(self, number: int) -> Step:
+        """An update."""
         if number < self.num_explored:
             update = _pass(self.explored, number)
             return Step([PairedPart(NOBODY, part) for part in update], sum(map(len, update)), self.exploration)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -21,6 +21,7 @@ from asrkit.decoding.search import make_search
 from asrkit.distributed.learners import Learners
 from asrkit.errors import UserError
 from asrkit.features.fbank import FRAME_SHIFT_S
+from asrkit.lazy import LazySequence
 from asrkit.models.transducer import Transducer
 from asrkit.scoring.wer import character_error_rate, word_error_rate
 from asrkit.training.checkpoint import CheckpointFolder, average_tensors
@@ -38,8 +39,8 @@ MOST_DROPPED = 0.5
 
 
 @dataclass(frozen=True)
-class SupervisedSteps(Sequence[Step]):
-    """The steps of an epoch, each put together when it is asked for."""
+class SupervisedSteps(LazySequence[Step]):
+    """The steps of an epoch."""
 
     plan: EpochPlan
     phase: Phase
@@ -47,13 +48,8 @@ class SupervisedSteps(Sequence[Step]):
     def __len__(self) -> int:
         return len(self.plan)
 
-    @overload
-    def __getitem__(self, number: int) -> Step: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[Step]: ...
-    def __getitem__(self, number: int | slice) -> Step | list[Step]:
-        if isinstance(number, slice):
-            return [self[n] for n in range(len(self))[number]]
+    def item(self, number: int) -> Step:
+        """An update."""
         parts = self.plan[number]
         return Step(parts, sum(map(len, parts)), self.phase)
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, overload
+from typing import Any, Protocol
 
 from asrkit.config_training import TrainConfig
 from asrkit.data.loaders import LoaderError
 from asrkit.distributed.learners import Learners
+from asrkit.lazy import LazySequence
 from asrkit.training.checkpoint import CheckpointFolder
 from asrkit.training.objective import Trainable
 from asrkit.training.phase import Phase
@@ -26,8 +27,8 @@ class Step:
     phase: Phase
 
 
-class OwnParts(Sequence[list[Any]]):
-    """One learner's parts of each step, found when they are asked for.
+class OwnParts(LazySequence[list[Any]]):
+    """One learner's parts of each step.
 
     A learner without a part of its own reads one utterance all the same, for all must take part in a step.
     """
@@ -38,13 +39,8 @@ class OwnParts(Sequence[list[Any]]):
     def __len__(self) -> int:
         return len(self.plan)
 
-    @overload
-    def __getitem__(self, number: int) -> list[Any]: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[list[Any]]: ...
-    def __getitem__(self, number: int | slice) -> list[Any] | list[list[Any]]:
-        if isinstance(number, slice):
-            return [self[n] for n in range(len(self))[number]]
+    def item(self, number: int) -> list[Any]:
+        """Those of a step."""
         parts = self.plan[number].parts
         return [part if len(part) else parts[0][:1] for part in self.learners.claim(parts)]
 
