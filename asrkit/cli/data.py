@@ -161,9 +161,14 @@ def _say(notes: Sequence[str]) -> None:
 def combine(sources: tuple[Path, ...], data_dir: Path, force: bool) -> None:
     """Pool prepared corpora (their data folders) into one."""
     folders, folder = [DataFolder(source) for source in sources], DataFolder(data_dir)
-    inputs = {"stage": "combine", "digests of corpora": [cut_digests(source) for source in folders]}
-    record = Record(data_dir / INPUTS, inputs)
-    if already_done([folder.cuts(split) for split in SPLITS], record, force):
+    splits = splits_of(folders[0])
+    inputs = {
+        "stage": "combine",
+        "digests of corpora": [cut_digests(source) for source in folders],
+        UNLABELLED: splits != SPLITS,
+    }
+    record = Record(data_dir / INPUTS, inputs, {UNLABELLED: False})
+    if already_done([folder.cuts(split) for split in splits], record, force):
         return
     sizes, notes = combine_corpora(folders, folder, record.begin)
     record.keep()

@@ -27,6 +27,7 @@ from asrkit.corpora.splits import across_splits, draw_splits
 from asrkit.corpora.utterances import Checked, Corpus, Problem, check, duration_of, to_cut_sets
 from asrkit.data.cut_files import Roots, load_roots, read_cuts, write_cuts
 from asrkit.data.folder import SPLITS, DataFolder
+from asrkit.data.upstream import splits_of
 from asrkit.errors import UserError, shown
 from asrkit.features.listen import LOUDEST, SPLIT
 from asrkit.files import write_text
@@ -217,11 +218,17 @@ def combine_corpora(
         Utterances by split, and what the user should know.
 
     Raises:
-        UserError: a corpus that is not prepared, an id that two of them have, or audio that two splits have.
+        UserError: a corpus that is not prepared, one without transcripts among others, an id that two of them have, or
+            audio that two splits have.
     """
+    splits = splits_of(sources[0])
+    if different := [source for source in sources if splits_of(source) != splits]:
+        raise UserError(
+            f"one of {sources[0].path} and {different[0].path} has no transcripts; combine corpora of a kind"
+        )
     pools: dict[str, list[Cut]] = {}
     places: dict[str, str] = {}
-    for split in SPLITS:
+    for split in splits:
         cuts = [cut for source in sources for cut in _read(source, split)]
         seen: set[str] = set()
         for cut in cuts:
@@ -243,7 +250,7 @@ def combine_corpora(
     speakers = {split: {cut.supervisions[0].speaker for cut in cuts} for split, cuts in pools.items()}
     notes = [
         f"{len(shared)} speakers of {split} are in train too, such as {min(map(str, shared))}"
-        for split in ("dev", "test")
+        for split in splits[1:]
         if (shared := speakers["train"] & speakers[split])
     ]
     return {split: len(cuts) for split, cuts in pools.items()}, notes

@@ -81,3 +81,20 @@ def test_a_folder_keeps_its_lists_and_its_other_audio(folder_corpus: Path, tmp_p
     assert (
         len({u.speaker for u in found.utterances}) == 4 and "4 utterances of dev and test are left out" in found.notes
     )
+
+
+def test_unlabelled_corpora_are_combined_with_their_kind(folder_corpus: Path, tmp_path: Path) -> None:
+    audio = sorted((folder_corpus / "audio").iterdir())
+    for n, path in enumerate(audio):
+        part = tmp_path / f"part{n % 2}"
+        part.mkdir(exist_ok=True)
+        path.rename(part / path.name)
+    for n in (0, 1):
+        found = ["--corpus-dir", tmp_path / f"part{n}", "--data-dir", tmp_path / f"data{n}"]
+        assert run_cli("prepare", "folder", "--unlabelled", *found).returncode == 0
+    both = run_cli("combine", tmp_path / "data0", tmp_path / "data1", "--data-dir", tmp_path / "both")
+    assert "train 16" in both.stderr, both.stderr
+    assert run_cli("features", "--data-dir", tmp_path / "both", "features.num_mel_bins=16").returncode == 0
+    (tmp_path / "data1" / "inputs.json").write_text('{"--unlabelled": false}')
+    mixed = run_cli("combine", tmp_path / "data0", tmp_path / "data1", "--data-dir", tmp_path / "mixed")
+    assert mixed.returncode == 2 and "combine corpora of a kind" in mixed.stderr
