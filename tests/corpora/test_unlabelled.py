@@ -90,7 +90,7 @@ def test_unlabelled_corpora_are_combined_with_their_kind(folder_corpus: Path, tm
         part.mkdir(exist_ok=True)
         path.rename(part / path.name)
     for n in (0, 1):
-        found = ["--corpus-dir", tmp_path / f"part{n}", "--data-dir", tmp_path / f"data{n}"]
+        found: list[str | Path] = ["--corpus-dir", tmp_path / f"part{n}", "--data-dir", tmp_path / f"data{n}"]
         assert run_cli("prepare", "folder", "--unlabelled", *found).returncode == 0
     both = run_cli("combine", tmp_path / "data0", tmp_path / "data1", "--data-dir", tmp_path / "both")
     assert "train 16" in both.stderr, both.stderr
