@@ -272,7 +272,7 @@ class Loop:
     def _means(sums: dict[str, float]) -> dict[str, float]:
         """Each part of the loss, per utterance, frame or symbol."""
         names = [name.removeprefix("loss/") for name in sums if name.startswith("loss/")]
-        return {name: sums[f"loss/{name}"] / sums[f"number/{name}"] for name in names}
+        return {name: sums[f"loss/{name}"] / sums[f"number/{name}"] for name in names if sums[f"number/{name}"]}
 
     def _where(self, batches: Sequence[Any]) -> str:
         described = " ".join(self.task.describe(batch) for batch in batches)
