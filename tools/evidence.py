@@ -155,7 +155,8 @@ def tables(rows: list[Row], pairs: list[tuple[str, str]]) -> str:
 def draw(rows: list[Row], path: Path, decoding: str) -> None:
     """WER of a decoding against the speech that a training processed and against its time, by system."""
     done = [json.loads(row.result.read_text(encoding="utf-8")) for row in rows if row.result.is_file()]
-    systems = list(dict.fromkeys(row.system for row in rows))
+    trained = {result["name"].rsplit("_s", 1)[0] for result in done}
+    systems = [system for system in dict.fromkeys(row.system for row in rows) if system in trained]
     with figure(path, 1, 2) as panels:
         for axes, key, label in zip(panels, ("speech_h", "minutes"), ("hours of speech", "minutes"), strict=True):
             for n, system in enumerate(systems):
@@ -165,7 +166,7 @@ def draw(rows: list[Row], path: Path, decoding: str) -> None:
                 axes.plot([result[key] for result in of_one], wer, "osD^v<>P"[n % 8], label=system)
             axes.set_xlabel(f"{label} processed in training" if key == "speech_h" else f"{label} of training")
             axes.set_ylabel(f"WER %, {decoding.replace('_', ', ')}")
-            axes.set_xscale("log")
+            axes.set_xlim(left=0)
         panels[0].legend(fontsize="small")
 
 
