@@ -69,5 +69,3 @@ def test_bl_just_on_a_release_in_librispeechs_layout(an4_utterances: list[Uttera
     assert lines[0]["unlabelled_s"] == round(seconds, 2)  # γ is 0 in the first epoch: exploration alone
     assert lines[1]["unlabelled_s"] > lines[0]["unlabelled_s"] and lines[2]["unlabelled_s"] == 0
     assert "Losses of exp" in done.stdout and (tmp_path / "exp" / "bl_just.png").is_file()
-    again = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    assert again.returncode == 0 and again.stderr.count("done before") >= 8, again.stderr

@@ -60,15 +60,25 @@ def test_one_learner_is_plain_training_bit_for_bit(workshop: Workshop) -> None:
     assert all(torch.equal(plain[name], alone[name]) for name in plain)
 
 
-@pytest.mark.parametrize("kill", [True, False])
-def test_a_resumed_decentralized_training_repeats_the_unbroken_one(workshop: Workshop, kill: bool) -> None:
-    given = "train.parallel=dpsgd", "train.mixing=random_pairs", "train.num_epochs=2"
-    name = f"decentralized_{kill}"
-    workshop.finish(name, *given, processes=2)
-    lines = read_metrics(workshop.folder / name / "metrics.jsonl")
+GIVEN = "train.parallel=dpsgd", "train.mixing=random_pairs", "train.num_epochs=2"
+
+
+@pytest.fixture(scope="module")
+def unbroken(workshop: Workshop) -> dict[str, torch.Tensor]:
+    """Weights of a decentralized training that nothing interrupted."""
+    workshop.finish("decentralized", *GIVEN, processes=2)
+    lines = read_metrics(workshop.folder / "decentralized" / "metrics.jsonl")
     assert all(line["learners"]["weight_spread"] > 0 for line in lines)
-    process = workshop.start(f"{name}_stopped", *given, processes=2)
-    checkpoints = workshop.folder / f"{name}_stopped" / "checkpoints"
+    return workshop.weights("decentralized")
+
+
+@pytest.mark.parametrize("kill", [True, False])
+def test_a_resumed_decentralized_training_repeats_the_unbroken_one(
+    workshop: Workshop, unbroken: dict[str, torch.Tensor], kill: bool
+) -> None:
+    name = f"decentralized_{kill}"
+    process = workshop.start(name, *GIVEN, processes=2)
+    checkpoints = workshop.folder / name / "checkpoints"
     while process.poll() is None and len(list(checkpoints.glob("epoch-*.learner-1.pt"))) < 2:
         pass
     if kill:
@@ -76,9 +86,9 @@ def test_a_resumed_decentralized_training_repeats_the_unbroken_one(workshop: Wor
     else:
         process.terminate()
     process.wait()
-    assert "resuming at epoch" in workshop.finish(f"{name}_stopped", *given, processes=2)
-    whole, resumed = workshop.weights(name), workshop.weights(f"{name}_stopped")
-    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+    assert "resuming at epoch" in workshop.finish(name, *GIVEN, processes=2)
+    resumed = workshop.weights(name)
+    assert all(torch.equal(unbroken[key], resumed[key]) for key in unbroken)
     assert len(list(checkpoints.glob("*.learner-1.pt"))) == 2
     # A damaged file of one learner, or another number of learners: all start from the mean.
     newest = max(checkpoints.glob("*.learner-1.pt"), key=lambda path: path.stat().st_mtime_ns)
@@ -86,7 +96,7 @@ def test_a_resumed_decentralized_training_repeats_the_unbroken_one(workshop: Wor
     content[len(content) // 2] ^= 1
     newest.write_bytes(content)
     processes = 2 if kill else 3
-    printed = workshop.finish(f"{name}_stopped", *given[:2], "train.num_epochs=3", processes=processes)
+    printed = workshop.finish(name, *GIVEN[:2], "train.num_epochs=3", processes=processes)
     assert "every learner resumes from the mean weights" in printed
     assert ("is not what was written" in printed) == kill
     assert not list(checkpoints.glob("epoch-0001*.learner-*"))
