@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from asrkit.errors import UserError
+from asrkit.files import atomic_path, write_text
+from asrkit.records import digest
 
 
 def read_tensors(path: Path, remedy: str) -> dict[str, torch.Tensor]:
@@ -26,6 +29,20 @@ def read_tensors(path: Path, remedy: str) -> dict[str, torch.Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise UserError(f"{path} is not a readable safetensors file ({error}); {remedy}") from error
+
+
+def write_state(path: Path, state: dict[str, Any], digest_path: Path) -> None:
+    """Writes a training's state in one piece, and next to it what tells whether it is the one that was written.
+
+    Raises:
+        UserError: the file system refused.
+    """
+    with atomic_path(path) as temporary:
+        try:
+            torch.save(state, temporary)
+        except RuntimeError as error:  # torch reports a full disk as a RuntimeError of its zip writer
+            raise OSError(str(error).splitlines()[0]) from error
+        write_text(digest_path, f"{digest(temporary)}\n")
 
 
 def sort_header(path: Path) -> None:

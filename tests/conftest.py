@@ -1,4 +1,4 @@
-"""What many tests start from: AN4's audio, small corpora made of it, tiny models and their trainings."""
+"""What many tests start from: AN4's audio, small corpora with some of it, tiny models and their trainings."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ def prepare(
     record = replace(record, complete=record.has("files"))  # earlier versions kept less
     if not force and folder.cuts("train").is_file() and not record.is_unfinished():
         record.require_same("--force prepares it again")  # a folder may hold train alone
-    if already_done([folder.cuts(split) for split in (SPLITS[:1] if unlabelled else SPLITS)], record, force):
+    if already_done([folder.cuts(split) for split in options.splits], record, force):
         Roots(folder.path, [corpus_dir.resolve()]).save()  # where the corpus is now
         return
     sizes, notes = prepare_corpus(

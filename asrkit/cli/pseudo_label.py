@@ -14,13 +14,13 @@ from asrkit.config_files import load_config
 from asrkit.console import log
 from asrkit.data.cut_files import Roots, load_roots, write_cuts
 from asrkit.data.folder import DataFolder
+from asrkit.data.transcripts import encode_hypothesis
 from asrkit.data.upstream import UNLABELLED, cut_digests, require_current
 from asrkit.decoding.decode import decode_split
 from asrkit.decoding.nbest import words
 from asrkit.decoding.search import require_weights
 from asrkit.errors import UserError
 from asrkit.records import INPUTS, Record, digest
-from asrkit.text.tokenizer import Tokenizer
 
 
 @click.command()
@@ -71,7 +71,7 @@ def pseudo_label(
         spoken = words(nbest, bundle.tokenizer)[0] if nbest else []
         text = " ".join(word.word for word in spoken)
         sure = sum(word.confidence for word in spoken) >= min_confidence * len(spoken)
-        if spoken and sure and _is_spelled(bundle.tokenizer, text):
+        if spoken and sure and encode_hypothesis(bundle.tokenizer, text):
             found[cut.id] = text
     labelled = [_said(cut, found[cut.id]) for cut in source.read_cuts("train") if cut.id in found]
     if not labelled:
@@ -82,14 +82,6 @@ def pseudo_label(
     write_cuts(folder.cuts("train"), labelled, roots)
     record.keep()
     log(f"labelled {len(labelled)} of {len(decoded)} utterances; next: asrkit features --data-dir {out_dir}")
-
-
-def _is_spelled(tokenizer: Tokenizer, text: str) -> bool:
-    """Whether the symbols spell a hypothesis; not where it holds SentencePiece's mark for the unknown."""
-    try:
-        return bool(tokenizer.encode(text))
-    except UserError:
-        return False
 
 
 def _said(cut: Cut, text: str) -> Cut:

@@ -68,6 +68,11 @@ class Options:
     unlabelled: bool = False
     """Whether transcripts are not wanted: what is in no split, or in train, is for training without them."""
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Those that are written."""
+        return SPLITS[:1] if self.unlabelled else SPLITS
+
 
 def read_corpus(corpus: str, corpus_dir: Path, folder: DataFolder, options: Options) -> Corpus:
     """Reads a corpus' lists, and applies the rules for transcripts.
@@ -180,8 +185,7 @@ def prepare_corpus(
     if found.problems and not skip_bad:
         raise UserError(describe(found.problems, number))
     cut_sets = to_cut_sets(corpus.utterances, found.heard)
-    splits = SPLITS[:1] if options.unlabelled else SPLITS
-    empty = [split for split in splits if split not in cut_sets]
+    empty = [split for split in options.splits if split not in cut_sets]
     if empty:
         reasons = ", ".join(f"{n} × {reason}" for reason, n in _kinds(found.problems).items())
         raise UserError(
@@ -192,11 +196,11 @@ def prepare_corpus(
     roots = Roots(folder.path, [corpus_dir.resolve()])
     roots.save()
     write_text(folder.bad, "".join(json.dumps(vars(p)) + "\n" for p in found.problems))
-    for split in splits:
+    for split in options.splits:
         write_cuts(folder.cuts(split), cut_sets[split], roots)
     excluded = [f"excluded {len({p.id for p in found.problems})} of {number} utterances, listed in {folder.bad}"]
     notes = corpus.notes + (excluded if found.problems else [])
-    return {split: len(cut_sets[split]) for split in splits}, notes
+    return {split: len(cut_sets[split]) for split in options.splits}, notes
 
 
 def size(corpus: Corpus) -> int:

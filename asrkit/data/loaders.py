@@ -6,7 +6,7 @@ import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol, cast
+from typing import Any
 
 import torch
 from lhotse.cut import Cut
@@ -14,7 +14,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import DataLoader, Dataset
 
-from asrkit.data.batching import Batch, Part
+from asrkit.data.batching import Batch, Part, inference_batches
+from asrkit.data.index import durations_of
 from asrkit.data.nbest_label_smoothing import SMOOTHING, NbestLabelSmoothing
 from asrkit.data.transcripts import encode_transcript, frames_needed
 from asrkit.errors import UserError
@@ -47,9 +48,32 @@ class LoaderError:
     message: str
 
 
-@dataclass(frozen=True)
-class BatchDataset(Dataset[list[Batch] | LoaderError]):
+class StepDataset(Dataset[list[Batch] | LoaderError]):
     """Batches by step: ``dataset[step]`` holds one batch for each of the step's parts."""
+
+    steps: Sequence[Sequence[Any]]
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, step: int) -> list[Batch] | LoaderError:
+        try:
+            return [self.load(part) for part in self.steps[step]]
+        except UserError as error:
+            return LoaderError(str(error))
+
+    def load(self, part: Any) -> Batch:
+        """Reads the utterances of one part.
+
+        Raises:
+            UserError: audio or a transcript that cannot be used, with the utterance's id.
+        """
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class BatchDataset(StepDataset):
+    """Batches of the utterances that parts name by their numbers."""
 
     cuts: Sequence[Cut]
     """By the numbers that the parts hold."""
@@ -64,21 +88,8 @@ class BatchDataset(Dataset[list[Batch] | LoaderError]):
     views: int = 1
     """Presentations of each utterance, augmented each in its own way."""
 
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def __getitem__(self, step: int) -> list[Batch] | LoaderError:
-        try:
-            return [self.load(part) for part in self.steps[step]]
-        except UserError as error:
-            return LoaderError(str(error))
-
     def load(self, part: Part) -> Batch:
-        """Reads the utterances of one part.
-
-        Raises:
-            UserError: audio or a transcript that cannot be used, with the utterance's id.
-        """
+        """Reads the utterances of one part; see :meth:`StepDataset.load`."""
         features: list[torch.Tensor] = []
         tokens: list[list[int]] = []
         augmented = Counter[str]()
@@ -98,17 +109,29 @@ class BatchDataset(Dataset[list[Batch] | LoaderError]):
         return replace(collate(features, tokens, [cut for cut, _ in drawn], augmented), views=self.views)
 
 
-class Batches(Protocol):
-    """Batches by step."""
+def in_batches(
+    cuts: Sequence[Cut],
+    pipeline: FeaturePipeline,
+    batch_seconds: float,
+    tokenizer: Tokenizer | None = None,
+    num_workers: int = 0,
+) -> Iterator[Batch]:
+    """All cuts once, without augmentation, longest first, in batches of at most ``batch_seconds`` padded seconds.
 
-    def __len__(self) -> int: ...
-    def __getitem__(self, step: int, /) -> list[Batch] | LoaderError: ...
+    Raises:
+        UserError: audio or a transcript that cannot be used.
+    """
+    steps = [[part] for part in inference_batches(durations_of(cuts), batch_seconds)]
+    for batches in iterate(BatchDataset(cuts, steps, pipeline, tokenizer), num_workers):
+        if isinstance(batches, LoaderError):
+            raise UserError(batches.message)
+        yield batches[0]
 
 
-def iterate(dataset: Batches, num_workers: int, start_step: int = 0) -> Iterator[list[Batch] | LoaderError]:
+def iterate(dataset: StepDataset, num_workers: int, start_step: int = 0) -> Iterator[list[Batch] | LoaderError]:
     """Batches of the steps from ``start_step`` on, prefetched by ``num_workers`` processes (0: in this one)."""
     loader: DataLoader[list[Batch] | LoaderError] = DataLoader(
-        cast(Dataset[list[Batch] | LoaderError], dataset),
+        dataset,
         batch_size=None,
         sampler=range(start_step, len(dataset)),
         num_workers=num_workers,

@@ -16,6 +16,7 @@ import torch
 from lhotse.cut import Cut
 
 from asrkit.data.cut_files import read_cuts
+from asrkit.data.transcripts import encode_hypothesis
 from asrkit.errors import UserError
 from asrkit.features.augmentation import chosen
 from asrkit.randomness import seeded_generator
@@ -76,13 +77,5 @@ def read_hypotheses(path: Path, tokenizer: Tokenizer) -> dict[str, list[list[int
     for cut in read_cuts(path):
         if not cut.has_custom("hypotheses"):
             raise UserError(f"{path}: {cut.id} has no n-best list; make the file with asrkit nbest")
-        found[cut.id] = [labels for item in cut.hypotheses if (labels := _encode(tokenizer, item["text"]))]
+        found[cut.id] = [labels for item in cut.hypotheses if (labels := encode_hypothesis(tokenizer, item["text"]))]
     return found
-
-
-def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The labels of a hypothesis; none where it holds SentencePiece's mark for the unknown, which no text spells."""
-    try:
-        return tokenizer.encode(text)
-    except UserError:
-        return []

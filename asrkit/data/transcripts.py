@@ -39,3 +39,11 @@ def encode_transcript(tokenizer: Tokenizer, cut: Cut) -> list[int]:
 def frames_needed(tokens: Sequence[int]) -> int:
     """Encoder frames that CTC needs for labels: one for each, and a blank between two that are the same."""
     return len(tokens) + sum(a == b for a, b in pairwise(tokens))
+
+
+def encode_hypothesis(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The labels of a hypothesis; none where it holds SentencePiece's mark for the unknown, which no text spells."""
+    try:
+        return tokenizer.encode(text)
+    except UserError:
+        return []

@@ -13,15 +13,12 @@ from asrkit.bundle.front_end import build_pipeline
 from asrkit.bundle.model_file import ModelBundle
 from asrkit.config import DecodeConfig
 from asrkit.console import progress_bar
-from asrkit.data.batching import inference_batches
 from asrkit.data.folder import DataFolder
-from asrkit.data.index import durations_of
-from asrkit.data.loaders import BatchDataset, LoaderError, iterate
+from asrkit.data.loaders import in_batches
 from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.decoding.long_audio import encode_any_length
 from asrkit.decoding.search import Search, build_search
 from asrkit.devices import choose_device
-from asrkit.errors import UserError
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.models.transducer import Transducer
 from asrkit.quantization.integer import use_integers
@@ -93,11 +90,8 @@ def decode_cuts(
         UserError: audio that cannot be read.
     """
     device = device or torch.device("cpu")
-    steps = [[part] for part in inference_batches(durations_of(cuts), batch_seconds)]
-    for batches in iterate(BatchDataset(cuts, steps, pipeline), num_workers):
-        if isinstance(batches, LoaderError):
-            raise UserError(batches.message)
-        batch = batches[0].to(device)
+    for loaded in in_batches(cuts, pipeline, batch_seconds, num_workers=num_workers):
+        batch = loaded.to(device)
         with torch.inference_mode():
             encoder_out, encoder_lens = encode_any_length(
                 model.encoder, batch.features, batch.feature_lens, pipeline.frame_shift_s

@@ -40,7 +40,7 @@ class Histories:
         tokens = torch.full((1,), BLANK_ID, device=model.device)
         states = [*model.predictor.initial_state(1)]
         self.fused_from = 1 + len(states)
-        """The tables: the projection, states of the predictor, and from here on the bonus and what it is made of."""
+        """The tables: the projection, states of the predictor, and from here on the bonus and its inputs."""
         nothing = torch.zeros(1, model.vocab_size, device=tokens.device)
         total = nothing.new_zeros(1, 2, dtype=torch.float64)
         of_models = [total, nothing, nothing, *fusion.initial_state(1)] if fusion is not None else []
@@ -60,7 +60,7 @@ class Histories:
         return self._evaluated()[self.fused_from]
 
     def parts(self, rows: torch.Tensor) -> list[dict[str, float]]:
-        """What fusion's part of a score is made of, by name, for histories (N,); nothing without fusion."""
+        """The terms of fusion's part of a score by name, for histories (N,); nothing without fusion."""
         if self.fusion is None:
             return [{} for _ in rows]
         totals = self._evaluated()[self.fused_from + 1][rows].tolist()

@@ -22,8 +22,8 @@ from asrkit.console import log
 from asrkit.distributed.learners import AllReduce
 from asrkit.distributed.mixing import mixing_matrix
 from asrkit.distributed.updates import mixed
-from asrkit.files import atomic_path, write_text
 from asrkit.records import digest
+from asrkit.tensor_files import write_state
 
 LEARNER = ".learner-"
 """In the name of a file that one learner wrote next to a checkpoint."""
@@ -127,12 +127,7 @@ class Dpsgd(AllReduce):
             **state,
         }
         path = self._path(folder, stem)
-        with atomic_path(path) as temporary:
-            try:
-                torch.save(own, temporary)
-            except RuntimeError as error:  # torch reports a full disk as a RuntimeError of its zip writer
-                raise OSError(str(error).splitlines()[0]) from error
-            write_text(path.with_suffix(DIGEST), f"{digest(temporary)}\n")
+        write_state(path, own, path.with_suffix(DIGEST))
         self.agree(False)
 
     def load_own(self, folder: Path, stem: str, module: nn.Module, updates: int) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from asrkit.devices import choose_device
+from asrkit.errors import UserError
 from asrkit.files import exclusive
 
 Value = TypeVar("Value")
@@ -157,6 +158,16 @@ class AllReduce:
     def load_own(self, folder: Path, stem: str, module: nn.Module, updates: int) -> dict[str, Any] | None:
         """Nothing: the checkpoint has all."""
         return None
+
+
+def raise_together(learners: Learners, refused: str) -> None:
+    """Raises in all learners what any of them has to refuse, so that none waits for the others; all ask together.
+
+    Raises:
+        UserError: ``refused`` of the first learner where it is not empty.
+    """
+    if learners.agree(bool(refused)):
+        raise UserError(next(message for message in learners.gather(refused) if message))
 
 
 def is_first_process() -> bool:

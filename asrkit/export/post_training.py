@@ -19,10 +19,8 @@ from asrkit.bundle.front_end import build_pipeline
 from asrkit.bundle.model_file import Model, ModelBundle
 from asrkit.config_quantization import QuantizationConfig
 from asrkit.console import progress_bar
-from asrkit.data.batching import inference_batches
 from asrkit.data.folder import DataFolder
-from asrkit.data.index import durations_of
-from asrkit.data.loaders import BatchDataset, LoaderError, iterate
+from asrkit.data.loaders import in_batches
 from asrkit.data.transcripts import encode_transcript
 from asrkit.errors import UserError
 from asrkit.models.language_model import LanguageModel
@@ -58,12 +56,8 @@ def quantize_recognizer(
     cuts = _some(folder, split, number)
     _require_symbols(folder, bundle.tokenizer)
     pipeline = build_pipeline(bundle.config, folder.load_statistics() | bundle.statistics)
-    steps = [[part] for part in inference_batches(durations_of(cuts), BATCH_SECONDS)]
     with calibrate(made.model), progress_bar("calibrate", len(cuts)) as bar:
-        for batches in iterate(BatchDataset(cuts, steps, pipeline, bundle.tokenizer), 0):
-            if isinstance(batches, LoaderError):
-                raise UserError(batches.message)
-            batch = batches[0]
+        for batch in in_batches(cuts, pipeline, BATCH_SECONDS, bundle.tokenizer):
             encoder_out, encoder_lens = made.model.encoder(batch.features, batch.feature_lens)
             made.model.joiner.packed(encoder_out, made.model.predictor(batch.tokens), encoder_lens, batch.token_lens)
             for _ in range(batch.num_utterances):

@@ -1,7 +1,7 @@
 """Training image classifiers on a part of the images: soft random sampling and what it is compared with.
 
 Cui et al. 2023 (arXiv 2311.12727): with a selection rate r, an epoch sees r·N images. Which ones is the question:
-drawn anew with replacement (soft random sampling), anew without (RS2), once for all at random, or once for all by a
+redrawn each epoch with replacement (soft random sampling) or without (RS2), drawn once at random, or chosen once by a
 score of importance, EL2N or GraNd (Paul et al. 2021, arXiv 2107.07075).
 """
 

@@ -37,7 +37,7 @@ from asrkit.data.batching import Batch, BatchBudget, EpochPlan, plan_epoch
 from asrkit.data.folder import DataFolder
 from asrkit.data.index import CutIndex, durations_of, open_index
 from asrkit.data.loaders import BatchDataset, LoaderError, iterate
-from asrkit.distributed.learners import Learners
+from asrkit.distributed.learners import Learners, raise_together
 from asrkit.errors import UserError
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.models.encoder import Encoder
@@ -45,7 +45,6 @@ from asrkit.models.transducer import Transducer
 from asrkit.training.objective import Losses, LossPart
 from asrkit.training.paired_streams import EXPLORATION, JointSteps, PairedDataset, mask_seeds
 from asrkit.training.phase import Phase
-from asrkit.training.sampling import Occupancy
 from asrkit.training.schedules import learning_rate
 from asrkit.training.speech import SpeechTask, SupervisedSteps
 from asrkit.training.speech_data import TrainingData
@@ -133,11 +132,8 @@ class BilevelTask(SpeechTask):
         self.objective = objective
         self.after: dict[str, float] = {}
         """What :meth:`diagnose` found after the last epoch."""
-        self.first = self.bl_just.pretraining_epochs
         self.last = self.first + self.settings.num_epochs
         self.num_epochs = self.last + self.bl_just.fine_tuning_epochs
-        if self.occupancy:
-            self.occupancy = Occupancy(self.occupancy.sampler, len(self.data.train), self.first)
         self.averaged = min(self.averaged, self.num_epochs - self.last or self.settings.num_epochs)  # of the last stage
         if self.settings.early_stop_epochs:
             raise UserError("train.early_stop_epochs would skip the last stages of bl_just; set it to 0")
@@ -155,22 +151,23 @@ class BilevelTask(SpeechTask):
                 f"{self.bl_just.batch_seconds:g}; raise it, or prepare them with --max-seconds"
             )
 
+    @property
+    def first(self) -> int:
+        """Epochs of pre-training, before those with transcribed speech."""
+        return self.config.bl_just.pretraining_epochs
+
     def plan(self, epoch: int) -> Sequence[Step]:
         """All updates of an epoch: pre-training, exploration and joint updates, or fine-tuning."""
         settings, joint = self.bl_just, self.first < epoch <= self.last
-        explored, paired = self._plan_unlabelled("exploration", epoch), self._plan_unlabelled("joint", epoch)
         share = 1.0 if epoch <= self.first else settings.exploration if joint else 0.0
         scale = settings.exploration_lr_scale if joint else 1.0
         supervised: SupervisedSteps | None = None
         if epoch > self.first:
             supervised = SupervisedSteps(self.plan_updates(epoch), self.supervised_phase(epoch))
-        return JointSteps(
-            explored,
-            round(share * len(explored)),
-            supervised,
-            paired,
-            Phase(EXPLORATION, all_used=False, lr_scale=scale),
-        )
+        explored = self._plan_unlabelled("exploration", epoch) if share else None
+        paired = self._plan_unlabelled("joint", epoch) if supervised and supervised.phase.penalty else None
+        number = round(share * len(explored)) if explored else 0
+        return JointSteps(explored, number, supervised, paired, Phase(EXPLORATION, all_used=False, lr_scale=scale))
 
     def _plan_unlabelled(self, stream: str, epoch: int) -> EpochPlan:
         seconds, settings = self.unlabelled.durations_s, self.settings
@@ -234,8 +231,7 @@ class BilevelTask(SpeechTask):
                 self.after = self.diagnose()
             except UserError as error:
                 refused = str(error)
-        if reasons := [reason for reason in self.learners.gather(refused) if reason]:
-            raise UserError(reasons[0])  # in all processes, so that none waits for the others
+        raise_together(self.learners, refused)
         return super().measure(epoch) if epoch > self.first + self.config.loss.ctc_only_epochs else None
 
     def epoch_values(self, sums: Mapping[str, float]) -> dict[str, Any]:

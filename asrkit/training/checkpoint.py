@@ -16,10 +16,11 @@ from torch import nn
 
 from asrkit.bundle.model_file import part_of, read_model_file, require_same_weights
 from asrkit.console import log
+from asrkit.distributed.dpsgd import LEARNER
 from asrkit.errors import UserError
-from asrkit.files import atomic_path, write_text
 from asrkit.quantization.qat import OBSERVED_BOUND
 from asrkit.records import digest
+from asrkit.tensor_files import write_state
 
 STATE_FORMAT = 2
 
@@ -100,12 +101,7 @@ class CheckpointFolder:
     def save(self, name: CheckpointName, write: Callable[[Path], None], state: dict[str, Any], best_epoch: int) -> None:
         """Writes a checkpoint, weights first (state without weights would not be resumable), then prunes."""
         write(self.weights(name))
-        with atomic_path(self.state(name)) as temporary:
-            try:
-                torch.save({"format": STATE_FORMAT, **state}, temporary)
-            except RuntimeError as error:  # torch reports a full disk as a RuntimeError of its zip writer
-                raise OSError(str(error).splitlines()[0]) from error
-            write_text(self.digest(name), f"{digest(temporary)}\n")
+        write_state(self.state(name), {"format": STATE_FORMAT, **state}, self.digest(name))
         self._prune(best_epoch)
 
     def load_latest(self, module: nn.Module) -> dict[str, Any] | None:
@@ -145,8 +141,8 @@ class CheckpointFolder:
             self.state(name).unlink()
             self.digest(name).unlink(missing_ok=True)
         stems = {name.stem for name in names[-2:]}
-        for path in self.folder.glob("epoch-*.learner-*"):
-            if path.name.split(".learner-")[0] not in stems:
+        for path in self.folder.glob(f"epoch-*{LEARNER}*"):
+            if path.name.split(LEARNER)[0] not in stems:
                 path.unlink()
         keep = {self.weights(name) for name in names[-2:]} | set(self.last_epochs(self.keep_last))
         keep.add(self.weights(CheckpointName(best_epoch, True)))

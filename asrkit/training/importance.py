@@ -20,10 +20,10 @@ from torch import nn
 from asrkit.bundle.front_end import build_pipeline
 from asrkit.bundle.model_file import ModelBundle, read_model_file, recognizer_of
 from asrkit.console import progress_bar
-from asrkit.data.batching import Batch, inference_batches
+from asrkit.data.batching import Batch
 from asrkit.data.folder import DataFolder
 from asrkit.data.index import CutIndex, open_index
-from asrkit.data.loaders import BatchDataset, LoaderError, iterate
+from asrkit.data.loaders import in_batches
 from asrkit.errors import UserError
 from asrkit.losses.ctc import ctc_loss
 from asrkit.models.transducer import Transducer
@@ -60,13 +60,9 @@ def _scores(
     bundle: ModelBundle[Transducer], head: nn.Linear, index: CutIndex, folder: DataFolder, num_workers: int
 ) -> list[tuple[str, np.ndarray]]:
     pipeline = build_pipeline(bundle.config, folder.load_statistics() | bundle.statistics)
-    steps = [[part] for part in inference_batches(index.durations_s, BATCH_SECONDS)]
     found: list[tuple[str, np.ndarray]] = []
     with progress_bar("score", len(index)) as bar:
-        for batches in iterate(BatchDataset(index, steps, pipeline, bundle.tokenizer), num_workers):
-            if isinstance(batches, LoaderError):
-                raise UserError(batches.message)
-            batch = batches[0]
+        for batch in in_batches(index, pipeline, BATCH_SECONDS, bundle.tokenizer, num_workers):
             for id, scores in zip(batch.utterance_ids, batch_scores(bundle.model, head, batch), strict=True):
                 found.append((id, scores))
                 bar.advance()

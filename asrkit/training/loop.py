@@ -18,7 +18,7 @@ from torch.amp.grad_scaler import GradScaler
 from asrkit.console import log, progress_bar
 from asrkit.data.loaders import LoaderError
 from asrkit.devices import autocast, resolve_autocast
-from asrkit.distributed.learners import Learners
+from asrkit.distributed.learners import Learners, raise_together
 from asrkit.errors import UserError
 from asrkit.randomness import seeded_generator
 from asrkit.training.checkpoint import CheckpointFolder, CheckpointName
@@ -161,8 +161,7 @@ class Loop:
         refused = ""
         if not self.scaler.is_enabled() and not torch.isfinite(norm):
             refused = f"the gradient is not finite at {self._where(batches)}; lower the learning rate or check the data"
-        if learners.agree(bool(refused)):
-            raise UserError(next(message for message in learners.gather(refused) if message))
+        raise_together(learners, refused)
         learners.before_step(self.module)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -228,9 +227,7 @@ class Loop:
 
     def _checked(self, loaded: list[Any] | LoaderError) -> list[Any]:
         """The batches, or the loader's error of any learner, raised in every one."""
-        message = loaded.message if isinstance(loaded, LoaderError) else ""
-        if self.learners.agree(bool(message)):
-            raise UserError(next(m for m in self.learners.gather(message) if m))
+        raise_together(self.learners, loaded.message if isinstance(loaded, LoaderError) else "")
         assert not isinstance(loaded, LoaderError)
         return loaded
 

@@ -6,11 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from asrkit.data.batching import Batch, EpochPlan, Part
-from asrkit.data.loaders import BatchDataset, LoaderError
-from asrkit.errors import UserError
+from asrkit.data.loaders import BatchDataset, StepDataset
 from asrkit.lazy import LazySequence
 from asrkit.randomness import seeded_generator
 from asrkit.training.phase import Phase
@@ -41,23 +39,15 @@ NOBODY = np.zeros((0, 2), np.int64)
 
 
 @dataclass(frozen=True)
-class PairedDataset(Dataset[list[Batch] | LoaderError]):
+class PairedDataset(StepDataset):
     """Batches by step, of parts from both streams."""
 
     labelled: BatchDataset
     unlabelled: BatchDataset
     steps: Sequence[Sequence[PairedPart]]
 
-    def __len__(self) -> int:
-        return len(self.steps)
-
-    def __getitem__(self, step: int) -> list[Batch] | LoaderError:
-        try:
-            return [self._load(part) for part in self.steps[step]]
-        except UserError as error:
-            return LoaderError(str(error))
-
-    def _load(self, part: PairedPart) -> Batch:
+    def load(self, part: PairedPart) -> Batch:
+        """Reads the utterances of one part; see :meth:`StepDataset.load`."""
         unlabelled = self._load_unlabelled(part) if len(part.unlabelled) else None
         if not len(part.labelled):
             assert unlabelled is not None
@@ -80,10 +70,11 @@ def mask_seeds(batch: Batch, part: Part, stream: str, seed: int, epoch: int) -> 
 class JointSteps(LazySequence[Step]):
     """Exploration, then updates on labelled utterances, each with unlabelled ones where γ is above 0."""
 
-    explored: EpochPlan
+    explored: EpochPlan | None
     num_explored: int
     joint: SupervisedSteps | None
-    paired: EpochPlan
+    paired: EpochPlan | None
+    """None where no update reads unlabelled utterances, as ``explored``."""
     exploration: Phase
 
     def __len__(self) -> int:
@@ -92,12 +83,14 @@ class JointSteps(LazySequence[Step]):
     def item(self, number: int) -> Step:
         """An update."""
         if number < self.num_explored:
+            assert self.explored is not None
             update = _pass(self.explored, number)
             return Step([PairedPart(NOBODY, part) for part in update], sum(map(len, update)), self.exploration)
         assert self.joint is not None
         step = self.joint[number - self.num_explored]
         if step.phase.penalty == 0:
             return replace(step, parts=[PairedPart(part, NOBODY) for part in step.parts])
+        assert self.paired is not None
         other = _pass(self.paired, number - self.num_explored)
         # The update is divided by its labelled utterances; its g is to be the mean over the unlabelled ones.
         weight = step.phase.penalty * step.number / sum(map(len, other))

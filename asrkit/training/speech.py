@@ -18,7 +18,7 @@ from asrkit.data.loaders import BatchDataset, LoaderError, iterate
 from asrkit.data.transcripts import transcript
 from asrkit.decoding.decode import decode_cuts
 from asrkit.decoding.search import make_search
-from asrkit.distributed.learners import Learners
+from asrkit.distributed.learners import Learners, raise_together
 from asrkit.errors import UserError
 from asrkit.features.fbank import FRAME_SHIFT_S
 from asrkit.lazy import LazySequence
@@ -78,8 +78,6 @@ class SpeechTask:
         self.bundle, self.learners, self.exp_dir = bundle, learners, exp_dir
         self.config, self.settings = bundle.config, bundle.config.train
         self.num_epochs = self.settings.num_epochs
-        self.first = 0
-        """Epochs before those with transcribed speech."""
         self.epoch = 0
         """The one that was planned last."""
         self.data = replace(data, train=self._alignable(data))
@@ -87,13 +85,18 @@ class SpeechTask:
         self.module = Trainable(bundle.model, objective)
         self.sampler = sampler or make_sampler(self.settings, self.data.train)
         drawn = self.settings.sampling.type != "all" and self.sampler
-        self.occupancy = Occupancy(drawn, len(self.data.train)) if drawn else None
+        self.occupancy = Occupancy(drawn, len(self.data.train), self.first) if drawn else None
         self.averaged = self.settings.average_epochs
         self.epochs_kept = max(2, self.settings.average_epochs)
         self.views = 2 if self.config.loss.consistency_weight > 0 else 1
         self.num_tokens = self._most_tokens()
         self.budget = self._budget()
         self.budget.require_fit(self.data.train.durations_s, self.num_tokens, self.data.train.__getitem__)
+
+    @property
+    def first(self) -> int:
+        """Epochs before those with transcribed speech."""
+        return 0
 
     def _alignable(self, data: TrainingData) -> CutIndex:
         """The utterances with at least as many encoder frames as CTC needs for their labels; all without CTC.
@@ -219,8 +222,7 @@ class SpeechTask:
             pairs = [(transcript(cut), self.bundle.tokenizer.decode(nbest[0].tokens)) for cut, nbest in decoded]
         except UserError as error:
             refused = str(error)
-        if reasons := [reason for reason in self.learners.gather(refused) if reason]:
-            raise UserError(reasons[0])  # in all processes, so that none waits for the others
+        raise_together(self.learners, refused)
         rate = word_error_rate if self.settings.dev_measure == "wer" else character_error_rate
         return rate([pair for part in self.learners.gather(pairs) for pair in part])
 

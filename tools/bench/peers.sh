@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv-peers: this project's environment and, beside it, the searches that tools/bench/decode.py
+# Makes .venv-peers: this project's environment with the searches that tools/bench/decode.py
 # compares with. Peers that pin too much are installed without their dependencies. Prints nothing when ready.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
