@@ -175,16 +175,22 @@ class TrainConfig:
     parallel: str = setting(
         "ddp",
         "How several processes train together: `ddp` averages gradients; `dpsgd` averages weights with neighbours "
-        "while gradients are computed (Zhang et al. 2021, arXiv 2112.01433).",
-        choices=("ddp", "dpsgd"),
+        "while gradients are computed (Zhang et al. 2021, arXiv 2112.01433); `adpsgd` does so without waiting for "
+        "anybody (Cui et al. 2021, arXiv 2110.11199).",
+        choices=("ddp", "dpsgd", "adpsgd"),
     )
     mixing: str = setting(
         "ring",
-        "Which weights a learner averages: those of all learners, of its two neighbours on a ring, of its neighbours "
-        "on a ring that is redrawn each update, or of one randomly drawn partner.",
-        choices=("average", "ring", "random_ring", "random_pairs"),
-        only_with="train.parallel=dpsgd",
+        "Which weights a learner averages: those of its two neighbours on a ring, of neighbours on a ring that is "
+        "redrawn each update, of one randomly drawn partner, or of all learners, which is in step for `adpsgd` too "
+        "(D1D).",
+        choices=("ring", "random_ring", "random_pairs", "average"),
+        only_with="train.parallel=dpsgd|adpsgd",
     )
+    super_learner: int = setting(
+        1, "Processes that average gradients and together are one learner.", least=1, only_with="train.parallel=adpsgd"
+    )
+    heartbeat_s: float = setting(30.0, "A learner that is not heard of for so many seconds is lost.", least=1)
     sampling: SamplingConfig = section(SamplingConfig, only_with=SPEECH)
     mix: dict[str, MixedSetConfig] = setting(
         {}, "More training sets by a name of your choice, mixed into each epoch by their weights.", only_with=SPEECH

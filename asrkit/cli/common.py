@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from asrkit.config_training import TrainConfig
 from asrkit.errors import UserError
 from asrkit.files import exclusive
 from asrkit.records import INPUTS, Record, is_done
@@ -57,14 +58,16 @@ def told_when_stopped() -> Iterator[None]:
         raise SystemExit(stop.exit_code) from None
 
 
-def launch_if_several(processes: int, command: Sequence[str | Path], exp_dir: Path) -> None:
+def launch_if_several(processes: int, command: Sequence[str | Path], exp_dir: Path, settings: TrainConfig) -> None:
     """Runs a training subcommand in ``processes`` processes and exits; returns in one of those, or if there is one."""
     if processes == 1 or "RANK" in os.environ:
         return
+    from asrkit.distributed.join import is_asynchronous
     from asrkit.training.launch import launch
 
     make_folder(exp_dir / "log")
-    raise SystemExit(launch(processes, [str(word) for word in command], exp_dir / "log"))
+    restart = is_asynchronous(settings) and settings.super_learner == 1
+    raise SystemExit(launch(processes, [str(word) for word in command], exp_dir / "log", restart))
 
 
 def make_folder(path: Path) -> None:

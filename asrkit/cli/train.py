@@ -70,7 +70,7 @@ def train(
         return
     command: list[str | Path] = ["train", "--data-dir", data_dir, "--exp-dir", exp_dir, *overrides]
     command += ["--config", config_path] if config_path else []
-    launch_if_several(processes, command, exp_dir)
+    launch_if_several(processes, command, exp_dir, config.train)
     with told_when_stopped():
         reason = obstacle(config)
         note = f"asrkit export --onnx will refuse this model: {reason}" if reason else ""

@@ -45,6 +45,6 @@ def train_lm(
     for path in dev_text:
         command += ["--dev-text", path]
     command += ["--config", config_path] if config_path else []
-    launch_if_several(processes, command, exp_dir)
+    launch_if_several(processes, command, exp_dir, config.train)
     with told_when_stopped():
         train_language_model(config, folder.tokenizer, text, dev_text, exp_dir)

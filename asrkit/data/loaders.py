@@ -128,12 +128,12 @@ def in_batches(
         yield batches[0]
 
 
-def iterate(dataset: StepDataset, num_workers: int, start_step: int = 0) -> Iterator[list[Batch] | LoaderError]:
-    """Batches of the steps from ``start_step`` on, prefetched by ``num_workers`` processes (0: in this one)."""
+def iterate(dataset: StepDataset, num_workers: int) -> Iterator[list[Batch] | LoaderError]:
+    """Batches of all steps, prefetched by ``num_workers`` processes (0: in this one)."""
     loader: DataLoader[list[Batch] | LoaderError] = DataLoader(
         dataset,
         batch_size=None,
-        sampler=range(start_step, len(dataset)),
+        sampler=range(len(dataset)),
         num_workers=num_workers,
         prefetch_factor=4 if num_workers else None,
         worker_init_fn=_prepare_worker if num_workers else None,

@@ -2,7 +2,8 @@
 
 Each learner keeps weights and optimizer state of its own. Its step is w_j ← Σ_k T_jk w_k − α ∇L_j(w_j): neighbours'
 weights are on their way while the gradient is computed at the learner's own, and take its place just before the
-optimizer's step. What is evaluated, saved and shipped is the mean of all.
+optimizer's step. With the average of all it is the delay-by-one form of Cui et al. 2021 (D1D, arXiv 2110.11199), whose
+allreduce runs while the gradient is computed. What is evaluated, saved and shipped is the mean of all.
 """
 
 from __future__ import annotations
@@ -18,16 +19,11 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from asrkit.console import log
+from asrkit.distributed.flat import assign, flattened
 from asrkit.distributed.learners import AllReduce
-from asrkit.distributed.mixing import mixing_matrix
+from asrkit.distributed.mixing import AVERAGE, mixing_matrix
+from asrkit.distributed.own_state import load_own_of_all, own_path, write_own
 from asrkit.distributed.updates import mixed
-from asrkit.records import digest
-from asrkit.tensor_files import write_state
-
-LEARNER = ".learner-"
-"""In the name of a file that one learner wrote next to a checkpoint."""
-DIGEST = ".sha256"
 
 
 @dataclass
@@ -40,10 +36,9 @@ class Exchange:
     """(d,) this learner's weights at the start of the update."""
     neighbours: list[int] = field(default_factory=list)
     received: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
-    """(neighbours, d)."""
+    """(neighbours, d), or (1, d) the sum of all."""
     pending: list[dist.Work] = field(default_factory=list)
     waited_s: float = 0.0
-    started: bool = False
     restored: bool = False
     """Whether the weights are those that this learner had itself, and not the same for all."""
 
@@ -59,14 +54,18 @@ class Dpsgd(AllReduce):
     group: dist.ProcessGroup | None = None
     """Of the weights on their way; nccl would make the collectives of the loop wait for them in the default one."""
 
-    def wrap(self, module: nn.Module, all_used: bool) -> nn.Module:
-        """The module itself: gradients stay local. At the start all learners take the first one's weights."""
-        if self.world_size > 1 and not self.exchange.started:
-            self.exchange.started, own = True, flattened(module)
+    def begin(self, module: nn.Module) -> int | None:
+        """All begin together, with the first one's weights unless each had its own in a checkpoint."""
+        if self.world_size > 1:
+            own = flattened(module)
             if not self.exchange.restored:
                 dist.broadcast(own, 0)
                 assign(module, own)
             self._send(own)
+        return None
+
+    def wrap(self, module: nn.Module, all_used: bool) -> nn.Module:
+        """The module itself: gradients stay local."""
         return module
 
     def before_step(self, module: nn.Module) -> None:
@@ -75,6 +74,9 @@ class Dpsgd(AllReduce):
             return
         exchange, row = self.exchange, self._row()
         self._wait()
+        if self.mixing == AVERAGE:
+            assign(module, exchange.received[0] / self.world_size)
+            return
         coefficients = torch.stack([row[self.rank], *(row[k] for k in exchange.neighbours)])
         weights = torch.cat([exchange.own[None], exchange.received])
         assign(module, mixed(weights, coefficients[None])[0])
@@ -118,17 +120,9 @@ class Dpsgd(AllReduce):
 
     def save_own(self, folder: Path, stem: str, module: nn.Module, state: Mapping[str, Any]) -> None:
         """Writes this learner's weights, buffers and ``state``; returns once all learners have."""
-        if self.world_size == 1:
-            return
-        own = {
-            "learners": self.world_size,
-            "weights": flattened(module),
-            "buffers": [buffer.clone() for buffer in module.buffers()],
-            **state,
-        }
-        path = self._path(folder, stem)
-        write_state(path, own, path.with_suffix(DIGEST))
-        self.agree(False)
+        if self.world_size > 1:
+            write_own(own_path(folder, stem, self.rank), self.world_size, flattened(module), module, state)
+            self.agree(False)
 
     def load_own(self, folder: Path, stem: str, module: nn.Module, updates: int) -> dict[str, Any] | None:
         """Takes the weights that :meth:`save_own` wrote and returns the state with them.
@@ -138,31 +132,9 @@ class Dpsgd(AllReduce):
         self.exchange.step = updates
         if self.world_size == 1:
             return None
-        state, reason = self._read(self._path(folder, stem))
-        if reasons := [why for why in self.gather(reason) if why]:
-            if self.is_main:
-                log(f"no complete learner state ({reasons[0]}); every learner resumes from the mean weights")
-            return None
-        assign(module, state["weights"])
-        for buffer, own in zip(module.buffers(), state["buffers"], strict=True):
-            buffer.copy_(own)
-        self.exchange.restored = True
+        state = load_own_of_all(self, own_path(folder, stem, self.rank), self.world_size, module)
+        self.exchange.restored = state is not None
         return state
-
-    def _read(self, path: Path) -> tuple[dict[str, Any], str]:
-        """A learner's file, or why it cannot be used."""
-        if not path.is_file():
-            return {}, f"there is no {path.name}"
-        try:
-            if path.with_suffix(DIGEST).read_text(encoding="utf-8").strip() != digest(path):
-                return {}, f"{path.name} is not what was written"
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # damage shows as errors of any kind
-            return {}, f"{path.name} cannot be read: {next(iter(str(error).splitlines()), type(error).__name__)}"
-        return state, "" if state["learners"] == self.world_size else f"there were {state['learners']} learners"
-
-    def _path(self, folder: Path, stem: str) -> Path:
-        return folder / f"{stem}{LEARNER}{self.rank}.pt"
 
     def _row(self) -> torch.Tensor:
         """(n,) this learner's row of T in this step."""
@@ -171,6 +143,10 @@ class Dpsgd(AllReduce):
     def _send(self, own: torch.Tensor) -> None:
         exchange, row = self.exchange, self._row()
         exchange.own = own
+        if self.mixing == AVERAGE:
+            exchange.received = own.clone()[None]
+            exchange.pending = [dist.all_reduce(exchange.received, group=self.group, async_op=True)]
+            return
         exchange.neighbours = [k for k in range(self.world_size) if k != self.rank and row[k] > 0]
         exchange.received = own.new_empty(len(exchange.neighbours), len(own))
         operations = [dist.P2POp(dist.isend, own, k, self.group) for k in exchange.neighbours]
@@ -186,17 +162,3 @@ class Dpsgd(AllReduce):
             work.wait()
         self.exchange.pending = []
         self.exchange.waited_s += time.monotonic() - started
-
-
-def flattened(module: nn.Module) -> torch.Tensor:
-    """(d,) a copy of all parameters, one after the other."""
-    return torch.cat([p.detach().reshape(-1) for p in module.parameters()])
-
-
-@torch.no_grad()
-def assign(module: nn.Module, weights: torch.Tensor) -> None:
-    """Sets the parameters to what :func:`flattened` gave of others."""
-    first = 0
-    for p in module.parameters():
-        p.copy_(weights[first : first + p.numel()].view_as(p))
-        first += p.numel()

@@ -3,21 +3,127 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import time
 from collections.abc import Iterator
+from datetime import timedelta
+from functools import partial
 
+import torch
 import torch.distributed as dist
 
 from asrkit.config_training import TrainConfig
+from asrkit.console import log
+from asrkit.devices import choose_device
+from asrkit.distributed.adpsgd import Adpsgd
 from asrkit.distributed.dpsgd import Dpsgd
-from asrkit.distributed.learners import AllReduce, Learners, join_processes
+from asrkit.distributed.gossip import host_that_reaches
+from asrkit.distributed.heartbeats import Heartbeats, end_without
+from asrkit.distributed.learners import AllReduce, Learners
+from asrkit.distributed.membership import LeftBehind, Membership
+from asrkit.distributed.mixing import AVERAGE
+from asrkit.errors import UserError
+
+JOIN_AGAIN = 75
+"""Exit code of a learner that is to be started again."""
+AGENT_STORE = "TORCHELASTIC_USE_AGENT_STORE"
+"""Set to ``True`` where who started the processes holds the store that they share."""
+
+ATTEMPT = "TORCHELASTIC_RESTART_COUNT"
+"""Set to how often all processes have been started again."""
+
+
+def shared_by_learners(store: dist.Store, attempt: str) -> dist.Store:
+    """The part of a store that belongs to an attempt."""
+    return dist.PrefixStore(f"asrkit/{attempt}", store)
+
+
+def is_asynchronous(config: TrainConfig) -> bool:
+    """Whether no learner waits for another, so that one can be lost and join again."""
+    return config.parallel == "adpsgd" and config.mixing != AVERAGE
 
 
 @contextlib.contextmanager
 def join_learners(config: TrainConfig) -> Iterator[Learners]:
-    """Joins the processes that ``torchrun`` or ``--processes`` started; alone without them."""
-    with join_processes(config.device) as (rank, world_size, device):
-        if config.parallel == "dpsgd":
-            group = dist.new_group() if world_size > 1 else None
-            yield Dpsgd(rank, world_size, device, config.mixing, config.seed, group=group)
+    """Joins the processes that ``torchrun`` or ``--processes`` started (gloo on CPU, nccl on CUDA); alone without them.
+
+    Raises:
+        UserError: another learner failed or is lost.
+    """
+    device, processes = choose_device(config.device), int(os.environ.get("WORLD_SIZE", 1))
+    if device.type == "cuda":
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        torch.cuda.set_device(device)
+    if processes == 1:
+        yield AllReduce(device=device)
+    elif is_asynchronous(config):
+        with _asynchronous(config, processes, device) as learners:
+            yield learners
+    else:
+        with _in_step(config, device) as learners:
+            yield learners
+
+
+@contextlib.contextmanager
+def _in_step(config: TrainConfig, device: torch.device) -> Iterator[Learners]:
+    """Learners that wait for each other: none can go on without another."""
+    store, rank, processes = next(dist.rendezvous("env://"))
+    dist.init_process_group(_backend(device), store=store, rank=rank, world_size=processes)
+    beats = Heartbeats(
+        shared_by_learners(store, "lock-step"),
+        rank,
+        config.heartbeat_s,
+        partial(end_without, limit_s=config.heartbeat_s),
+    )
+    try:
+        if config.parallel == "ddp":
+            yield AllReduce(rank, processes, device)
         else:
-            yield AllReduce(rank, world_size, device)
+            yield Dpsgd(rank, processes, device, config.mixing, config.seed, group=dist.new_group())
+    except RuntimeError as error:
+        if "gloo" not in str(error) and "NCCL" not in str(error):
+            raise
+        time.sleep(config.heartbeat_s)  # who is lost is known, and named, by then
+        raise UserError(f"the connection to another learner was lost: {str(error).splitlines()[0]}") from error
+    beats.close()
+    dist.destroy_process_group()  # after an error the others may be gone, and this would wait for them
+
+
+@contextlib.contextmanager
+def _asynchronous(config: TrainConfig, processes: int, device: torch.device) -> Iterator[Learners]:
+    """Learners that wait for nobody. They share a store, held by who started them or by the first of them."""
+    rank, size = int(os.environ["RANK"]), config.super_learner
+    if processes % size:
+        raise UserError(f"{processes} processes cannot be super-learners of {size}; set train.super_learner")
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    held = os.environ.get(AGENT_STORE) == "True"
+    # A blocked request would hold up the heartbeats, so none waits for long.
+    limit = timedelta(seconds=config.heartbeat_s)
+    tcp = dist.TCPStore(address, port, None, rank == 0 and not held, limit, wait_for_workers=False)
+    store = shared_by_learners(tcp, os.environ.get(ATTEMPT, "0"))
+    number, inside = divmod(rank, size)
+    if size > 1:
+        own = dist.PrefixStore(f"super-learner/{number}", store)
+        dist.init_process_group(_backend(device), store=own, rank=inside, world_size=size)
+    membership = Membership(store, number, processes // size, config.heartbeat_s) if inside == 0 else None
+    host = host_that_reaches(address, port)
+    in_step = AllReduce(inside, size, device)
+    learners = Adpsgd(
+        in_step, number, processes // size, store, membership, config.mixing, config.seed, config.heartbeat_s, host
+    )
+    try:
+        yield learners
+    except LeftBehind as error:
+        log(f"learner {number} was held for lost; it has to start again")
+        raise SystemExit(JOIN_AGAIN) from error
+    except UserError as error:
+        if membership:
+            membership.fail(str(error))
+        raise
+    learners.close()
+    if size > 1:
+        dist.destroy_process_group()
+
+
+def _backend(device: torch.device) -> str:
+    return "nccl" if device.type == "cuda" else "gloo"

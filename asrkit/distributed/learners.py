@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -18,11 +19,32 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from asrkit.devices import choose_device
+from asrkit.distributed.work_queue import Claim
 from asrkit.errors import UserError
 from asrkit.files import exclusive
 
 Value = TypeVar("Value")
+
+
+class Pause(Enum):
+    """Why the learners leave their steps."""
+
+    NONE = "they do not"
+    LEAVE = "to hear why, in the next round"
+    SAVE = "to save"
+    STOP = "to save and stop"
+
+
+@dataclass(frozen=True)
+class Round:
+    """What is to do of an epoch."""
+
+    order: Sequence[int]
+    """Shares that a learner asks for, in their order."""
+    done: int
+    """Steps that are done, the same for all."""
+    pause: Pause = Pause.NONE
+    """What is to do before."""
 
 
 class Learners(Protocol):
@@ -59,8 +81,43 @@ class Learners(Protocol):
     def without_sync(self, wrapped: nn.Module) -> contextlib.AbstractContextManager[None]:
         """For all backward passes of an update but the last."""
 
-    def claim(self, parts: Sequence[Value]) -> Sequence[Value]:
-        """The parts of an update that are this learner's."""
+    @property
+    def in_step(self) -> AllReduce:
+        """Those who make each step together: what happens within a step is asked among them."""
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Number of this learner among those present, and how many they are: who measures what on dev."""
+
+    def begin(self, module: nn.Module) -> int | None:
+        """Before the first step, when the module has its weights: the epoch that the others are in, whose weights are
+        taken over, or None where all begin together."""
+
+    def round(self, epoch: int, num_steps: int, done: int) -> Round:
+        """The shares of an epoch's steps that this learner asks for, in their order; none once the epoch is done.
+
+        A step has ``shares``: number k is share ``k % shares`` of step ``k // shares``. All ask at the same point,
+        again and again until none is left.
+
+        Args:
+            epoch: from 1.
+            num_steps: of the epoch.
+            done: of them, by the count of this learner.
+        """
+
+    def proceed(self, module: nn.Module) -> None:
+        """To the steps of a round."""
+
+    @property
+    def shares(self) -> int:
+        """Of a step: how many gradients are taken apart from each other."""
+
+    def claim(self, share: int) -> Claim:
+        """Whether a share is this learner's to do."""
+
+    def slot(self, share: int) -> int:
+        """Of the ``world_size`` equal runs of a step's parts, the number of the one that a share holds for this
+        process."""
 
     def before_step(self, module: nn.Module) -> None:
         """Between an update's gradient and its step."""
@@ -68,11 +125,21 @@ class Learners(Protocol):
     def after_step(self, module: nn.Module) -> None:
         """After an update's step."""
 
+    def pause(self, stop: bool, step: int, every: int) -> Pause:
+        """After each step: what all do now, of whom any may ask to stop; ``step`` steps are done by the count of this
+        learner, and ``every`` so many are saved."""
+
     def consensus(self, module: nn.Module) -> contextlib.AbstractContextManager[None]:
         """While entered, the module has the weights that are evaluated, saved and shipped."""
 
-    def diagnostics(self, module: nn.Module) -> dict[str, float]:
+    def diagnostics(self, module: nn.Module) -> dict[str, Any]:
         """What an epoch's line of metrics.jsonl says of the learners; all ask at the same point."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint holds of the learners together."""
+
+    def load_state_dict(self, state: dict[str, Any], epoch: int, step: int) -> None:
+        """Takes what :meth:`state_dict` gave, in a checkpoint after ``step`` steps of an epoch."""
 
     def save_own(self, folder: Path, stem: str, module: nn.Module, state: Mapping[str, Any]) -> None:
         """Writes what this learner has of its own, before the checkpoint ``stem``; all ask at the same point."""
@@ -115,11 +182,7 @@ class AllReduce:
 
     def total(self, counts: Mapping[str, float]) -> dict[str, float]:
         """``counts`` of all learners, those of one name added."""
-        totals: dict[str, float] = {}
-        for part in self.gather(dict(counts)):
-            for name, value in part.items():
-                totals[name] = totals.get(name, 0) + value
-        return totals
+        return added(self.gather(dict(counts)))
 
     def wrap(self, module: nn.Module, all_used: bool) -> nn.Module:
         """The module whose backward pass averages gradients over the learners."""
@@ -133,10 +196,40 @@ class AllReduce:
             return wrapped.no_sync()
         return contextlib.nullcontext()
 
-    def claim(self, parts: Sequence[Value]) -> Sequence[Value]:
-        """An equal share of the parts of an update, in the order of ranks."""
-        number = len(parts) // self.world_size
-        return parts[self.rank * number : (self.rank + 1) * number]
+    @property
+    def in_step(self) -> AllReduce:
+        """All of them."""
+        return self
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Rank, and all learners."""
+        return self.rank, self.world_size
+
+    def begin(self, module: nn.Module) -> int | None:
+        """All begin together."""
+        return None
+
+    def round(self, epoch: int, num_steps: int, done: int) -> Round:
+        """This learner's share of each step."""
+        order = range(done * self.world_size + self.rank, num_steps * self.world_size, self.world_size)
+        return Round(order, done)
+
+    def proceed(self, module: nn.Module) -> None:
+        """Nothing: they are in step."""
+
+    @property
+    def shares(self) -> int:
+        """One for each learner."""
+        return self.world_size
+
+    def claim(self, share: int) -> Claim:
+        """Its own."""
+        return Claim.MINE
+
+    def slot(self, share: int) -> int:
+        """In the order of ranks."""
+        return self.rank
 
     def before_step(self, module: nn.Module) -> None:
         """Nothing: the backward pass has averaged the gradients."""
@@ -144,13 +237,26 @@ class AllReduce:
     def after_step(self, module: nn.Module) -> None:
         """Nothing: all learners made the same step."""
 
+    def pause(self, stop: bool, step: int, every: int) -> Pause:
+        """All count their steps alike; a signal may come to any of them."""
+        if self.agree(stop):
+            return Pause.STOP
+        return Pause.NONE if step % every else Pause.SAVE
+
     def consensus(self, module: nn.Module) -> contextlib.AbstractContextManager[None]:
         """Its own weights: all learners have the same."""
         return contextlib.nullcontext()
 
-    def diagnostics(self, module: nn.Module) -> dict[str, float]:
+    def diagnostics(self, module: nn.Module) -> dict[str, Any]:
         """Nothing: there is one model."""
         return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: they have no state but the loop's."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any], epoch: int, step: int) -> None:
+        """Nothing."""
 
     def save_own(self, folder: Path, stem: str, module: nn.Module, state: Mapping[str, Any]) -> None:
         """Nothing: the checkpoint has all."""
@@ -158,6 +264,15 @@ class AllReduce:
     def load_own(self, folder: Path, stem: str, module: nn.Module, updates: int) -> dict[str, Any] | None:
         """Nothing: the checkpoint has all."""
         return None
+
+
+def added(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The values of one name added."""
+    totals: dict[str, float] = {}
+    for part in parts:
+        for name, value in part.items():
+            totals[name] = totals.get(name, 0) + value
+    return totals
 
 
 def raise_together(learners: Learners, refused: str) -> None:
@@ -182,27 +297,3 @@ def only_process_in(folder: Path) -> contextlib.AbstractContextManager[None]:
         UserError: another process works there.
     """
     return exclusive(folder) if is_first_process() else contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def join_processes(device: str) -> Iterator[tuple[int, int, torch.device]]:
-    """Joins the processes that ``torchrun`` started (gloo on CPU, nccl on CUDA); alone without it.
-
-    Args:
-        device: ``auto``, ``cpu`` or ``cuda``.
-
-    Yields:
-        Number of this process, how many there are, and where this one trains.
-    """
-    chosen = choose_device(device)
-    use_cuda = chosen.type == "cuda"
-    if use_cuda:
-        chosen = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        yield 0, 1, chosen
-        return
-    if use_cuda:
-        torch.cuda.set_device(chosen)
-    dist.init_process_group("nccl" if use_cuda else "gloo")
-    yield dist.get_rank(), dist.get_world_size(), chosen
-    dist.destroy_process_group()  # after an error the others may be gone, and this would wait for them

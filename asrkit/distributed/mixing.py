@@ -6,6 +6,7 @@ Learner j starts its step from w_s,j = Σ_k T_jk w_k. Every T here is doubly sto
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 
@@ -35,7 +36,8 @@ def random_neighbour(n: int, generator: torch.Generator) -> torch.Tensor:
     return mixing
 
 
-KINDS = ("average", "ring", "random_ring", "random_pairs")
+AVERAGE = "average"
+KINDS = (AVERAGE, "ring", "random_ring", "random_pairs")
 
 
 def mixing_matrix(kind: str, n: int, seed: int, step: int) -> torch.Tensor:
@@ -50,9 +52,38 @@ def mixing_matrix(kind: str, n: int, seed: int, step: int) -> torch.Tensor:
     generator = seeded_generator("mixing", seed, step)
     if kind == "random_pairs":
         return random_neighbour(n, generator)
-    if kind == "average" or n < 3:
+    if kind == AVERAGE or n < 3:
         return global_average(n)
     return ring(n) if kind == "ring" else random_ring(n, generator)
+
+
+def partner(kind: str, present: Sequence[int], rank: int, seed: int, step: int) -> int | None:
+    """Whom a learner asks for an average after a step, when no one waits for the others; None for nobody.
+
+    Args:
+        kind: ``ring`` asks the next on a ring of those present, ``random_ring`` the next on a ring in a random order,
+            ``random_pairs`` the other of a random pair.
+        present: learners that can be asked, in ascending order, this one included.
+        rank: who asks.
+        seed: of the random kinds.
+        step: updates that this learner has done.
+    """
+    n = len(present)
+    if n < 2:
+        return None
+    place = present.index(rank)
+    if kind == "ring":
+        return present[(place + 1) % n]
+    order: list[int] = torch.randperm(n, generator=seeded_generator("mixing", seed, rank, step)).tolist()
+    at = order.index(place)
+    if kind == "random_ring":
+        return present[order[(at + 1) % n]]
+    other = at ^ 1
+    return present[order[other]] if other < n else None
+
+
+SHARES = {"ring": 1 / 3, "random_ring": 1 / 3, "random_pairs": 1 / 2}
+"""β of :func:`asrkit.distributed.updates.exchanged` by the kind of :func:`partner`."""
 
 
 def ring_eigenvalues(n: int) -> torch.Tensor:

@@ -23,3 +23,13 @@ def dpsgd_step(weights: torch.Tensor, gradients: torch.Tensor, mixing: torch.Ten
 def ssgd_step(weights: torch.Tensor, gradients: torch.Tensor, lr: float) -> torch.Tensor:
     """W' = W − α (1/n) Σ_j g_j: all learners have the same weights, and keep them."""
     return weights - lr * gradients.mean(dim=0)
+
+
+def exchanged(asking: torch.Tensor, asked: torch.Tensor, share: float) -> torch.Tensor:
+    """β (w_j − w_i): what learner i, who asks, adds to its weights and learner j, who is asked, subtracts from its own.
+
+    Both move by the same amount, so the sum of all weights is kept whatever else happens to the two in the meantime.
+    With β = 1/2 both have their mean afterwards; with β = 1/3 on both links of a ring, done at once, each has a third
+    of its own weights and of each neighbour's (Cui et al. 2021, arXiv 2110.11199).
+    """
+    return share * (asked - asking)

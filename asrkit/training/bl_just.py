@@ -198,11 +198,11 @@ class BilevelTask(SpeechTask):
             return learning_rate(settings.fine_tuning_schedule, epoch - self.last, fraction, rest)
         return super().learning_rate(epoch - self.first, fraction)
 
-    def batches(self, parts: Sequence[Sequence[Any]], epoch: int, first: int) -> Iterator[list[Batch] | LoaderError]:
-        """Batches of this learner's parts of each step, from step ``first`` on."""
+    def batches(self, parts: Sequence[Sequence[Any]], epoch: int) -> Iterator[list[Batch] | LoaderError]:
+        """Batches of this learner's parts of each share."""
         unlabelled = BatchDataset(self.unlabelled, [], self.unlabelled_pipeline)
         dataset = PairedDataset(self.dataset([], epoch), unlabelled, parts)
-        return iterate(dataset, self.settings.num_workers, first)
+        return iterate(dataset, self.settings.num_workers)
 
     def counts(self, batch: Batch) -> dict[str, float]:
         """Utterances, seconds of speech, and hits of each augmentation; unlabelled speech apart."""

@@ -16,7 +16,7 @@ from torch import nn
 
 from asrkit.bundle.model_file import part_of, read_model_file, require_same_weights
 from asrkit.console import log
-from asrkit.distributed.dpsgd import LEARNER
+from asrkit.distributed.own_state import LEARNER
 from asrkit.errors import UserError
 from asrkit.quantization.qat import OBSERVED_BOUND
 from asrkit.records import digest

@@ -115,12 +115,10 @@ class LanguageModelTask:
         """The rate in an epoch, from 1, of which a fraction is done."""
         return learning_rate(self.settings.schedule, epoch, fraction, self.settings.num_epochs)
 
-    def batches(
-        self, parts: Sequence[Sequence[Any]], epoch: int, first: int
-    ) -> Iterator[list[TextBatch] | LoaderError]:
-        """Batches of this learner's parts of each step, from step ``first`` on."""
-        for step in range(first, len(parts)):
-            yield [TextBatch(*self.train.batch(lines), tuple(lines.tolist())) for lines in parts[step]]
+    def batches(self, parts: Sequence[Sequence[Any]], epoch: int) -> Iterator[list[TextBatch] | LoaderError]:
+        """Batches of this learner's parts of each share."""
+        for share in parts:
+            yield [TextBatch(*self.train.batch(lines), tuple(lines.tolist())) for lines in share]
 
     def counts(self, batch: TextBatch) -> dict[str, float]:
         """Lines."""
@@ -169,7 +167,8 @@ def perplexity(model: LanguageModel, text: TextLines, batch_symbols: int, learne
     model.eval()
     sums = {"loss": 0.0, "symbols": 0.0}
     batches = plan_text_epoch(text.lengths, batch_symbols, seeded_generator(0))
-    for lines in batches[learners.rank :: learners.world_size]:
+    place, present = learners.place
+    for lines in batches[place::present]:
         tokens, lens = (part.to(learners.device) for part in text.batch(lines))
         sums["loss"] -= line_log_probs(model, tokens, lens, with_end=True).sum().item()
         sums["symbols"] += int(lens.sum()) + len(lines)

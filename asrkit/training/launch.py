@@ -10,16 +10,49 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+
+import torch.distributed as dist
+
+from asrkit.distributed.join import AGENT_STORE, ATTEMPT, JOIN_AGAIN, shared_by_learners
+from asrkit.distributed.membership import position, tell_gone
 
 POLL_S = 0.2
 TAIL_LINES = 20
 PR_SET_PDEATHSIG = 1
+MOST_RESTARTS = 10
+"""Of one process."""
 
 
-def launch(processes: int, command: Sequence[str], log_dir: Path) -> int:
+@dataclass
+class Processes:
+    """The processes of a training, by rank."""
+
+    command: Sequence[str]
+    environment: dict[str, str]
+    log_dir: Path
+    running: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
+    starts: dict[int, int] = field(default_factory=dict)
+    attempt: int = 0
+    """How often all have been started again."""
+
+    def start(self, rank: int) -> None:
+        """Starts a process, for the first time or once more."""
+        environment = self.environment | {"RANK": str(rank), "LOCAL_RANK": str(rank), ATTEMPT: str(self.attempt)}
+        arguments = [sys.executable, "-m", "asrkit", *self.command]
+        again = rank in self.starts
+        with contextlib.ExitStack() as logs:
+            log = logs.enter_context(open(_log_path(self.log_dir, rank), "ab" if again else "wb")) if rank else None
+            self.running[rank] = subprocess.Popen(
+                arguments, env=environment, stdout=log, stderr=log, preexec_fn=end_with_parent
+            )
+        self.starts[rank] = self.starts.get(rank, 0) + 1
+
+
+def launch(processes: int, command: Sequence[str], log_dir: Path, restart: bool = False) -> int:
     """Runs ``python -m asrkit`` with ``command`` in several processes and waits for all.
 
     The first process has this one's terminal; what the others print goes to ``rank-K.log`` in ``log_dir``.
@@ -29,33 +62,65 @@ def launch(processes: int, command: Sequence[str], log_dir: Path) -> int:
         processes: how many.
         command: the subcommand and its arguments.
         log_dir: a folder for the logs of all but the first.
+        restart: the processes do not need each other: one that is killed starts again and joins the others.
 
     Returns:
         The exit code of the process that failed first, or 0.
     """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(processes)}
     threads = str(max(1, (os.cpu_count() or 1) // processes))
-    children: list[subprocess.Popen[bytes]] = []
-    with contextlib.ExitStack() as logs:
-        for rank in range(processes):
-            environment = {"OMP_NUM_THREADS": threads} | os.environ | shared
-            environment |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-            log = logs.enter_context(open(_log_path(log_dir, rank), "wb")) if rank else None
-            arguments = [sys.executable, "-m", "asrkit", *command]
-            children.append(
-                subprocess.Popen(arguments, env=environment, stdout=log, stderr=log, preexec_fn=end_with_parent)
-            )
+    environment = {"OMP_NUM_THREADS": threads} | os.environ | {"WORLD_SIZE": str(processes)}
+    store = None
+    if restart:  # what they share must outlive each of them
+        store = dist.TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
+        environment[AGENT_STORE] = "True"
+    port = store.port if store else _free_port()
+    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    children = Processes(command, environment, log_dir)
+    signalled = False
 
     def pass_on(number: int, frame: FrameType | None) -> None:
-        for child in children:
+        nonlocal signalled
+        signalled = True
+        for child in children.running.values():
             child.send_signal(number)
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, pass_on)
-    return _wait(children, log_dir)
+    for rank in range(processes):
+        children.start(rank)
+
+    def take_back(rank: int, code: int) -> bool:
+        """Whether a process that ended starts again."""
+        if store is None or signalled or (code > 0 and code != JOIN_AGAIN):
+            return False
+        if children.starts[rank] > MOST_RESTARTS:
+            print(f"asrkit: process {rank} was started {MOST_RESTARTS + 1} times; it is left out", file=sys.stderr)
+            return False
+        shared = shared_by_learners(store, str(children.attempt))
+        what = f"asrkit: process {rank} of {processes} {_ended_by(code)}"
+        if rank == 0 and position(shared) is None:  # the others wait for it to close a meeting that it was at
+            print(f"{what} between epochs; all start again from the last checkpoint", file=sys.stderr, flush=True)
+            for other in list(children.running):
+                child = children.running.pop(other)
+                child.kill()
+                child.wait()
+            children.attempt += 1
+            for other in range(processes):
+                children.start(other)
+            return True
+        tell_gone(shared, rank)
+        print(f"{what}; it starts again and joins the others", file=sys.stderr, flush=True)
+        children.start(rank)
+        return True
+
+    return _wait(children, processes, take_back)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def end_with_parent() -> None:
@@ -64,30 +129,37 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _wait(children: list[subprocess.Popen[bytes]], log_dir: Path) -> int:
-    running = dict(enumerate(children))
-    while running:
+def _wait(children: Processes, processes: int, take_back: Callable[[int, int], bool]) -> int:
+    while children.running:
         time.sleep(POLL_S)
-        for rank, child in list(running.items()):
+        for rank, child in list(children.running.items()):
             code = child.poll()
             if code is None:
                 continue
-            del running[rank]
-            if code:
-                _end(list(running.values()))
-                if code < 0:
-                    name = signal.Signals(-code).name
-                    print(
-                        f"asrkit: process {rank} of {len(children)} was ended by {name}"
-                        f"{', perhaps for memory' if name == 'SIGKILL' else ''}; run the same command to resume",
-                        file=sys.stderr,
-                    )
-                    return 2
-                if rank and children[0].returncode < 0:  # the first process could not say what went wrong
-                    tail = _log_path(log_dir, rank).read_text(errors="replace").splitlines()[-TAIL_LINES:]
-                    print(f"asrkit: process {rank} failed:", *tail, sep="\n", file=sys.stderr)
-                return code
+            del children.running[rank]
+            if not code or take_back(rank, code):
+                continue
+            first = children.running.get(0)
+            _end(list(children.running.values()))
+            if code < 0:
+                print(
+                    f"asrkit: process {rank} of {processes} {_ended_by(code)}; run the same command to resume",
+                    file=sys.stderr,
+                )
+                return 2
+            if rank and first is not None and first.returncode < 0:  # the first one could not say what went wrong
+                tail = _log_path(children.log_dir, rank).read_text(errors="replace").splitlines()[-TAIL_LINES:]
+                print(f"asrkit: process {rank} failed:", *tail, sep="\n", file=sys.stderr)
+            return code
     return 0
+
+
+def _ended_by(code: int) -> str:
+    """How a process ended that returned this code."""
+    if code >= 0:
+        return "was lost to the others"
+    name = signal.Signals(-code).name
+    return f"was ended by {name}{', perhaps for memory' if name == 'SIGKILL' else ''}"
 
 
 def _end(children: list[subprocess.Popen[bytes]]) -> None:

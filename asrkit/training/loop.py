@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import nn
@@ -18,7 +18,8 @@ from torch.amp.grad_scaler import GradScaler
 from asrkit.console import log, progress_bar
 from asrkit.data.loaders import LoaderError
 from asrkit.devices import autocast, resolve_autocast
-from asrkit.distributed.learners import Learners, raise_together
+from asrkit.distributed.learners import Learners, Pause, raise_together
+from asrkit.distributed.work_queue import Claim
 from asrkit.errors import UserError
 from asrkit.randomness import seeded_generator
 from asrkit.training.checkpoint import CheckpointFolder, CheckpointName
@@ -27,7 +28,7 @@ from asrkit.training.objective import Losses, LossPart
 from asrkit.training.optimizers import build_optimizer, parameter_groups, set_learning_rate
 from asrkit.training.phase import Phase
 from asrkit.training.stopping import Stopped, StopSignals
-from asrkit.training.task import OwnParts, Step, Task
+from asrkit.training.task import OwnParts, Step, Task, parts_in_slot
 
 
 @dataclass
@@ -68,6 +69,7 @@ class Loop:
         self.signals = StopSignals()
         self.phase: Phase | None = None
         self.wrapped: nn.Module = self.module
+        self.lr = 0.0
 
     def run(self) -> None:
         """Trains to the last epoch, or to the early stop, and writes the final model.
@@ -76,7 +78,7 @@ class Loop:
             UserError: data that cannot be used, or a loss that is not finite.
             Stopped: on Ctrl-C or SIGTERM, with a checkpoint saved.
         """
-        self._resume()
+        self._begin()
         self.metrics = MetricsFile(self.exp_dir) if self.learners.is_main else None
         if self.metrics:
             self.metrics.rewind(self.state.epoch)
@@ -90,6 +92,13 @@ class Loop:
         if self.learners.is_main:
             self.task.finish(self.checkpoints, self.state.best_epoch)
 
+    def _begin(self) -> None:
+        """Resumes, and takes part where the other learners are already training."""
+        self._resume()
+        epoch = self.learners.begin(self.module)
+        if epoch is not None:
+            self.state.epoch, self.state.step, self.state.sums = epoch, 0, {}
+
     def _resume(self) -> None:
         saved = self.checkpoints.load_latest(self.module)
         places = self.learners.gather((saved["loop"]["epoch"], saved["loop"]["step"]) if saved else None)
@@ -101,6 +110,7 @@ class Loop:
         self.scaler.load_state_dict(saved["scaler"])
         self.state = LoopState(**saved["loop"])
         epoch, step = self.state.epoch, self.state.step
+        self.learners.load_state_dict(saved.get("learners", {}), epoch, step)
         name = CheckpointName(epoch, False, step) if step else CheckpointName(epoch - 1, True)
         own = self.learners.load_own(self.checkpoints.folder, name.stem, self.module, self.state.updates)
         if own is not None:
@@ -114,36 +124,50 @@ class Loop:
     def _run_epoch(self) -> None:
         state, settings, learners = self.state, self.settings, self.learners
         plan = self.task.plan(state.epoch)
-        loaded = self.task.batches(OwnParts(plan, learners), state.epoch, state.step)
         started, before = time.monotonic(), dict(state.sums)
         clock = started
         title = f"epoch {state.epoch}/{self.task.num_epochs}"
         with progress_bar(title, len(plan), state.step, learners.is_main) as bar:
-            for number in range(state.step, len(plan)):
-                waited = time.monotonic()
-                batches = self._checked(next(loaded, LoaderError("the loader ended early")))
-                self._add("wait_s", (time.monotonic() - waited) / learners.world_size)
-                step = plan[number]
-                lr = self.task.learning_rate(state.epoch, number / len(plan)) * step.phase.lr_scale
-                self._update(batches, [len(part) > 0 for part in learners.claim(step.parts)], step, lr)
-                state.step, state.updates = number + 1, state.updates + 1
-                now = time.monotonic()
-                self._add("train_s", (now - clock) / learners.world_size)
-                clock = now
-                if learners.is_main:
-                    done = {name: value - before.get(name, 0.0) for name, value in state.sums.items()}
-                    bar.advance(f"{self.task.status(done, now - started)}, lr {lr:.1e}")
-                self._stop_if_asked()
-                if state.step % settings.checkpoint_every_steps == 0 and state.step < len(plan):
-                    self._save(CheckpointName(state.epoch, False, state.step))
+            while True:
+                round = learners.round(state.epoch, len(plan), state.step)
+                state.step = round.done
+                self._save_if_asked(round.pause, len(plan))
+                if not round.order:
+                    break
+                learners.proceed(self.module)
+                loaded = self.task.batches(OwnParts(plan, learners, round.order), state.epoch)
+                for share in round.order:
+                    waited = time.monotonic()
+                    batches = self._checked(next(loaded, LoaderError("the loader ended early")))
+                    self._add("wait_s", (time.monotonic() - waited) / learners.world_size)
+                    claim = learners.claim(share)
+                    if claim is Claim.NONE_LEFT:
+                        break
+                    if claim is Claim.TAKEN:
+                        continue
+                    self._update(batches, plan, share)
+                    now = time.monotonic()
+                    self._add("train_s", (now - clock) / learners.world_size)
+                    clock = now
+                    if learners.is_main:
+                        done = {name: value - before.get(name, 0.0) for name, value in state.sums.items()}
+                        bar.advance(f"{self.task.status(done, now - started)}, lr {self.lr:.1e}")
+                    pause = learners.pause(bool(self.signals.number), state.step, settings.checkpoint_every_steps)
+                    if pause is Pause.LEAVE:
+                        break
+                    self._save_if_asked(pause, len(plan))
         self._finish_epoch(len(plan))
 
-    def _update(self, batches: Sequence[Any], real: Sequence[bool], step: Step, lr: float) -> None:
-        """One optimizer step over this learner's parts of an update."""
+    def _update(self, batches: Sequence[Any], plan: Sequence[Step], share: int) -> None:
+        """One optimizer step over this learner's parts of a share of an update."""
         state, learners = self.state, self.learners
-        set_learning_rate(self.optimizer, self.groups, lr)
+        number = share // learners.shares
+        step, slot = plan[number], learners.slot(share)
+        real = [len(part) > 0 for part in parts_in_slot(step, slot, learners.world_size)]
+        self.lr = self.task.learning_rate(state.epoch, number / len(plan)) * step.phase.lr_scale
+        set_learning_rate(self.optimizer, self.groups, self.lr)
         # Dropout is a function of where training is: a resumed run repeats it.
-        where = "dropout", self.settings.seed, state.epoch, state.step, learners.rank
+        where = "dropout", self.settings.seed, state.epoch, number, slot
         torch.manual_seed(seeded_generator(*where).initial_seed())
         self._enter(step.phase)
         self.module.train()
@@ -161,14 +185,15 @@ class Loop:
         refused = ""
         if not self.scaler.is_enabled() and not torch.isfinite(norm):
             refused = f"the gradient is not finite at {self._where(batches)}; lower the learning rate or check the data"
-        raise_together(learners, refused)
+        raise_together(learners.in_step, refused)
         learners.before_step(self.module)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         learners.after_step(self.module)
+        state.step, state.updates = state.step + 1, state.updates + 1
         if self.metrics and state.updates % 10 == 0:
-            self.metrics.step({"loss": self._means(state.sums), "lr": lr, "grad_norm": norm.item()}, state.updates)
+            self.metrics.step({"loss": self._means(state.sums), "lr": self.lr, "grad_norm": norm.item()}, state.updates)
 
     def _enter(self, phase: Phase) -> None:
         if self.phase and phase.same_parameters(self.phase):
@@ -187,12 +212,12 @@ class Loop:
         assert self.phase is not None
         with autocast(self.learners.device, self.autocast):
             losses: Losses = self.wrapped(batch, self.phase)
-        if not self.learners.agree(not bool(torch.isfinite(losses.total))):
+        if not self.learners.in_step.agree(not bool(torch.isfinite(losses.total))):
             return losses
         if self.autocast != "none":
             log(f"the loss is not finite under {self.autocast}; trying {self._where([batch])} without")
             losses = self.wrapped(batch, self.phase)
-        if self.learners.agree(not bool(torch.isfinite(losses.total))):
+        if self.learners.in_step.agree(not bool(torch.isfinite(losses.total))):
             raise UserError(
                 f"the loss is not finite at {self._where([batch])}; check these utterances or lower the learning rate"
             )
@@ -223,11 +248,12 @@ class Loop:
         finished = CheckpointName(state.epoch, True)
         state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
         self._save(finished)
-        self._stop_if_asked(saved=True)
+        if self.learners.agree(bool(self.signals.number)):
+            self._stop()
 
     def _checked(self, loaded: list[Any] | LoaderError) -> list[Any]:
         """The batches, or the loader's error of any learner, raised in every one."""
-        raise_together(self.learners, loaded.message if isinstance(loaded, LoaderError) else "")
+        raise_together(self.learners.in_step, loaded.message if isinstance(loaded, LoaderError) else "")
         assert not isinstance(loaded, LoaderError)
         return loaded
 
@@ -236,6 +262,7 @@ class Loop:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "loop": vars(self.state) | {"sums": self.learners.total(self.state.sums)},
+            "learners": self.learners.state_dict(),
         }
         # First what each learner has of its own: a checkpoint that is there is complete.
         own = {"optimizer": state["optimizer"], "scaler": state["scaler"]}
@@ -248,11 +275,14 @@ class Loop:
         patience = self.settings.early_stop_epochs
         return bool(patience) and self.state.measurements_since_best >= patience
 
-    def _stop_if_asked(self, saved: bool = False) -> None:
-        if not self.learners.agree(bool(self.signals.number)):
-            return
-        if not saved:
+    def _save_if_asked(self, pause: Pause, num_steps: int) -> None:
+        """Within an epoch of so many steps."""
+        if pause is Pause.STOP or (pause is Pause.SAVE and self.state.step < num_steps):
             self._save(CheckpointName(self.state.epoch, False, self.state.step))
+        if pause is Pause.STOP:
+            self._stop()
+
+    def _stop(self) -> NoReturn:
         raise Stopped(self.signals.number or signal.SIGTERM)
 
     def _count(self, batch: Any, losses: Losses) -> None:

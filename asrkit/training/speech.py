@@ -177,9 +177,9 @@ class SpeechTask:
             return learning_rate_by_updates(settings.schedule, epoch, fraction, settings.num_epochs, share)
         return learning_rate(settings.schedule, epoch, fraction, settings.num_epochs)
 
-    def batches(self, parts: Sequence[Sequence[Any]], epoch: int, first: int) -> Iterator[list[Batch] | LoaderError]:
-        """Batches of this learner's parts of each step, from step ``first`` on."""
-        return iterate(self.dataset(parts, epoch), self.settings.num_workers, first)
+    def batches(self, parts: Sequence[Sequence[Any]], epoch: int) -> Iterator[list[Batch] | LoaderError]:
+        """Batches of this learner's parts of each share."""
+        return iterate(self.dataset(parts, epoch), self.settings.num_workers)
 
     def dataset(self, parts: Sequence[Sequence[Any]], epoch: int) -> BatchDataset:
         """The batches of labelled utterances."""
@@ -209,10 +209,19 @@ class SpeechTask:
         if not due or epoch <= self.config.loss.ctc_only_epochs:
             return None
         self.bundle.model.eval()
+        pairs: list[tuple[str, str]] = []
+        while len(pairs) < len(self.data.dev):  # once more where a learner was lost with its share
+            place, learners = self.learners.place
+            pairs = [pair for part in self.learners.gather(self._decoded(place, learners)) for pair in part]
+        rate = word_error_rate if self.settings.dev_measure == "wer" else character_error_rate
+        return rate(pairs)
+
+    def _decoded(self, first: int, step: int) -> list[tuple[str, str]]:
+        """Transcript and hypothesis of every ``step``-th utterance of dev."""
         decoded = decode_cuts(
             self.bundle.model,
             self.data.dev_pipeline,
-            self.data.dev[self.learners.rank :: self.learners.world_size],
+            self.data.dev[first::step],
             make_search("greedy"),
             batch_seconds=self.config.decode.batch_seconds,
             device=self.learners.device,
@@ -223,8 +232,7 @@ class SpeechTask:
         except UserError as error:
             refused = str(error)
         raise_together(self.learners, refused)
-        rate = word_error_rate if self.settings.dev_measure == "wer" else character_error_rate
-        return rate([pair for part in self.learners.gather(pairs) for pair in part])
+        return pairs
 
     def status(self, sums: Mapping[str, float], seconds: float) -> str:
         """Mean loss and speed."""

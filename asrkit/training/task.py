@@ -27,22 +27,30 @@ class Step:
     phase: Phase
 
 
+def parts_in_slot(step: Step, slot: int, slots: int) -> Sequence[Any]:
+    """Of a step's parts, the equal run of one of so many processes."""
+    number = len(step.parts) // slots
+    return step.parts[slot * number : (slot + 1) * number]
+
+
 class OwnParts(LazySequence[list[Any]]):
-    """One learner's parts of each step.
+    """One learner's parts of each of its shares.
 
     A learner without a part of its own reads one utterance all the same, for all must take part in a step.
     """
 
-    def __init__(self, plan: Sequence[Step], learners: Learners) -> None:
-        self.plan, self.learners = plan, learners
+    def __init__(self, plan: Sequence[Step], learners: Learners, order: Sequence[int]) -> None:
+        self.plan, self.learners, self.order = plan, learners, order
 
     def __len__(self) -> int:
-        return len(self.plan)
+        return len(self.order)
 
     def item(self, number: int) -> list[Any]:
-        """Those of a step."""
-        parts = self.plan[number].parts
-        return [part if len(part) else parts[0][:1] for part in self.learners.claim(parts)]
+        """Those of a share."""
+        share = self.order[number]
+        step = self.plan[share // self.learners.shares]
+        own = parts_in_slot(step, self.learners.slot(share), self.learners.world_size)
+        return [part if len(part) else step.parts[0][:1] for part in own]
 
 
 class Task(Protocol):
@@ -63,8 +71,8 @@ class Task(Protocol):
     def learning_rate(self, epoch: int, fraction: float) -> float:
         """The rate in an epoch, from 1, of which a fraction is done."""
 
-    def batches(self, parts: Sequence[Sequence[Any]], epoch: int, first: int) -> Iterator[list[Any] | LoaderError]:
-        """Batches of this learner's parts of each step, from step ``first`` on."""
+    def batches(self, parts: Sequence[Sequence[Any]], epoch: int) -> Iterator[list[Any] | LoaderError]:
+        """Batches of this learner's parts of each share."""
 
     def counts(self, batch: Any) -> dict[str, float]:
         """What a batch adds to the epoch's sums, in addition to its losses."""

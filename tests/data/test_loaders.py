@@ -37,11 +37,11 @@ def test_a_batch_is_its_utterances_padded(an4_cuts: CutSet) -> None:
         assert tokenizer.decode(batch.tokens[b, : batch.token_lens[b]].tolist()) == transcript(cut)
 
 
-def test_workers_and_a_later_start_give_the_same_batches(an4_cuts: CutSet) -> None:
+def test_workers_give_the_same_batches(an4_cuts: CutSet) -> None:
     dataset = BatchDataset(list(an4_cuts.subset(first=6)), [[part(n)] for n in range(6)], PIPELINE)
-    alone, with_workers, late = (list(iterate(dataset, n, start)) for n, start in ((0, 0), (2, 0), (2, 4)))
-    assert len(alone) == len(with_workers) == 6 and len(late) == 2
-    for a, b in [*zip(alone, with_workers, strict=True), *zip(alone[4:], late, strict=True)]:
+    alone, with_workers = (list(iterate(dataset, n)) for n in (0, 2))
+    assert len(alone) == len(with_workers) == 6
+    for a, b in zip(alone, with_workers, strict=True):
         assert isinstance(a, list) and isinstance(b, list)
         assert torch.equal(a[0].features, b[0].features) and a[0].utterance_ids == b[0].utterance_ids
 

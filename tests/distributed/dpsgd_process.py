@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from asrkit.config_training import TrainConfig
-from asrkit.distributed.dpsgd import flattened
+from asrkit.distributed.flat import flattened
 from asrkit.distributed.join import join_learners
 
 LR = 0.1
@@ -35,6 +35,7 @@ def main(mixing: str, steps: int, out: Path) -> None:
         module = Points()
         if learners.rank:  # all start from the first one's
             nn.init.zeros_(module.a)
+        learners.begin(module)
         optimizer = torch.optim.SGD(module.parameters(), lr=LR)
         for step in range(steps):
             wrapped = learners.wrap(module, True)

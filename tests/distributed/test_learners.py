@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from asrkit.distributed.diagnostics import weight_spread
-from asrkit.distributed.dpsgd import flattened
+from asrkit.distributed.flat import flattened
 from asrkit.distributed.mixing import KINDS, mixing_matrix
 from asrkit.distributed.simulator import simulate_dpsgd
 from asrkit.scoring.experiment import read_metrics

@@ -389,8 +389,8 @@ def test_an_update_is_the_same_however_it_is_dealt(
         task = tasks[-1]
         task.module.eval().zero_grad(set_to_none=True)
         step = next(step for step in task.plan(1) if step.phase.penalty)
-        own = OwnParts([step], AllReduce())
-        (batches,) = task.batches(own, 1, 0)
+        own = OwnParts([step], AllReduce(), [0])
+        (batches,) = task.batches(own, 1)
         assert isinstance(batches, list) and len(batches) == parts
         g = 0
         for batch in batches:

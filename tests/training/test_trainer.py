@@ -38,6 +38,7 @@ from asrkit.training.phase import Phase
 from asrkit.training.run import run_training
 from asrkit.training.stopping import Stopped
 from tests.conftest import Workshop, tiny_model
+from tests.training.processes import children_in_training
 
 
 @pytest.fixture(scope="module")
@@ -386,38 +387,20 @@ def test_a_training_that_is_done_can_be_done_again(workshop: Workshop, tmp_path:
 
 def test_a_process_that_is_killed_is_named_and_ends_the_others(workshop: Workshop) -> None:
     launcher = workshop.start("killed", "train.num_epochs=500", processes=2)
-    children = _children(launcher.pid)
+    children = children_in_training(launcher.pid, 2)
+    time.sleep(5)
     os.kill(children[1], signal.SIGKILL)
     printed, _ = launcher.communicate(timeout=120)
     assert launcher.returncode == 2 and "asrkit: process 1 of 2 was ended by SIGKILL" in printed
     launcher = workshop.start("orphaned", "train.num_epochs=500", processes=2)
-    children = _children(launcher.pid)
+    children = children_in_training(launcher.pid, 2)
+    time.sleep(5)
     launcher.kill()
     launcher.communicate()
     deadline = time.monotonic() + 60
     while any(Path("/proc", str(pid)).exists() for pid in children):
         assert time.monotonic() < deadline, "processes outlive their launcher"
         time.sleep(0.2)
-
-
-def _children(pid: int) -> list[int]:
-    """The two processes of a launcher, once they train."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        listed = Path("/proc", str(pid), "task", str(pid), "children").read_text().split()
-        busy = [int(child) for child in listed if b"RANK=" in _environment(int(child))]
-        if len(busy) == 2:
-            time.sleep(5)
-            return sorted(busy, key=lambda child: b"RANK=1" in _environment(child))
-        time.sleep(0.2)
-    raise AssertionError("the launcher has no children")
-
-
-def _environment(pid: int) -> bytes:
-    try:
-        return Path("/proc", str(pid), "environ").read_bytes()
-    except OSError:
-        return b""
 
 
 def test_data_that_changed_since_is_named(workshop: Workshop, tmp_path: Path) -> None:

@@ -1,0 +1,385 @@
+"""Averaging with one learner at a time, in the background (Cui et al. 2021, arXiv 2110.11199).
+
+A learner asks another for an average: it sends its weights w_i, the other answers with d = β (w_j − w_i) and subtracts
+d from its own, and the asking one adds d. No lock is held while a message is on its way, so learners cannot block each
+other, however many they are, and gradient steps go on meanwhile. The sum of all weights is kept by counting: a request
+has a number, the answer is kept until it is known to have been added, and taken back if it was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from dataclasses import dataclass, field
+
+import torch
+
+from asrkit.distributed.membership import Membership, Peer
+from asrkit.distributed.mixing import SHARES, partner
+from asrkit.distributed.updates import exchanged
+from asrkit.errors import UserError
+
+EXCHANGE, QUERY, FETCH = 1, 2, 3
+HEADER = struct.Struct("!8sBiiqqq")
+"""Secret of the training, what is asked, by which rank and incarnation, number, number added last, bytes to follow."""
+ANSWER = struct.Struct("!qq")
+"""Number, bytes to follow."""
+ADDED = b"+"
+TIMEOUTS_PER_LIMIT = 10
+PEERS_S = 0.5
+"""How long the list of the others is good for."""
+CHECK_S = 1.0
+"""How long a learner that did not answer is left alone at least."""
+
+
+@dataclass
+class Link:
+    """To a learner that this one asks."""
+
+    peer: Peer
+    connection: socket.socket | None = None
+    number: int = 0
+    """Of the last request."""
+    added: int = 0
+    """Number of the last answer that was added to the weights."""
+
+
+@dataclass
+class Tally:
+    """What has been counted since the last report."""
+
+    exchanges: int = 0
+    failures: int = 0
+    """Exchanges that ended without an answer."""
+    taken_back: int = 0
+    """Answers that never arrived."""
+
+
+@dataclass
+class Asked:
+    """What this learner knows of one that asks it."""
+
+    latest: int = 0
+    """Number of its newest request."""
+    unsure: torch.Tensor | None = None
+    """(d,) the answer to it, until it is known to have been added."""
+    agreed: list[int] = field(default_factory=list)
+    """Numbers of answers that were added, where they are recorded."""
+
+
+class Gossip:
+    """The weights of this learner, and the threads that average them with others'.
+
+    Args:
+        weights: (d,) at the start, on the CPU.
+        membership: who else there is.
+        kind: of :func:`asrkit.distributed.mixing.partner`.
+        seed: of the random kinds.
+        secret: eight bytes that all learners of a training know.
+        host: name or address of this machine for the others.
+        record: keep the number of every exchange, to compare them in a test.
+    """
+
+    def __init__(
+        self,
+        weights: torch.Tensor,
+        membership: Membership,
+        kind: str,
+        seed: int,
+        secret: bytes,
+        host: str,
+        record: bool = False,
+    ) -> None:
+        self.membership, self.kind, self.seed, self.secret, self.record = membership, kind, seed, secret, record
+        self.rank, self.incarnation = membership.rank, membership.incarnation
+        self.timeout_s = membership.beats.limit_s / TIMEOUTS_PER_LIMIT
+        self.tally = Tally()
+        self.asked: dict[tuple[int, int], Asked] = {}
+        self.added: dict[tuple[int, int], list[int]] = {}
+        """Numbers of answers that were added, by who gave them, where they are recorded."""
+        self._weights = weights.clone()
+        self._lock = threading.Lock()
+        self._links: dict[int, Link] = {}
+        self._silent: dict[int, tuple[float, int]] = {}
+        """Those who did not answer: when, and their heartbeats by then."""
+        self._steps = 0
+        self._turn = threading.Condition()
+        self._due = self._busy = self._ended = False
+        self._open = True
+        self._peers: dict[int, Peer] = {}
+        self._peers_at = -PEERS_S
+        self._server = socket.create_server((host, 0), backlog=128)
+        membership.announce(host, self._server.getsockname()[1])
+        threading.Thread(target=self._accept, name="gossip-accept", daemon=True).start()
+        threading.Thread(target=self._run, name="gossip-ask", daemon=True).start()
+
+    def step(self, update: torch.Tensor) -> torch.Tensor:
+        """Adds an update (d,) to the weights, has them averaged in the background, and returns a copy of them."""
+        with self._lock:
+            self._weights += update
+            weights = self._weights.clone()
+            self._steps += 1
+        with self._turn:
+            self._due = self._open
+            self._turn.notify_all()
+        return weights
+
+    def weights(self) -> torch.Tensor:
+        """(d,) a copy."""
+        with self._lock:
+            return self._weights.clone()
+
+    def put(self, weights: torch.Tensor) -> None:
+        """Takes other weights (d,)."""
+        with self._lock:
+            self._weights.copy_(weights)
+
+    def fetch(self) -> torch.Tensor | None:
+        """(d,) the weights of another learner, None where none can be reached."""
+        for peer in self.membership.peers().values():
+            link = Link(peer)
+            with contextlib.suppress(OSError), contextlib.closing(self._connect(link)):
+                self._ask(link, FETCH, b"")
+                return self._tensor(self._receive(link, self._size()))
+        return None
+
+    def pause(self) -> None:
+        """Asks nobody any more, once a request on its way is answered or given up."""
+        with self._turn:
+            self._open = self._due = False
+            self._turn.wait_for(lambda: not self._busy)
+
+    def resume(self) -> None:
+        """Asks again after each step."""
+        with self._turn:
+            self._open = True
+
+    def settle(self) -> None:
+        """Asks those whose answers may have got lost whether they added them, and takes back those that were not."""
+        peers = self.membership.peers()
+        for (rank, incarnation), asked in list(self.asked.items()):
+            if asked.unsure is None:
+                continue
+            peer = peers.get(rank)
+            if peer is None or peer.incarnation != incarnation:
+                asked.unsure = None  # with its weights
+                continue
+            link = Link(peer, number=asked.latest)
+            with contextlib.suppress(OSError), contextlib.closing(self._connect(link)):
+                self._ask(link, QUERY, b"")
+                self._resolve(asked, int.from_bytes(self._receive(link, 8), "big"))
+
+    def take_tally(self) -> Tally:
+        """What was counted since the last time."""
+        tally, self.tally = self.tally, Tally()
+        return tally
+
+    def drop_connections(self) -> None:
+        """Closes every connection to those that this learner asks; they are opened again."""
+        for link in list(self._links.values()):
+            _shut(link.connection)
+
+    def close(self) -> None:
+        """Ends the threads."""
+        with self._turn:
+            self._ended = True
+            self._turn.notify_all()
+        _shut(self._server)
+        self.drop_connections()
+
+    # Asking
+
+    def _run(self) -> None:
+        while True:
+            with self._turn:
+                self._busy = False
+                self._turn.notify_all()
+                self._turn.wait_for(lambda: self._due or self._ended)
+                if self._ended:
+                    return
+                self._due, self._busy = False, True
+            peer = self._choose()
+            if peer is not None:
+                self._exchange(peer)
+
+    def _choose(self) -> Peer | None:
+        now, counts = time.monotonic(), self.membership.beats.counts
+        if now - self._peers_at >= PEERS_S:
+            try:
+                self._peers, self._peers_at = self.membership.peers(), now
+            except RuntimeError:  # the store is gone: the heartbeats tell
+                return None
+        peers = self._peers
+        for rank, (since, count) in list(self._silent.items()):
+            if now - since > CHECK_S and counts.get(rank) != count:
+                del self._silent[rank]
+        present = sorted({*peers, self.rank} - set(self._silent))
+        chosen = partner(self.kind, present, self.rank, self.seed, self._steps)
+        return None if chosen is None else peers[chosen]
+
+    def _exchange(self, peer: Peer) -> None:
+        link = self._links.get(peer.rank)
+        if link is None or link.peer.incarnation != peer.incarnation:
+            if link is not None:
+                _shut(link.connection)
+            link = self._links[peer.rank] = Link(peer)
+        link.number += 1
+        try:
+            if link.connection is None:
+                self._connect(link)
+            mine = self.weights()
+            self._ask(link, EXCHANGE, bytes_of(mine))
+            difference = self._tensor(self._receive(link, self._size()))
+            with self._lock:
+                self._weights += difference
+                link.added = link.number
+            if self.record:
+                self.added.setdefault((peer.rank, peer.incarnation), []).append(link.number)
+            self.tally.exchanges += 1
+            assert link.connection is not None
+            link.connection.sendall(ADDED)
+        except OSError:
+            _shut(link.connection)
+            link.connection = None
+            if link.added != link.number:
+                self.tally.failures += 1
+                self._silent[peer.rank] = time.monotonic(), self.membership.beats.counts.get(peer.rank, 0)
+                self._peers_at = -PEERS_S
+
+    def _connect(self, link: Link) -> socket.socket:
+        link.connection = socket.create_connection((link.peer.host, link.peer.port), self.timeout_s)
+        link.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return link.connection
+
+    def _ask(self, link: Link, what: int, content: bytes | memoryview) -> None:
+        assert link.connection is not None
+        head = HEADER.pack(self.secret, what, self.rank, self.incarnation, link.number, link.added, len(content))
+        link.connection.sendall(head)
+        link.connection.sendall(content)
+
+    def _receive(self, link: Link, size: int) -> bytearray:
+        """The answer to the last request."""
+        assert link.connection is not None
+        number, length = ANSWER.unpack(read_exactly(link.connection, ANSWER.size))
+        if number != link.number or length != size:
+            raise ConnectionError("an answer to another question")
+        return read_exactly(link.connection, size)
+
+    # Being asked
+
+    def _accept(self) -> None:
+        while not self._ended:
+            try:
+                connection, _ = self._server.accept()
+            except OSError:
+                return
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            threading.Thread(target=self._serve, args=(connection,), name="gossip-answer", daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError), connection:
+            while not self._ended:
+                connection.settimeout(None)
+                secret, what, rank, incarnation, number, added, size = HEADER.unpack(
+                    read_exactly(connection, HEADER.size)
+                )
+                if secret != self.secret or size not in (0, self._size()):
+                    return
+                connection.settimeout(self.timeout_s)
+                content = read_exactly(connection, size)
+                if what == EXCHANGE:
+                    self._answer(connection, (rank, incarnation), number, added, self._tensor(content))
+                elif what == QUERY:
+                    link = self._links.get(rank)
+                    known = link is not None and link.peer.incarnation == incarnation
+                    last = link.added if link is not None and known else 0
+                    connection.sendall(ANSWER.pack(number, 8) + last.to_bytes(8, "big"))
+                elif what == FETCH:
+                    weights = self.weights()
+                    connection.sendall(ANSWER.pack(number, self._size()))
+                    connection.sendall(bytes_of(weights))
+
+    def _answer(
+        self, connection: socket.socket, who: tuple[int, int], number: int, added: int, theirs: torch.Tensor
+    ) -> None:
+        with self._lock:
+            asked = self.asked.setdefault(who, Asked())
+            if number <= asked.latest:  # given up, and overtaken by a newer one
+                return
+            self._resolve_locked(asked, added)
+            difference = exchanged(theirs, self._weights, SHARES[self.kind])
+            self._weights -= difference
+            asked.latest, asked.unsure = number, difference
+        connection.sendall(ANSWER.pack(number, self._size()))
+        connection.sendall(bytes_of(difference))
+        if read_exactly(connection, len(ADDED)) == ADDED:
+            with self._lock:
+                if asked.latest == number:
+                    self._resolve_locked(asked, number)
+
+    def _resolve(self, asked: Asked, added: int) -> None:
+        with self._lock:
+            self._resolve_locked(asked, added)
+
+    def _resolve_locked(self, asked: Asked, added: int) -> None:
+        """``added``: the number of the answer that the asking learner added last."""
+        if asked.unsure is None:
+            return
+        if added == asked.latest:
+            if self.record:
+                asked.agreed.append(added)
+        else:
+            self._weights += asked.unsure
+            self.tally.taken_back += 1
+        asked.unsure = None
+
+    def _size(self) -> int:
+        return self._weights.numel() * self._weights.element_size()
+
+    def _tensor(self, content: bytearray) -> torch.Tensor:
+        return torch.frombuffer(content, dtype=self._weights.dtype)
+
+
+def bytes_of(weights: torch.Tensor) -> memoryview:
+    """Those of a vector, not copied."""
+    return memoryview(weights.numpy().data).cast("B")
+
+
+def read_exactly(connection: socket.socket, size: int) -> bytearray:
+    """So many bytes.
+
+    Raises:
+        ConnectionError: the connection ended before.
+    """
+    content = bytearray(size)
+    view = memoryview(content)
+    while len(view):
+        count = connection.recv_into(view)
+        if not count:
+            raise ConnectionError("the connection was closed")
+        view = view[count:]
+    return content
+
+
+def _shut(connection: socket.socket | None) -> None:
+    if connection is not None:
+        with contextlib.suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        connection.close()
+
+
+def host_that_reaches(address: str, port: int) -> str:
+    """The address of this machine on the network that leads to another one.
+
+    Raises:
+        UserError: there is no way.
+    """
+    try:
+        with socket.create_connection((address, port), 30) as probe:
+            host: str = probe.getsockname()[0]
+            return host
+    except OSError as error:
+        raise UserError(f"{address}:{port} cannot be reached ({error}); is learner 0 running?") from error

@@ -1,0 +1,179 @@
+"""Learners that come and go, and where they all meet.
+
+Nothing here happens within a step. Between the steps of an epoch and its measurement, and where training is saved,
+learners meet: each says something and hears what the others said. Learner 0 waits for all that are present and closes
+the meeting; a learner that is lost is not waited for, and one that comes back is present from the next meeting on.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch.distributed as dist
+
+from asrkit.distributed.heartbeats import Heartbeats, append, members, taking_part
+from asrkit.errors import UserError
+
+POLL_S = 0.01
+START_LIMIT_S = 600.0
+"""For all learners to be there at the start."""
+
+
+class LeftBehind(Exception):
+    """The others held this learner for lost and went on; it has to join again."""
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Where another learner is reached."""
+
+    rank: int
+    incarnation: int
+    """How often a learner of this rank has started."""
+    host: str
+    port: int
+
+
+class Membership:
+    """This learner among the others.
+
+    Args:
+        store: shared by all.
+        rank: of this learner.
+        expected: how many begin together; those of a higher rank join later.
+        limit_s: who has not been heard for so long is lost.
+    """
+
+    def __init__(self, store: dist.Store, rank: int, expected: int, limit_s: float) -> None:
+        self.store, self.rank, self.expected = store, rank, expected
+        self.incarnation = int(store.add(f"incarnation/{rank}", 1))
+        self.joins_later = self.incarnation > 1 or rank >= expected
+        self.beats = Heartbeats(store, rank, limit_s)
+        self.met = 0
+        """Meetings this learner has been at, or could have been."""
+        self.members = [rank]
+        """Who was at the last one."""
+        if not self.joins_later:
+            self.admit()
+
+    def admit(self) -> None:
+        """From now on the others wait for this learner when they meet."""
+        self.store.set(f"admitted/{self.rank}", str(self.incarnation))
+
+    def announce(self, host: str, port: int) -> None:
+        """Tells where this learner is reached."""
+        value = json.dumps([self.incarnation, host, port])
+        self.store.set(f"address/{self.rank}", value)
+        append(self.store, "addresses", self.rank)
+
+    def peers(self) -> dict[int, Peer]:
+        """The others that are alive and have an address, by rank."""
+        known = sorted(members(self.store, "addresses").intersection(self._not_lost()) - {self.rank})
+        values = self.store.multi_get([f"address/{rank}" for rank in known]) if known else []
+        found = {rank: Peer(rank, *json.loads(value)) for rank, value in zip(known, values, strict=True)}
+        return {rank: peer for rank, peer in found.items() if not self._gone(peer.rank, peer.incarnation)}
+
+    def meet(self, value: Any) -> dict[int, Any]:
+        """What every learner at the meeting said, by rank.
+
+        Raises:
+            UserError: another learner failed, learner 0 is lost, or some never came to the first meeting.
+            LeftBehind: the others met without this one.
+        """
+        number, self.met = self.met, self.met + 1
+        self.store.set(f"said/{number}/{self.rank}", pickle.dumps(value).hex())
+        decided, started = f"decided/{number}", time.monotonic()
+        while not self.store.check([decided]):
+            self.require()
+            if self.rank == 0:
+                present = self._present(number)
+                if self._all_said(number, present):
+                    self.store.set(decided, json.dumps(present))
+                    self.store.set("meetings", str(number + 1))
+                    self._forget(number - 2)
+                    break
+            elif 0 in self.beats.lost():
+                raise UserError(
+                    "learner 0, which writes the files, is lost and the others cannot go on; run the same command to "
+                    "resume"
+                )
+            if number == 0 and time.monotonic() - started > START_LIMIT_S:
+                absent = sorted(set(range(self.expected)) - members(self.store, "registered"))
+                raise UserError(f"learners {absent} were not there within {START_LIMIT_S:g} s; start them all")
+            time.sleep(POLL_S)
+        self.members = json.loads(self.store.get(decided))
+        if self.rank not in self.members:
+            raise LeftBehind
+        said = self.store.multi_get([f"said/{number}/{rank}" for rank in self.members])
+        return {
+            rank: pickle.loads(bytes.fromhex(value.decode())) for rank, value in zip(self.members, said, strict=True)
+        }
+
+    def tell_position(self, where: dict[str, int]) -> None:
+        """For those that join: where the others are, until they meet next; see :func:`position`."""
+        if self.rank == 0:
+            self.store.set("position", json.dumps({**where, "met": self.met}))
+
+    def fail(self, message: str) -> None:
+        """Tells the others that all have to end, and why."""
+        self.store.compare_set("failed", "", message)
+
+    def require(self) -> None:
+        """Raises:
+        UserError: another learner failed, or the store is gone.
+        """
+        self.beats.require()
+        if self.store.check(["failed"]):
+            raise UserError(self.store.get("failed").decode())
+
+    def close(self) -> None:
+        """Leaves in order."""
+        self.beats.close()
+
+    def _present(self, number: int) -> list[int]:
+        """Those who are waited for at a meeting."""
+        alive = self._not_lost()
+        if number == 0:
+            alive |= set(range(self.expected)) - set(self.beats.lost())
+        found = []
+        for rank in sorted(alive):
+            incarnation = int(self.store.add(f"incarnation/{rank}", 0))
+            admitted = self.store.check([f"admitted/{rank}"]) and int(self.store.get(f"admitted/{rank}"))
+            starting = number == 0 and rank < self.expected and incarnation <= 1
+            if (starting or admitted == incarnation) and not self._gone(rank, incarnation):
+                found.append(rank)
+        return found
+
+    def _not_lost(self) -> set[int]:
+        """Who has started and not left; of the newest, no heartbeat may have been heard yet."""
+        return set(taking_part(self.store)) - set(self.beats.lost())
+
+    def _gone(self, rank: int, incarnation: int) -> bool:
+        """Whether a launcher saw it end."""
+        return self.store.check([f"gone/{rank}"]) and int(self.store.get(f"gone/{rank}")) >= max(1, incarnation)
+
+    def _all_said(self, number: int, present: list[int]) -> bool:
+        return self.store.check([f"said/{number}/{rank}" for rank in present])
+
+    def _forget(self, number: int) -> None:
+        if number < 0:
+            return
+        for rank in members(self.store, "registered"):
+            self.store.delete_key(f"said/{number}/{rank}")
+
+
+def position(store: dist.Store) -> dict[str, int] | None:
+    """What :meth:`Membership.tell_position` told; None while they are meeting, or have not begun."""
+    if not store.check(["position"]):
+        return None
+    where: dict[str, int] = json.loads(store.get("position"))
+    return where if where["met"] == int(store.get("meetings")) else None
+
+
+def tell_gone(store: dist.Store, rank: int) -> None:
+    """A launcher says that a learner's process has ended, so that nobody waits for it."""
+    store.set(f"gone/{rank}", str(store.add(f"incarnation/{rank}", 0)))
