@@ -67,7 +67,8 @@ def launch_if_several(processes: int, command: Sequence[str | Path], exp_dir: Pa
 
     make_folder(exp_dir / "log")
     restart = is_asynchronous(settings) and settings.super_learner == 1
-    raise SystemExit(launch(processes, [str(word) for word in command], exp_dir / "log", restart))
+    words = ["-m", "asrkit", *map(str, command)]
+    raise SystemExit(launch(processes, words, exp_dir / "log", restart))
 
 
 def make_folder(path: Path) -> None:

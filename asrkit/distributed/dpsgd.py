@@ -38,6 +38,8 @@ class Exchange:
     received: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
     """(neighbours, d), or (1, d) the sum of all."""
     pending: list[dist.Work] = field(default_factory=list)
+    mixing_s: float = 0.0
+    """That steps took for the weights' sake, waiting not included."""
     waited_s: float = 0.0
     restored: bool = False
     """Whether the weights are those that this learner had itself, and not the same for all."""
@@ -72,21 +74,25 @@ class Dpsgd(AllReduce):
         """Puts the average of the neighbourhood in the place of the weights."""
         if self.world_size == 1:
             return
-        exchange, row = self.exchange, self._row()
         self._wait()
+        started, exchange = time.monotonic(), self.exchange
         if self.mixing == AVERAGE:
             assign(module, exchange.received[0] / self.world_size)
-            return
-        coefficients = torch.stack([row[self.rank], *(row[k] for k in exchange.neighbours)])
-        weights = torch.cat([exchange.own[None], exchange.received])
-        assign(module, mixed(weights, coefficients[None])[0])
+        else:
+            row = self._row()
+            coefficients = torch.stack([row[self.rank], *(row[k] for k in exchange.neighbours)])
+            weights = torch.cat([exchange.own[None], exchange.received])
+            assign(module, mixed(weights, coefficients[None])[0])
+        exchange.mixing_s += time.monotonic() - started
 
     def after_step(self, module: nn.Module) -> None:
         """Sends the new weights to the next neighbours."""
         if self.world_size == 1:
             return
+        started = time.monotonic()
         self.exchange.step += 1
         self._send(flattened(module))
+        self.exchange.mixing_s += time.monotonic() - started
 
     @contextlib.contextmanager
     def consensus(self, module: nn.Module) -> Iterator[None]:
@@ -107,15 +113,17 @@ class Dpsgd(AllReduce):
             buffer.copy_(before)
 
     def diagnostics(self, module: nn.Module) -> dict[str, float]:
-        """The spread σ_w² of the weights, and the seconds that this epoch waited for neighbours, a learner's mean."""
+        """The spread σ_w² of the weights, and the seconds that this epoch's steps took for the weights' sake and waited
+        for neighbours: a learner's mean."""
         if self.world_size == 1:
             return {}
         own = flattened(module)
         mean = own.clone()
         dist.all_reduce(mean)
         away = float((own - mean / self.world_size).square().sum())
-        sums = self.total({"weight_spread": away, "mixing_s": self.exchange.waited_s})
-        self.exchange.waited_s = 0.0
+        exchange = self.exchange
+        sums = self.total({"weight_spread": away, "mixing_s": exchange.mixing_s, "waited_s": exchange.waited_s})
+        exchange.mixing_s = exchange.waited_s = 0.0
         return {name: value / self.world_size for name, value in sums.items()}
 
     def save_own(self, folder: Path, stem: str, module: nn.Module, state: Mapping[str, Any]) -> None:

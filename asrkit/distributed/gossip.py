@@ -113,8 +113,13 @@ class Gossip:
         self._peers_at = -PEERS_S
         self._server = socket.create_server((host, 0), backlog=128)
         membership.announce(host, self._server.getsockname()[1])
-        threading.Thread(target=self._accept, name="gossip-accept", daemon=True).start()
-        threading.Thread(target=self._run, name="gossip-ask", daemon=True).start()
+        self._answering: dict[threading.Thread, socket.socket] = {}
+        self._threads = [
+            threading.Thread(target=self._accept, name="gossip-accept", daemon=True),
+            threading.Thread(target=self._run, name="gossip-ask", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def step(self, update: torch.Tensor) -> torch.Tensor:
         """Adds an update (d,) to the weights, has them averaged in the background, and returns a copy of them."""
@@ -183,12 +188,17 @@ class Gossip:
             _shut(link.connection)
 
     def close(self) -> None:
-        """Ends the threads."""
+        """Ends the threads: one that still ran when Python ends could bring the process down."""
         with self._turn:
             self._ended = True
             self._turn.notify_all()
         _shut(self._server)
         self.drop_connections()
+        answering = list(self._answering.items())
+        for _, connection in answering:
+            _shut(connection)
+        for thread in [*self._threads, *(thread for thread, _ in answering)]:
+            thread.join(self.timeout_s)
 
     # Asking
 
@@ -277,30 +287,34 @@ class Gossip:
             except OSError:
                 return
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=self._serve, args=(connection,), name="gossip-answer", daemon=True).start()
+            thread = threading.Thread(target=self._serve, args=(connection,), name="gossip-answer", daemon=True)
+            self._answering[thread] = connection
+            thread.start()
 
     def _serve(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError), connection:
-            while not self._ended:
-                connection.settimeout(None)
-                secret, what, rank, incarnation, number, added, size = HEADER.unpack(
-                    read_exactly(connection, HEADER.size)
-                )
-                if secret != self.secret or size not in (0, self._size()):
-                    return
-                connection.settimeout(self.timeout_s)
-                content = read_exactly(connection, size)
-                if what == EXCHANGE:
-                    self._answer(connection, (rank, incarnation), number, added, self._tensor(content))
-                elif what == QUERY:
-                    link = self._links.get(rank)
-                    known = link is not None and link.peer.incarnation == incarnation
-                    last = link.added if link is not None and known else 0
-                    connection.sendall(ANSWER.pack(number, 8) + last.to_bytes(8, "big"))
-                elif what == FETCH:
-                    weights = self.weights()
-                    connection.sendall(ANSWER.pack(number, self._size()))
-                    connection.sendall(bytes_of(weights))
+            self._serve_until_closed(connection)
+        self._answering.pop(threading.current_thread(), None)
+
+    def _serve_until_closed(self, connection: socket.socket) -> None:
+        while not self._ended:
+            connection.settimeout(None)
+            secret, what, rank, incarnation, number, added, size = HEADER.unpack(read_exactly(connection, HEADER.size))
+            if secret != self.secret or size not in (0, self._size()):
+                return
+            connection.settimeout(self.timeout_s)
+            content = read_exactly(connection, size)
+            if what == EXCHANGE:
+                self._answer(connection, (rank, incarnation), number, added, self._tensor(content))
+            elif what == QUERY:
+                link = self._links.get(rank)
+                known = link is not None and link.peer.incarnation == incarnation
+                last = link.added if link is not None and known else 0
+                connection.sendall(ANSWER.pack(number, 8) + last.to_bytes(8, "big"))
+            elif what == FETCH:
+                weights = self.weights()
+                connection.sendall(ANSWER.pack(number, self._size()))
+                connection.sendall(bytes_of(weights))
 
     def _answer(
         self, connection: socket.socket, who: tuple[int, int], number: int, added: int, theirs: torch.Tensor

@@ -42,7 +42,7 @@ class Processes:
     def start(self, rank: int) -> None:
         """Starts a process, for the first time or once more."""
         environment = self.environment | {"RANK": str(rank), "LOCAL_RANK": str(rank), ATTEMPT: str(self.attempt)}
-        arguments = [sys.executable, "-m", "asrkit", *self.command]
+        arguments = [sys.executable, *self.command]
         again = rank in self.starts
         with contextlib.ExitStack() as logs:
             log = logs.enter_context(open(_log_path(self.log_dir, rank), "ab" if again else "wb")) if rank else None
@@ -53,14 +53,14 @@ class Processes:
 
 
 def launch(processes: int, command: Sequence[str], log_dir: Path, restart: bool = False) -> int:
-    """Runs ``python -m asrkit`` with ``command`` in several processes and waits for all.
+    """Runs Python with ``command`` in several processes and waits for all.
 
     The first process has this one's terminal; what the others print goes to ``rank-K.log`` in ``log_dir``.
     Signals are passed on, so that all save and end together. When one process fails, the others are ended.
 
     Args:
         processes: how many.
-        command: the subcommand and its arguments.
+        command: what Python is given: ``-m asrkit train ...``.
         log_dir: a folder for the logs of all but the first.
         restart: the processes do not need each other: one that is killed starts again and joins the others.
 
@@ -133,6 +133,8 @@ def _wait(children: Processes, processes: int, take_back: Callable[[int, int], b
     while children.running:
         time.sleep(POLL_S)
         for rank, child in list(children.running.items()):
+            if children.running.get(rank) is not child:  # all have started again
+                continue
             code = child.poll()
             if code is None:
                 continue

@@ -1,0 +1,64 @@
+"""Many learners of a small model in one process: their weights are the rows of one matrix, and so are their gradients.
+
+Exact, and fast enough to study convergence with up to 64 learners; see :mod:`asrkit.distributed.simulator`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.func import functional_call, grad_and_value, vmap
+
+from asrkit.distributed.flat import flattened
+
+Batches = Callable[[int], tuple[torch.Tensor, torch.Tensor]]
+"""Number of a step to each learner's inputs (n, B, ...) and targets (n, B, ...)."""
+
+
+class VirtualLearners:
+    """Gradients of n learners, each at its own weights and on its own mini-batch.
+
+    Args:
+        module: without state that its forward pass changes, as that of a batch normalization.
+        loss: of the module's output and the targets of one mini-batch: a mean over its examples.
+    """
+
+    def __init__(self, module: nn.Module, loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> None:
+        self.module = module
+        self.names = [name for name, _ in module.named_parameters()]
+        self.shapes = [p.shape for p in module.parameters()]
+        self.sizes = [p.numel() for p in module.parameters()]
+
+        def of_one(weights: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return loss(functional_call(module, self.parameters(weights), (x,)), y)
+
+        self._gradients = vmap(grad_and_value(of_one))
+        self._losses = vmap(of_one)
+        self._one = grad_and_value(of_one)
+
+    def start(self, n: int) -> torch.Tensor:
+        """(n, d) the module's weights for each learner."""
+        return flattened(self.module).expand(n, -1).clone()
+
+    def parameters(self, weights: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The module's parameters by name, as views of weights (d,)."""
+        parts = weights.split(self.sizes)
+        return {name: part.view(shape) for name, part, shape in zip(self.names, parts, self.shapes, strict=True)}
+
+    def gradients(self, weights: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of each learner: gradient (n, d) and loss (n,).
+
+        Args:
+            weights: (n, d).
+            x: (n, B, ...).
+            y: (n, B, ...).
+        """
+        gradients, losses = self._gradients(weights, x, y)
+        return gradients, losses
+
+    def full_gradient(self, weights: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """(d,) gradient and the loss of one set of weights (d,) on inputs (B, ...)."""
+        gradient, value = self._one(weights, x, y)
+        return gradient, float(value)
