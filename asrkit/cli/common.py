@@ -27,7 +27,7 @@ def config_options(command: Command) -> Command:
 
 def processes_option(command: Command) -> Command:
     """Adds ``--processes N``."""
-    help = "Training processes on this machine."
+    help = "Processes on this machine."
     return click.option("--processes", type=click.IntRange(min=1), default=1, show_default=True, help=help)(command)
 
 
@@ -58,15 +58,24 @@ def told_when_stopped() -> Iterator[None]:
         raise SystemExit(stop.exit_code) from None
 
 
-def launch_if_several(processes: int, command: Sequence[str | Path], exp_dir: Path, settings: TrainConfig) -> None:
-    """Runs a training subcommand in ``processes`` processes and exits; returns in one of those, or if there is one."""
+def launch_if_several(
+    processes: int, command: Sequence[str | Path], exp_dir: Path, settings: TrainConfig | None = None
+) -> None:
+    """Runs a subcommand in ``processes`` processes and exits; returns in one of those, or if there is one.
+
+    Args:
+        processes: how many.
+        command: the subcommand and its arguments.
+        exp_dir: what all but the first print goes to ``log`` in it.
+        settings: of a training.
+    """
     if processes == 1 or "RANK" in os.environ:
         return
     from asrkit.distributed.join import is_asynchronous
-    from asrkit.training.launch import launch
+    from asrkit.distributed.launch import launch
 
     make_folder(exp_dir / "log")
-    restart = is_asynchronous(settings) and settings.super_learner == 1
+    restart = settings is not None and is_asynchronous(settings) and settings.super_learner == 1
     words = ["-m", "asrkit", *map(str, command)]
     raise SystemExit(launch(processes, words, exp_dir / "log", restart))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import click
 from lhotse.cut import Cut
 
 from asrkit.bundle.model_file import load_language_model, load_recognizer
-from asrkit.cli.common import PATH, already_done, config_options, make_folder
+from asrkit.cli.common import PATH, already_done, config_options, launch_if_several, make_folder, processes_option
 from asrkit.config import DecodeConfig, FusionConfig
 from asrkit.config_files import load_config
 from asrkit.console import log
@@ -19,12 +21,14 @@ from asrkit.data.cut_files import read_cuts
 from asrkit.data.folder import DataFolder
 from asrkit.data.transcripts import transcript
 from asrkit.data.upstream import require_current
-from asrkit.decoding.decode import decode_split
+from asrkit.decoding.decode import Decoded, decode_split
 from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.decoding.nbest import attach_hypotheses, best_text, hypothesis_from_dict
 from asrkit.decoding.nbest import rescore as rescore_nbest
 from asrkit.decoding.search import BEAM, GREEDY, METHODS, require_weights
 from asrkit.decoding.tune_fusion import Lists, tune_fusion
+from asrkit.devices import choose_device
+from asrkit.distributed.join import join_processes
 from asrkit.errors import UserError
 from asrkit.files import atomic_path, companion, write_json
 from asrkit.records import INPUTS, Record, digest
@@ -36,6 +40,8 @@ DECODED = ("hypotheses.jsonl.gz", "hyp.trn", "ref.trn")
 """What decoding leaves in its folder."""
 SETTINGS = "decode.json"
 """And how it was done."""
+HEARTBEAT_S = 30.0
+"""Processes that decode together end when one has not been heard of for so long."""
 
 
 @click.command()
@@ -52,6 +58,7 @@ SETTINGS = "decode.json"
 @click.option("--fusion-of", type=PATH, help="Take decode.fusion from what an earlier decoding left in this folder.")
 @click.option("--method", type=click.Choice(METHODS), help="The search, whatever decode.method says.")
 @click.option("--force", is_flag=True, help="Decode again where it is done.")
+@processes_option
 @config_options
 def decode(
     model_path: Path,
@@ -62,10 +69,14 @@ def decode(
     tune: bool,
     fusion_of: Path | None,
     force: bool,
+    processes: int,
     config_path: Path | None,
     overrides: tuple[str, ...],
 ) -> None:
-    """Decode a split; only the decode.* settings of the configuration are used, all else is in the model."""
+    """Decode a split; only the decode.* settings of the configuration are used, all else is in the model.
+
+    Several machines: torchrun --nnodes N --nproc-per-node M ... -m asrkit decode ... on each of them.
+    """
     final = {"decode.method": method} if method else None
     settings = load_config(config_path, overrides, reads=("decode",), final=final).decode
     if fusion_of:
@@ -76,8 +87,13 @@ def decode(
     record = Record(out_dir / INPUTS, inputs)
     if already_done([out_dir / name for name in (*DECODED, SETTINGS)], record, force):
         return
+    several = processes > 1 or "RANK" in os.environ
+    if several and tune:
+        raise UserError("--tune-fusion works in one process; find the weights first, then give --fusion-of")
     if not tune:
         require_weights(settings.fusion)
+    if several:
+        launch_if_several(processes, sys.argv[1:], out_dir)
     bundle = load_recognizer(model_path)
     if tune and settings.method != BEAM:
         raise UserError("--tune-fusion needs decode.method=beam, whose scores are those that it weighs")
@@ -92,7 +108,16 @@ def decode(
             return word_errors(reference, text).total
 
         settings = replace(settings, fusion=tune_fusion(bundle, settings.fusion, lists, errors, out_dir, click.echo))
-    decoded = decode_split(bundle, folder, split, settings)
+    with join_processes(choose_device("auto"), HEARTBEAT_S) as group:
+        own = decode_split(bundle, folder, split, settings, group.place)
+        parts = group.gather((own.lists, own.seconds))
+    if not group.is_main:
+        return
+    found = [pair for pairs, _ in parts for pair in pairs]
+    if several:  # in the order of one process
+        place = {cut.id: n for n, cut in enumerate(folder.read_features(split))}
+        found.sort(key=lambda pair: (-pair[0].duration, place[pair[0].id]))
+    decoded = Decoded(found, max(seconds for _, seconds in parts))
     record.begin()
     write_decoded(out_dir, decoded.lists, bundle.tokenizer)
     times = {"seconds": round(decoded.seconds, 2), "audio_s": round(decoded.audio_s, 2)}

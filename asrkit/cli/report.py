@@ -11,6 +11,8 @@ from asrkit.files import atomic_path
 from asrkit.models.dss_spectrum import dss_spectra, plot_dss_spectra
 from asrkit.scoring.bilevel import KEY, bilevel_table, plot_bilevel
 from asrkit.scoring.experiment import read_experiment, table
+from asrkit.scoring.learners import KEY as LEARNERS
+from asrkit.scoring.learners import learners_table, plot_learners
 
 
 @click.command()
@@ -20,7 +22,8 @@ def report(exp_dirs: tuple[Path, ...]) -> None:
 
     Of a DSSformer, a table says what its state spaces can do and how far they have moved; dss_spectrum.png draws
     their attenuations, frequencies and reach. Of a training with BL-JUST, a table and bl_just.png have both losses and
-    the norms of their gradients.
+    the norms of their gradients. Of learners with weights of their own, a table and learners.png have the spread of
+    the weights, staleness and what each did.
     """
     rows, more = [], []
     for exp_dir in exp_dirs:
@@ -34,4 +37,7 @@ def report(exp_dirs: tuple[Path, ...]) -> None:
         if bilevel := [line for line in experiment.metrics if KEY in line]:
             more.append(f"\nLosses of {exp_dir.name}:\n\n{bilevel_table(bilevel)}")
             plot_bilevel(bilevel, exp_dir / "bl_just.png")
+        if learners := [line for line in experiment.metrics if LEARNERS in line]:
+            more.append(f"\nLearners of {exp_dir.name}:\n\n{learners_table(learners)}")
+            plot_learners(learners, exp_dir / "learners.png")
     click.echo("\n".join([table(rows), *more]))

@@ -40,8 +40,21 @@ class Decoded:
         return result
 
 
-def decode_split(bundle: ModelBundle[Transducer], folder: DataFolder, split: str, settings: DecodeConfig) -> Decoded:
+def decode_split(
+    bundle: ModelBundle[Transducer],
+    folder: DataFolder,
+    split: str,
+    settings: DecodeConfig,
+    shard: tuple[int, int] = (0, 1),
+) -> Decoded:
     """Decodes a split of prepared data: on CUDA where there is one, else with codes where the model is quantized.
+
+    Args:
+        bundle: the recognizer.
+        folder: prepared data.
+        split: of it.
+        settings: of decoding.
+        shard: number of this process, and how many share the utterances.
 
     Raises:
         UserError: data or language models that cannot be used, or settings that contradict each other.
@@ -50,10 +63,10 @@ def decode_split(bundle: ModelBundle[Transducer], folder: DataFolder, split: str
     if device.type == "cpu":
         use_integers(bundle.model)
     pipeline = build_pipeline(bundle.config, folder.load_statistics() | bundle.statistics)
-    cuts = list(folder.read_features(split))
+    cuts = list(folder.read_features(split))[shard[0] :: shard[1]]
     search = build_search(settings, bundle, device)
     started, lists = time.monotonic(), []
-    with progress_bar(f"decode {split}", len(cuts)) as bar:
+    with progress_bar(f"decode {split}", len(cuts), show=shard[0] == 0) as bar:
         for cut, nbest in decode_cuts(
             bundle.model.to(device), pipeline, cuts, search, batch_seconds=settings.batch_seconds, device=device
         ):

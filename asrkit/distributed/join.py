@@ -54,37 +54,41 @@ def join_learners(config: TrainConfig) -> Iterator[Learners]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
         torch.cuda.set_device(device)
-    if processes == 1:
-        yield AllReduce(device=device)
-    elif is_asynchronous(config):
+    if processes > 1 and is_asynchronous(config):
         with _asynchronous(config, processes, device) as learners:
             yield learners
-    else:
-        with _in_step(config, device) as learners:
-            yield learners
+        return
+    with join_processes(device, config.heartbeat_s) as all_reduce:
+        if processes == 1 or config.parallel == "ddp":
+            yield all_reduce
+        else:
+            yield Dpsgd(all_reduce.rank, processes, device, config.mixing, config.seed, group=dist.new_group())
 
 
 @contextlib.contextmanager
-def _in_step(config: TrainConfig, device: torch.device) -> Iterator[Learners]:
-    """Learners that wait for each other: none can go on without another."""
+def join_processes(device: torch.device, limit_s: float) -> Iterator[AllReduce]:
+    """Processes that wait for each other: none can go on without another.
+
+    Args:
+        device: where this one computes.
+        limit_s: all end when one has not been heard of for so long.
+
+    Raises:
+        UserError: the connection to another was lost.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield AllReduce(device=device)
+        return
     store, rank, processes = next(dist.rendezvous("env://"))
     dist.init_process_group(_backend(device), store=store, rank=rank, world_size=processes)
-    beats = Heartbeats(
-        shared_by_learners(store, "lock-step"),
-        rank,
-        config.heartbeat_s,
-        partial(end_without, limit_s=config.heartbeat_s),
-    )
+    beats = Heartbeats(shared_by_learners(store, "in step"), rank, limit_s, partial(end_without, limit_s=limit_s))
     try:
-        if config.parallel == "ddp":
-            yield AllReduce(rank, processes, device)
-        else:
-            yield Dpsgd(rank, processes, device, config.mixing, config.seed, group=dist.new_group())
+        yield AllReduce(rank, processes, device)
     except RuntimeError as error:
         if "gloo" not in str(error) and "NCCL" not in str(error):
             raise
-        time.sleep(config.heartbeat_s)  # who is lost is known, and named, by then
-        raise UserError(f"the connection to another learner was lost: {str(error).splitlines()[0]}") from error
+        time.sleep(limit_s)  # who is lost is known, and named, by then
+        raise UserError(f"the connection to another process was lost: {str(error).splitlines()[0]}") from error
     beats.close()
     dist.destroy_process_group()  # after an error the others may be gone, and this would wait for them
 

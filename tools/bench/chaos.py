@@ -4,7 +4,7 @@ Usage: .venv/bin/python tools/bench/chaos.py [--seconds 120] [--learners 6] [--e
 
 Learners on loopback, each one thread, fit a small network to a noisy one on a randomized ring: once without faults,
 and once with a fault every few seconds, drawn from SIGKILL (the learner is started again and takes its weights from
-another), SIGSTOP for ten seconds, every connection dropped, and a new learner. A step sleeps for a fixed time, so that
+another), SIGSTOP for a while (--stop), every connection dropped, and a new learner. A step sleeps for a fixed time, so that
 a learner is not faster when another one leaves it a core. Throughput is updates a second of the learners alive: from
 the first update until the learner is killed, without the time it is stopped. An update is lost if one of two learners
 counts an average of both that the other does not.
@@ -37,7 +37,7 @@ from asrkit.distributed.membership import LeftBehind, Membership, tell_gone
 
 STEP_S = 0.03
 LR, BATCH, NOISE = 0.05, 64, 0.5
-STOP_S, QUIET_S, END_LIMIT_S, HEARTBEAT_S = 10.0, 2.0, 60.0, 5.0
+QUIET_S, END_LIMIT_S, HEARTBEAT_S = 2.0, 60.0, 5.0
 KINDS = ("kill", "stop", "drop", "join")
 SECRET = b"8 bytes."
 INPUTS, HIDDEN = 32, 64
@@ -113,6 +113,8 @@ class World:
 
     learners: int
     folder: Path
+    stop_s: float
+    """How long a learner is stopped."""
     store: Any = field(default_factory=lambda: dist.TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False))
     processes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
     away: dict[int, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
@@ -158,7 +160,7 @@ class World:
     def let_go_on(self) -> None:
         """Those that have been stopped for long enough."""
         for rank, since in list(self.stopped.items()):
-            if time.time() - since > STOP_S:
+            if time.time() - since > self.stop_s:
                 self.processes[rank].send_signal(signal.SIGCONT)
                 self.away[rank].append((since, time.time()))
                 del self.stopped[rank]
@@ -176,16 +178,16 @@ class World:
         return hung
 
 
-def run(learners: int, seconds: float, every: float, seed: int, folder: Path) -> dict[str, Any]:
+def run(learners: int, seconds: float, every: float, stop_s: float, seed: int, folder: Path) -> dict[str, Any]:
     """Runs learners for so long, with a fault every so many seconds; none if 0."""
-    world, draws = World(learners, folder), random.Random(seed)
+    world, draws = World(learners, folder, stop_s), random.Random(seed)
     for rank in range(learners):
         world.start(rank)
     while not all(world.started(rank) for rank in range(learners)):
         time.sleep(0.1)
     begun = time.time()
     while (now := time.time() - begun) < seconds:
-        if every and now > every * (1 + sum(world.faults.values())) and seconds - now > QUIET_S + STOP_S:
+        if every and now > every * (1 + sum(world.faults.values())) and seconds - now > QUIET_S + stop_s:
             world.disturb(draws)
         world.let_go_on()
         time.sleep(0.1)
@@ -239,12 +241,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--learners", type=int, default=6)
     parser.add_argument("--every", type=float, default=5.0, help="seconds between two faults")
+    parser.add_argument("--stop", type=float, default=10.0, help="seconds that a learner is stopped")
     parser.add_argument("--seed", type=int, default=1, help="of the faults")
     arguments = parser.parse_args()
     found = {}
     for name, every in (("without faults", 0.0), ("with faults", arguments.every)):
         with tempfile.TemporaryDirectory() as folder:
-            found[name] = run(arguments.learners, arguments.seconds, every, arguments.seed, Path(folder))
+            given = arguments.learners, arguments.seconds, every, arguments.stop, arguments.seed
+            found[name] = run(*given, Path(folder))
         print(f"{name}: {found[name]}", flush=True)
     calm, chaos = found["without faults"], found["with faults"]
     row = {

@@ -28,8 +28,8 @@ from asrkit.config_files import load_config
 from asrkit.data.batching import inference_batches
 from asrkit.data.folder import DataFolder
 from asrkit.data.loaders import BatchDataset
+from asrkit.distributed.launch import launch
 from asrkit.scoring.experiment import read_metrics
-from asrkit.training.launch import launch
 from asrkit.training.objective import TRANSDUCER, Trainable, TransducerObjective
 from asrkit.training.phase import Phase
 from asrkit.training.run import run_training

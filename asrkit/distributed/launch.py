@@ -1,4 +1,4 @@
-"""Starts the processes of a training on this machine. (Several machines: torchrun.)"""
+"""Starts the processes of a training or a decoding on this machine. (Several machines: tools/launch.)"""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ MOST_RESTARTS = 10
 
 @dataclass
 class Processes:
-    """The processes of a training, by rank."""
+    """Those that work together, by rank."""
 
     command: Sequence[str]
     environment: dict[str, str]

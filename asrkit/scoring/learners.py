@@ -1,0 +1,43 @@
+"""How several learners went, from what each epoch left in ``metrics.jsonl``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from asrkit.figures import figure
+
+KEY = "learners"
+"""Of an epoch's line."""
+
+
+def learners_table(metrics: Sequence[dict[str, Any]]) -> str:
+    """Weight spread, staleness, the share of a step that mixing takes, and the fewest and most updates of a learner,
+    first and last, as a Markdown table."""
+    lines = ["| epoch | weight spread σ_w² | staleness | mixing | updates of a learner |", "|---|---|---|---|---|"]
+    for line in (metrics[0], metrics[-1]):
+        of, updates = line[KEY], list(line[KEY].get("updates", {0: line["updates"]}).values())
+        lines.append(
+            f"| {line['epoch']} | {of['weight_spread']:.3g} | {of.get('staleness', 0.0):.2f} | "
+            f"{of['mixing_s'] / line['seconds']:.1%} | {min(updates)} to {max(updates)} |"
+        )
+    return "\n".join(lines)
+
+
+def plot_learners(metrics: Sequence[dict[str, Any]], path: Path) -> None:
+    """Weight spread, staleness and updates of each learner by epoch."""
+    epochs = [line["epoch"] for line in metrics]
+    with figure(path, 1, 3) as (spread, staleness, updates):
+        spread.plot(epochs, [line[KEY]["weight_spread"] for line in metrics], ".-")
+        spread.set(yscale="log", title="weight spread σ_w²")
+        for name in ("staleness", "most_stale"):
+            staleness.plot(epochs, [line[KEY].get(name, 0.0) for line in metrics], ".-", label=name.replace("_", " "))
+        staleness.set_title("updates of others meanwhile")
+        staleness.legend()
+        for number in range(max(len(line[KEY].get("updates", {})) for line in metrics)):
+            done = [line[KEY].get("updates", {}).get(str(number), 0) for line in metrics]
+            updates.plot(epochs, done, ".-", label=f"learner {number}")
+        updates.set_title("updates of each")
+        for axes in (spread, staleness, updates):
+            axes.set_xlabel("epoch")

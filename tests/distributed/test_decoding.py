@@ -1,0 +1,50 @@
+"""Decoding by several processes gives what one gives."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import Workshop, run_cli
+
+
+@pytest.mark.parametrize("starter", ["--processes", "torchrun"])
+def test_several_processes_decode_what_one_does(workshop: Workshop, starter: str) -> None:
+    if not (workshop.folder / "to_decode").exists():
+        workshop.finish("to_decode", "train.num_epochs=1")
+    exp = workshop.folder / "to_decode"
+    words = ["decode", "--model", exp / "averaged.safetensors", "--data-dir", workshop.data_dir, "--split", "dev"]
+    one = run_cli(*words, "--out-dir", exp / "one", "decode.method=beam", "decode.beam=2")
+    assert one.returncode == 0, one.stderr
+    out = exp / starter.strip("-")
+    given = [*words, "--out-dir", out, "decode.method=beam", "decode.beam=2"]
+    if starter == "torchrun":
+        launcher = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "3",
+            "-m",
+            "asrkit",
+        ]
+    else:
+        launcher = [sys.executable, "-m", "asrkit"]
+        given += ["--processes", "2"]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    several = subprocess.run([*launcher, *map(str, given)], env=environment, capture_output=True, text=True)
+    assert several.returncode == 0, several.stderr[-2000:]
+    for name in ("hyp.trn", "ref.trn"):
+        assert (out / name).read_text() == (exp / "one" / name).read_text()
+
+
+def test_tuning_is_for_one_process(workshop: Workshop) -> None:
+    done = run_cli(
+        "decode", "--model", "m", "--data-dir", workshop.data_dir, "--split", "dev", "--out-dir", workshop.folder / "no",
+        "--tune-fusion", "--processes", "2",
+    )  # fmt: skip
+    assert done.returncode == 2 and "--tune-fusion works in one process" in done.stderr
