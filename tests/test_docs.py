@@ -32,7 +32,7 @@ def test_links_and_paths_lead_somewhere(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_commands_and_settings_exist(page: Path) -> None:
     text = page.read_text()
-    commands = {name for name in re.findall(r"(?:^|[`/ ])asrkit ([a-z][a-z-]+)(?=[` ,])", text, re.MULTILINE)}
+    commands = set(re.findall(r"(?:^|[`/ ])asrkit ([a-z][a-z-]+)(?=[` ,])", text, re.MULTILINE))
     prose = {"and", "import", "says", "trains"}
     assert commands - prose <= set(cli.list_commands(click.Context(cli))), page
     known = all_settings()

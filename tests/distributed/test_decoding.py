@@ -36,7 +36,9 @@ def test_several_processes_decode_what_one_does(workshop: Workshop, starter: str
         launcher = [sys.executable, "-m", "asrkit"]
         given += ["--processes", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    several = subprocess.run([*launcher, *map(str, given)], env=environment, capture_output=True, text=True)
+    several = subprocess.run(
+        [sys.executable, *launcher, *map(str, given)], env=environment, capture_output=True, text=True
+    )
     assert several.returncode == 0, several.stderr[-2000:]
     for name in ("hyp.trn", "ref.trn"):
         assert (out / name).read_text() == (exp / "one" / name).read_text()

@@ -4,10 +4,10 @@ Usage: .venv/bin/python tools/bench/chaos.py [--seconds 120] [--learners 6] [--e
 
 Learners on loopback, each one thread, fit a small network to a noisy one on a randomized ring: once without faults,
 and once with a fault every few seconds, drawn from SIGKILL (the learner is started again and takes its weights from
-another), SIGSTOP for a while (--stop), every connection dropped, and a new learner. A step sleeps for a fixed time, so that
-a learner is not faster when another one leaves it a core. Throughput is updates a second of the learners alive: from
-the first update until the learner is killed, without the time it is stopped. An update is lost if one of two learners
-counts an average of both that the other does not.
+another), SIGSTOP for a while (--stop), every connection dropped, and a new learner. A step sleeps for a fixed time, so
+that a learner is not faster when another one leaves it a core. Throughput is updates a second of the learners alive:
+from the first update until the learner is killed, without the time it is stopped. An update is lost if one of two
+learners counts an average of both that the other does not.
 """
 
 from __future__ import annotations
