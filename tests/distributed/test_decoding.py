@@ -45,8 +45,6 @@ def test_several_processes_decode_what_one_does(workshop: Workshop, starter: str
 
 
 def test_tuning_is_for_one_process(workshop: Workshop) -> None:
-    done = run_cli(
-        "decode", "--model", "m", "--data-dir", workshop.data_dir, "--split", "dev", "--out-dir", workshop.folder / "no",
-        "--tune-fusion", "--processes", "2",
-    )  # fmt: skip
+    words = ["decode", "--model", "m", "--data-dir", workshop.data_dir, "--split", "dev", "--tune-fusion"]
+    done = run_cli(*words, "--out-dir", workshop.folder / "no", "--processes", "2")
     assert done.returncode == 2 and "--tune-fusion works in one process" in done.stderr
