@@ -23,9 +23,9 @@ _LINE = re.compile(r"(.*)\(([^()]+)\)\s*$")
 
 
 def read_an4(corpus_dir: Path, data_dir: Path) -> Corpus:
-    """All utterances that the lists or the disk know of.
+    """All utterances in the lists or on disk.
 
-    The development set is the speakers of train whose names sort last, 8 of them; splits are ``train``,
+    The development set is the 8 speakers of train whose names sort last; splits are ``train``,
     ``dev`` and ``test``. Headerless ``.raw`` audio is rewritten as WAV under ``data_dir``.
 
     Raises:

@@ -1,12 +1,12 @@
-"""Anyone's corpus: a folder of audio and a file ``text`` with one line an utterance, ``id words …``.
+"""Any corpus: a folder of audio and a file ``text`` with one line per utterance, ``id words …``.
 
-Next to ``text`` may lie
+Optional files next to ``text``:
 
 - ``utt2spk`` (``id speaker``; without it every utterance is its own speaker),
 - ``split`` (``id train|dev|test``; without it, whole speakers are drawn for dev and test),
 - ``wav.scp`` (``recording file``) and ``segments`` (``id recording begin end``), as in a Kaldi data folder.
 
-A folder with several of these, ``train``, ``dev`` (or ``valid``) and ``test``, is read too.
+A folder of several such folders, ``train``, ``dev`` (or ``valid``) and ``test``, is read too.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from asrkit.features.listen import SPLIT
 from asrkit.text.normalize import canonical
 
 NOT_DATA = ("__MACOSX", "@eaDir")
-"""Folders that systems leave."""
+"""Folders left by operating systems."""
 LISTS = ("text", "utt2spk", "split", "wav.scp", "segments")
 UNREAD = [".raw", ".pcm", ".vox", ".gsm", ".dss", ".ds2", ".ra", ".rm", ".mid", ".g722", ".adpcm", ".qcp"]
-"""Audio that neither soundfile nor ffmpeg is asked for: most of it has no header."""
+"""Audio that is not passed to soundfile or ffmpeg: most of it has no header."""
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,18 @@ class Place:
 
 
 def read_folder(corpus_dir: Path, data_dir: Path, channel: str = "", unlabelled: bool = False) -> Corpus:
-    """All utterances that the lists or the disk know of; an utterance's id is its audio file's name.
+    """All utterances in the lists or on disk; an utterance's id is its audio file's name.
 
-    Where two files have the same name, ids are paths from the corpus' folder.
+    If two files have the same name, their ids are paths from the corpus folder.
 
     Args:
         corpus_dir: the folder.
-        data_dir: where prepared data goes; its audio is not the corpus'.
-        channel: ``split`` makes an utterance of each channel, with the channel's number in its id: ``call-0``.
-        unlabelled: read audio without transcripts; ``text`` is not looked at.
+        data_dir: where prepared data goes; audio in it is excluded.
+        channel: ``split`` makes each channel an utterance, with the channel's number in its id: ``call-0``.
+        unlabelled: read audio without transcripts; ``text`` is ignored.
 
     Raises:
-        UserError: no ``text`` file, no audio, or two files of one name in a folder.
+        UserError: no ``text`` file, no audio, or two files with one name in a folder.
     """
     if unlabelled and (any((corpus_dir / name).is_file() for name in LISTS) or not _train_lists(corpus_dir)):
         corpus = _read(corpus_dir, corpus_dir, data_dir, channel, unlabelled)
@@ -81,18 +81,18 @@ def read_folder(corpus_dir: Path, data_dir: Path, channel: str = "", unlabelled:
 
 
 def _parts(corpus_dir: Path, lists: Sequence[str] = ("text",)) -> list[tuple[str, Path]]:
-    """Folders that are named after splits and hold one of some lists."""
+    """Folders that are named after splits and hold one of the lists."""
     found = [(split_named(p.name), p) for p in sorted(corpus_dir.iterdir())] if corpus_dir.is_dir() else []
     return [(split, p) for split, p in found if split and any((p / name).is_file() for name in lists)]
 
 
 def _train_lists(corpus_dir: Path) -> list[tuple[str, Path]]:
-    """Folders of the training set with lists of their own, where transcripts are not needed."""
+    """Folders of the training set with their own lists, where transcripts are not needed."""
     return [(split, path) for split, path in _parts(corpus_dir, LISTS) if split == "train"]
 
 
 def _split_of(audio: Path | None, corpus_dir: Path) -> str:
-    """The split that the folder of an audio file in a corpus tells, empty if it tells none."""
+    """The split named by the folder of an audio file in a corpus, empty if none."""
     if audio is None or not audio.is_relative_to(corpus_dir) or audio.parent == corpus_dir:
         return ""
     return split_named(audio.relative_to(corpus_dir).parts[0]) or ""
@@ -122,7 +122,7 @@ def _read(folder: Path, corpus_dir: Path, data_dir: Path, channel: str, unlabell
         places = _segments(lists["segments"], places, corpus)
     texts = {} if unlabelled else read_pairs(lists["text"], [id for id in places if " " in id])
     texts, problems = match(texts, places, "text", corpus.notes)
-    # Ids of `text` without audio are utterances all the same, so that `check` counts them.
+    # Ids in `text` without audio are still utterances, so that `check` counts them.
     known = {problem.id for problem in corpus.problems}
     silent = [p.id for p in problems if p.id not in places and p.id not in known]
     corpus.problems += [p for p in problems if p.id in places] + [_silent(id, unused) for id in silent]
@@ -161,7 +161,7 @@ def _values(
     corpus: Corpus,
     all_listed: bool = True,
 ) -> dict[str, str]:
-    """A side list by id, which must hold all utterances and no others; or all recordings, for all their segments."""
+    """A side list by id, which must list exactly the utterances, or the recordings for all their segments."""
     if path is None:
         return {}
     listed = read_pairs(path, [id for id in [*ids, *silent] if " " in id])
@@ -187,7 +187,7 @@ def _silent(id: str, unused: dict[str, Path]) -> Problem:
 
 
 def _found_audio(folder: Path, data_dir: Path, corpus: Corpus) -> tuple[dict[str, Place], dict[str, Path]]:
-    """Audio files under a folder by id, and those of kinds that are not read by name."""
+    """Audio files under a folder by id, and those in unreadable formats by name."""
     paths: list[Path] = []
     others: dict[str, Path] = {}
     for path in _files(folder, data_dir):
@@ -213,7 +213,7 @@ def _found_audio(folder: Path, data_dir: Path, corpus: Corpus) -> tuple[dict[str
 
 
 def _files(folder: Path, data_dir: Path) -> Iterator[Path]:
-    """Files under a folder, linked folders included, hidden ones and those of prepared data not."""
+    """Files under a folder, including linked folders, excluding hidden files and prepared data."""
     entered: set[tuple[int, int]] = set()
     for where, names, files in os.walk(folder, followlinks=True):
         status = os.stat(where)
@@ -228,7 +228,7 @@ def _files(folder: Path, data_dir: Path) -> Iterator[Path]:
 
 
 def _listed_audio(path: Path, corpus_dir: Path) -> dict[str, Place]:
-    """``wav.scp``: files by recording, relative to the corpus' folder, to the list's, or to where the command runs."""
+    """``wav.scp``: files by recording, relative to the corpus folder, the list's folder, or the working directory."""
     places = {}
     for id, value in read_pairs(path).items():
         if value.endswith("|"):

@@ -32,7 +32,7 @@ def read_librispeech(corpus_dir: Path, data_dir: Path, train: Sequence[str]) -> 
 def read_mini_librispeech(corpus_dir: Path, data_dir: Path) -> Corpus:
     """Mini LibriSpeech (OpenSLR 31): train-clean-5 for training, and the official test-clean (OpenSLR 12).
 
-    Development is dev-clean-2, as OpenSLR 31 has it, or what there is of dev-clean.
+    Development is dev-clean-2, as in OpenSLR 31, or what there is of dev-clean.
 
     Raises:
         UserError: a part is missing.
@@ -43,13 +43,13 @@ def read_mini_librispeech(corpus_dir: Path, data_dir: Path) -> Corpus:
 
 
 def read_mini_librispeech_fifth(corpus_dir: Path, data_dir: Path) -> Corpus:
-    """Mini LibriSpeech with every fifth speaker of train-clean-5 alone: the labelled part of a training with few
+    """Mini LibriSpeech with only every fifth speaker of train-clean-5: the labelled part of training with few
     transcripts."""
     return _some_speakers(read_mini_librispeech(corpus_dir, data_dir), labelled=True)
 
 
 def read_mini_librispeech_rest(corpus_dir: Path, data_dir: Path) -> Corpus:
-    """Mini LibriSpeech with the speakers of train-clean-5 that :func:`read_mini_librispeech_fifth` leaves out."""
+    """Mini LibriSpeech with the speakers of train-clean-5 that :func:`read_mini_librispeech_fifth` excludes."""
     return _some_speakers(read_mini_librispeech(corpus_dir, data_dir), labelled=False)
 
 
@@ -61,7 +61,7 @@ def _some_speakers(corpus: Corpus, labelled: bool) -> Corpus:
 
 
 def _read_parts(root: Path, parts: Iterable[tuple[str, str]]) -> Corpus:
-    """Parts of the release, each as a split or a share of it."""
+    """Parts of the release, each as a split or part of one."""
     corpus = Corpus([])
     for part, split in parts:
         found = read_part(root, part)
@@ -71,9 +71,9 @@ def _read_parts(root: Path, parts: Iterable[tuple[str, str]]) -> Corpus:
 
 
 def read_librispeech_subset(corpus_dir: Path, data_dir: Path) -> Corpus:
-    """Half of dev-clean as a corpus of its own: its numbers do not compare with those on test-clean.
+    """Half of dev-clean as a separate corpus: results are not comparable with those on test-clean.
 
-    Test is the speakers 84, 174, 251 and 422, dev 652 and 777, train the others.
+    Test is speakers 84, 174, 251 and 422, dev is 652 and 777, train is the others.
 
     Raises:
         UserError: the folder is not the release.
@@ -85,7 +85,7 @@ def read_librispeech_subset(corpus_dir: Path, data_dir: Path) -> Corpus:
 
 
 def read_part(root: Path, part: str) -> Corpus:
-    """The utterances of a part such as test-clean, in no split yet.
+    """The utterances of a part such as test-clean, without a split.
 
     Raises:
         UserError: the part is missing.

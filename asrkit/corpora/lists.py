@@ -1,4 +1,4 @@
-"""The one reader of lists of ids and values (``text``, ``utt2spk``, ``split``), and of who is missing from them."""
+"""The one reader of lists of ids and values (``text``, ``utt2spk``, ``split``), and of what is missing from them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from asrkit.files import utf8_lines
 
 
 def read_pairs(path: Path, with_spaces: Collection[str] = ()) -> dict[str, str]:
-    """Ids and values of a list: an id, white space and a value in each line that is not empty.
+    """Ids and values of a list: an id, white space and a value on each non-empty line.
 
     Args:
-        path: UTF-8, with or without a byte order mark, lines ended in any system's way.
-        with_spaces: ids that hold spaces; an id before a tab may hold spaces too.
+        path: UTF-8, with or without a byte order mark, with any line endings.
+        with_spaces: ids that contain spaces; an id before a tab may contain spaces too.
 
     Raises:
-        UserError: not UTF-8, an id that is listed twice or cannot be one.
+        UserError: not UTF-8, or an id that is invalid or listed twice.
     """
     pairs: dict[str, str] = {}
     spaced = set(with_spaces)
@@ -53,7 +53,7 @@ def clean_id(id: str, where: str) -> str:
     """An id in its canonical form, NFC.
 
     Raises:
-        UserError: it is empty, or holds what cannot be printed.
+        UserError: it is empty, or contains unprintable characters.
     """
     id = unicodedata.normalize("NFC", id)
     if not id or not all(c.isprintable() for c in id):
@@ -64,15 +64,15 @@ def clean_id(id: str, where: str) -> str:
 def match(
     pairs: Mapping[str, str], ids: Iterable[str], name: str, notes: list[str]
 ) -> tuple[dict[str, str], list[Problem]]:
-    """Values by the ids that utterances have, and the ids of a list that no utterance has.
+    """Values by utterance id, and problems for the listed ids that no utterance has.
 
-    An id with a folder or with the suffix of an audio file is taken without them where that makes it match.
+    A folder or audio suffix in an id is ignored if that makes it match.
 
     Args:
-        pairs: of :func:`read_pairs`.
-        ids: that there are.
+        pairs: from :func:`read_pairs`.
+        ids: of the utterances.
         name: of the list, for messages.
-        notes: gets a line where ids were changed.
+        notes: gets a line if ids were changed.
     """
     known, found, problems, changed = set(ids), {}, [], []
     for listed, value in pairs.items():

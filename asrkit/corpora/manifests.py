@@ -1,4 +1,4 @@
-"""Corpora that other toolkits' lists describe: NeMo manifests, Hugging Face audio folders, Lhotse CutSets."""
+"""Corpora in other toolkits' formats: NeMo manifests, Hugging Face audio folders, Lhotse CutSets."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from asrkit.text.normalize import canonical
 
 TEXTS = ("text", "transcription", "sentence", "transcript")
 MOST_SECONDS = 1e7
-"""Where an utterance may begin and how long it may be."""
+"""Latest start and longest duration of an utterance."""
 SPEAKERS = ("speaker", "speaker_id", "client_id")
 
 
 def read_nemo(corpus_dir: Path, data_dir: Path) -> Corpus:
     """NeMo's JSON lines: ``audio_filepath``, ``text`` and, for parts of a file, ``offset`` and ``duration``.
 
-    ``*.json`` and ``*.jsonl`` of the folder are read. The split is the entry's ``split``, what the file's name tells
+    ``*.json`` and ``*.jsonl`` in the folder are read. The split is the entry's ``split``, the one in the file's name
     (``train_manifest.json``, ``dev…``, ``validation…``, ``test…``), or drawn.
 
     Raises:
-        UserError: no manifest, or a line that is not an entry of one.
+        UserError: no manifest, or a line that is not a manifest entry.
     """
     paths = [p for p in sorted(corpus_dir.iterdir()) if p.suffix in (".json", ".jsonl")] if corpus_dir.is_dir() else []
     corpus = Corpus([], lists=paths)
@@ -56,7 +56,7 @@ def _of_nemo(entry: dict[str, Any], path: Path, where: str) -> Utterance:
 def read_huggingface(corpus_dir: Path, data_dir: Path) -> Corpus:
     """A Hugging Face audio folder: ``metadata.csv`` or ``metadata.jsonl`` with ``file_name`` and the text.
 
-    The list lies in the folder, or in folders named after the splits.
+    The list is in the folder, or in folders named after the splits.
 
     Raises:
         UserError: no list, or one without a text.
@@ -95,10 +95,10 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def read_lhotse(corpus_dir: Path, data_dir: Path) -> Corpus:
-    """Lhotse's CutSets, one a split: ``*train*.jsonl.gz``, ``*dev*`` (or ``*valid*``) and ``*test*``.
+    """Lhotse's CutSets, one per split: ``*train*.jsonl.gz``, ``*dev*`` (or ``*valid*``) and ``*test*``.
 
     Raises:
-        UserError: no CutSet, or one with cuts that are not one utterance of one file each.
+        UserError: no CutSet, or one with a cut that is not one utterance of one file.
     """
     paths = [p for p in sorted(corpus_dir.glob("*.jsonl*")) if split_named(p.name)]
     corpus = Corpus([], lists=paths)
@@ -171,7 +171,7 @@ def _seconds(entry: dict[str, Any], name: str, where: str) -> float:
 
 
 def _found(folder: Path, name: str) -> Path:
-    """A file that a list names, relative to the list or to where the command runs."""
+    """A file that a list names, relative to the list or to the working directory."""
     return next((path for path in (folder / name, Path(name)) if path.is_file()), folder / name)
 
 

@@ -49,7 +49,7 @@ READERS: dict[str, Callable[[Path, Path], Corpus]] = {
     "nemo": read_nemo,
     "speechocean762": read_speechocean762,
 }
-"""(corpus folder, data folder for what has to be rewritten) to a corpus."""
+"""(corpus folder, data folder for rewritten audio) to a corpus."""
 MOST_SHOWN = 200
 """Problems that a message lists."""
 MOST_CHARACTERS = 20
@@ -66,16 +66,16 @@ class Options:
     min_seconds: float = 0.0
     max_seconds: float = float("inf")
     unlabelled: bool = False
-    """Whether transcripts are not wanted: what is in no split, or in train, is for training without them."""
+    """Whether to ignore transcripts: what is in no split, or in train, is for training without them."""
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Those that are written."""
+        """The splits to write."""
         return SPLITS[:1] if self.unlabelled else SPLITS
 
 
 def read_corpus(corpus: str, corpus_dir: Path, folder: DataFolder, options: Options) -> Corpus:
-    """Reads a corpus' lists, and applies the rules for transcripts.
+    """Reads a corpus's lists and applies the transcript rules.
 
     Raises:
         UserError: the folder is not such a corpus, or a list cannot be read.
@@ -89,7 +89,7 @@ def read_corpus(corpus: str, corpus_dir: Path, folder: DataFolder, options: Opti
     else:
         found = READERS[corpus](corpus_dir, folder.path)
     if options.unlabelled:
-        # What dev and test hold stays unheard.
+        # Dev and test audio stays unheard.
         training = [u for u in found.utterances if u.split in ("", "train")]
         if left_out := len(found.utterances) - len(training):
             found.notes.append(f"{left_out} utterances of dev and test are left out")
@@ -99,20 +99,20 @@ def read_corpus(corpus: str, corpus_dir: Path, folder: DataFolder, options: Opti
 
 
 def origin(corpus: Corpus, corpus_dir: Path) -> dict[str, Any]:
-    """The inputs of a corpus' cuts: digests of its lists, sizes and times of its audio, by path."""
+    """The inputs of a corpus's cuts: digests of its lists, sizes and times of its audio, by path."""
     folder = f"{corpus_dir.resolve()}/"
 
     def name(path: Path) -> str:
         return str(path).removeprefix(folder)
 
     stamps = {path: stamp(path) for path in dict.fromkeys(u.audio for u in corpus.utterances if u.audio)}
-    # What is not there is reported by the check.
+    # Missing files are reported by the check.
     audio = {shown(name(path)): found for path, found in stamps.items() if found}
     return {"list": {shown(name(path)): digest(path) for path in corpus.lists}, "audio": audio}
 
 
 def check_corpus(corpus: Corpus, options: Options, num_jobs: int) -> tuple[Corpus, Checked]:
-    """Listens to a corpus, draws splits where there are none, and finds all problems and what is worth a look.
+    """Listens to a corpus, draws missing splits, and finds all problems and anything worth a look.
 
     Raises:
         UserError: splits that cannot be drawn.
@@ -142,7 +142,7 @@ def _look_alikes(corpus: Corpus) -> list[str]:
 
 
 def rare(corpus: Corpus) -> list[str]:
-    """A line on the characters that hardly occur, which are often errors of typing."""
+    """A line on rare characters, which are often typing errors."""
     found = [c for c, _ in rare_characters(u.text for u in corpus.utterances if u.text)]
     more = " …" if len(found) > MOST_CHARACTERS else ""
     text = f"{len(found)} characters occur at most {RARE} times: {_named(found[:MOST_CHARACTERS])}{more}"
@@ -163,10 +163,10 @@ def prepare_corpus(
     num_jobs: int,
     begin: Callable[[], None] = lambda: None,
 ) -> tuple[dict[str, int], list[str]]:
-    """Checks a corpus and writes ``train``, ``dev`` and ``test``; of an unlabelled one ``train``.
+    """Checks a corpus and writes ``train``, ``dev`` and ``test``; only ``train`` if unlabelled.
 
     Args:
-        corpus: of :func:`read_corpus`.
+        corpus: from :func:`read_corpus`.
         corpus_dir: the release.
         folder: where the CutSets go.
         options: how it was read.
@@ -204,7 +204,7 @@ def prepare_corpus(
 
 
 def size(corpus: Corpus) -> int:
-    """Utterances of a corpus, those that only a list knows included."""
+    """Utterances of a corpus, including those only in a list."""
     return len({u.id for u in corpus.utterances} | {p.id for p in corpus.problems})
 
 
@@ -222,8 +222,8 @@ def combine_corpora(
         Utterances by split, and what the user should know.
 
     Raises:
-        UserError: a corpus that is not prepared, one without transcripts among others, an id that two of them have, or
-            audio that two splits have.
+        UserError: a corpus that is not prepared, one without transcripts among others, an id that two of them share, or
+            audio that two splits share.
     """
     splits = splits_of(sources[0])
     if different := [source for source in sources if splits_of(source) != splits]:
@@ -261,7 +261,7 @@ def combine_corpora(
 
 
 def _content(cut: Cut) -> str:
-    """Tells the audio of a cut from that of others; empty where it is not known."""
+    """Identifies the audio of a cut; empty if unknown."""
     digest_of_file = (cut.custom or {}).get("audio_digest", "")
     return f"{digest_of_file} {cut.start} {cut.duration}" if digest_of_file else ""
 
@@ -284,5 +284,5 @@ def describe(problems: list[Problem], number: int) -> str:
 
 
 def _kinds(problems: Sequence[Problem]) -> Mapping[str, int]:
-    """How often each reason is given, without what differs between utterances."""
+    """How often each reason is given, without utterance-specific details."""
     return dict(Counter(p.reason.split(":")[0].split(" (")[0] for p in problems).most_common())

@@ -1,4 +1,4 @@
-"""speechocean762 (Zhang et al. 2021, arXiv 2104.01378; OpenSLR 101): read English, Mandarin first language.
+"""speechocean762 (Zhang et al. 2021, arXiv 2104.01378; OpenSLR 101): English read by native Mandarin speakers.
 
 2 × 125 speakers, half of them children, 20 utterances each, 16 kHz. The release's own train and test share most of
 their sentences, so the split here is by speaker, and train keeps no sentence of dev or test. (Dev and test share some.)
@@ -18,9 +18,9 @@ LISTS = ("text", "utt2spk", "wav.scp")
 
 
 def read_speechocean762(corpus_dir: Path, data_dir: Path) -> Corpus:
-    """All utterances but those of train whose sentence is in dev or test.
+    """All utterances except those of train whose sentence is in dev or test.
 
-    Test is the 25 speakers of the release's test whose ids sort first, dev the next 25, train the 200 others.
+    Test is the 25 speakers of the release's test whose ids sort first, dev the next 25, train the other 200.
 
     Raises:
         UserError: the folder is not the release.
@@ -55,6 +55,6 @@ def _read(path: Path) -> dict[str, str]:
 
 
 def _audio(stated: Path) -> Path:
-    """The file that the list names, or one that differs in its suffix (a re-encoded copy)."""
+    """The file that the list names, or one with another suffix (a re-encoded copy)."""
     others = [stated.with_suffix(suffix) for suffix in AUDIO_SUFFIXES]
     return next((path for path in (stated, *others) if path.is_file()), stated)

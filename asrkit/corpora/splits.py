@@ -1,4 +1,4 @@
-"""Which utterances train, which choose and which test: drawing splits, and what is suspicious about given ones."""
+"""Train, dev and test splits: drawing them, and what is suspicious about given ones."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from asrkit.errors import UserError
 from asrkit.randomness import seeded_generator
 
 HELD_OUT_SHARE = 0.1
-"""Of the speech, for dev and for test each."""
+"""Share of speech for each of dev and test."""
 MOST_HELD_OUT = 1.5
-"""Speakers with more than this times such a share are not held out, and dev and test do not grow beyond it."""
+"""Speakers with more than this times that share are not held out, and dev and test do not grow beyond it."""
 STARVED = 0.5
 """Less than this share of the speech in train is worth a warning."""
 WORDS_FOR_FILE = "write a file 'split' with a line 'id train', 'id dev' or 'id test' for each utterance"
 
 
 def draw_splits(utterances: Sequence[Utterance], durations: Mapping[str, float]) -> list[Utterance]:
-    """Draws whole speakers for dev and for test, about a tenth of the speech each; the largest speakers train.
+    """Draws whole speakers for dev and test, about a tenth of the speech each; the largest speakers stay in train.
 
-    Speakers are drawn by a hash of their names, so that adding some moves few of the others.
+    Speakers are drawn by a hash of their names, so that adding some moves few others.
 
     Args:
-        utterances: of which those without a split get one.
-        durations: seconds by id; utterances that are not there take part in nothing.
+        utterances: those without a split get one.
+        durations: seconds by id; utterances missing from it are not counted.
 
     Raises:
         UserError: fewer than three speakers.
@@ -57,7 +57,7 @@ def draw_splits(utterances: Sequence[Utterance], durations: Mapping[str, float])
 
 
 def across_splits(utterances: Sequence[Utterance], durations: Mapping[str, float]) -> list[str]:
-    """What makes results better or worse than they should be: shared speakers and transcripts, little to train on."""
+    """What makes results better or worse than they should be: shared speakers and transcripts, little training data."""
     used = [u for u in utterances if u.id in durations]
     notes = []
     speakers = _by_split(used, lambda u: u.speaker)
@@ -86,7 +86,7 @@ def _by_split(utterances: Sequence[Utterance], value: Callable[[Utterance], str]
 
 
 def split_named(name: str) -> str | None:
-    """The split that a file's or folder's name tells, such as ``train_manifest.json``; None if it tells none."""
+    """The split in a file's or folder's name, such as ``train_manifest.json``; None if it has none."""
     words = Path(name).name.lower().replace("-", "_").replace(".", "_").split("_")
     for split, names in (("train", ("train", "training")), ("dev", ("dev", "valid", "validation", "val"))):
         if any(word in names for word in words):

@@ -18,10 +18,10 @@ from asrkit.features.listen import LOUDEST, SILENCE_PEAK, Heard, listen
 from asrkit.processes import mapping
 
 MAX_CHARACTERS_PER_S = 25.0
-"""Encoder frames a second after subsampling by 4: CTC has no place for more labels than these."""
+"""Encoder frames per second after subsampling by 4: CTC has no room for more labels."""
 AUDIO_SUFFIXES = (*DECODABLE, ".raw")
 SLACK_S = 0.05
-"""A segment may end so much after its recording."""
+"""A segment may end this much after its recording."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Utterance:
 
     id: str
     split: str
-    """Empty where it is still to be drawn."""
+    """Empty if it is still to be drawn."""
     speaker: str
     text: str | None
     audio: Path | None
@@ -39,7 +39,7 @@ class Utterance:
     duration_s: float | None = None
     """None for the rest of the file."""
     channel: int | None = None
-    """From 0; None for what is chosen for the whole corpus."""
+    """From 0; None for the corpus-wide choice."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Corpus:
     notes: list[str] = field(default_factory=list)
     """What the user should know, though nothing is wrong."""
     lists: list[Path] = field(default_factory=list)
-    """The files that were read, but for audio."""
+    """The files that were read, except audio."""
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Checked:
     problems: list[Problem]
     """In the order of the utterances."""
     heard: dict[str, Heard]
-    """By utterance, of those without problems."""
+    """By utterance, for those without problems."""
     notes: list[str]
 
 
@@ -82,7 +82,7 @@ def check(
     Args:
         utterances: of all splits.
         num_jobs: processes.
-        channel: which one is heard, where an utterance does not say.
+        channel: which one is heard, unless an utterance says.
         unlabelled: whether they have no transcripts.
     """
     wanted: dict[tuple[Path, str], bool] = {}
@@ -122,7 +122,7 @@ def check(
 
 
 def is_text(text: str) -> bool:
-    """Whether all of it can be written as UTF-8."""
+    """Whether it can be encoded as UTF-8."""
     return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
@@ -130,12 +130,12 @@ def _listen(item: tuple[tuple[Path, str], bool]) -> Heard:
     (path, channel), in_parts = item
     heard = listen(path, channel)
     if not in_parts:
-        heard.peaks = heard.peaks[:0]  # they need not travel
+        heard.peaks = heard.peaks[:0]  # need not be sent back
     return heard
 
 
 def _kind(warning: str) -> str:
-    """A warning without the figures of one file."""
+    """A warning without one file's figures."""
     return warning.split(" (")[0]
 
 
@@ -208,7 +208,7 @@ def to_cut_sets(utterances: Iterable[Utterance], heard: dict[str, Heard]) -> dic
 
 
 def _recording_id(utterance: Utterance, sound: Heard, stems: Counter[str]) -> str:
-    """The utterance's id where it is the whole file, else the file's name, which is made unique."""
+    """The utterance's id if it is the complete file, else the file's name, made unique."""
     assert utterance.audio is not None
     if utterance.duration_s is None and not utterance.start_s and sound.num_channels == 1:
         return utterance.id
@@ -228,7 +228,7 @@ def _recording(id: str, utterance: Utterance, sound: Heard) -> Recording:
 
 
 def _cut(utterance: Utterance, sound: Heard, recording: Recording) -> Cut:
-    # Not beyond the recording, where a list rounds its times.
+    # Not beyond the recording, as lists may round times.
     duration_s = min(duration_of(utterance, sound), recording.duration - utterance.start_s)
     channel = list(range(sound.num_channels)) if sound.channel < 0 else sound.channel
     kind = MonoCut if sound.channel >= 0 else MultiCut

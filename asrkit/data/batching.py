@@ -1,10 +1,10 @@
-"""Which utterances make which update: a function of the seed and the epoch, known before the epoch begins.
+"""Which utterances form which update: a function of the seed and the epoch, known before the epoch begins.
 
-An epoch is planned on arrays of durations and label counts, whatever the number of utterances: those of an epoch are
-put in an order in which neighbours are alike in length, the order is cut into updates, and the updates are shuffled.
-An update's utterances are dealt to the processes and accumulation steps ("parts"). So every process has the same number
-of steps, the sequence of updates does not depend on the number of processes (unless the joiner's size is what bounds an
-update), and step n of an epoch is found without running through the n - 1 before it.
+An epoch is planned on arrays of durations and label counts, whatever the number of utterances. They are ordered so that
+neighbours are similar in length, the order is cut into updates, and the updates are shuffled. An update's utterances
+are dealt to the processes and accumulation steps ("parts"). So every process has the same number of steps, the sequence
+of updates does not depend on the number of processes (unless the joiner's size bounds an update), and step n of an
+epoch is found without running through the n - 1 before it.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from asrkit.lazy import LazySequence
 from asrkit.randomness import seeded_generator
 
 Part = np.ndarray
-"""(b, 2): number and draw of each utterance of one forward pass of one process, where the draw counts how often the
-epoch has presented the utterance before; empty where an update has fewer utterances than parts."""
+"""(b, 2): number and draw of each utterance in one forward pass of one process, where the draw counts how often the
+epoch has presented the utterance before; empty if an update has fewer utterances than parts."""
 Update = list[Part]
 """One optimizer step."""
 NORMAL = Speed(factor=1.0)
 POOL = 2
-"""Updates whose utterances are sorted together: more would pad less, and make the same updates again and again."""
+"""Updates whose utterances are sorted together: more would pad less, but repeat the same updates."""
 LANE = 4096
-"""Utterances that are cut into updates one after the other; lanes of so many are cut side by side."""
+"""Utterances cut into updates one after the other; lanes of this many are cut in parallel."""
 MS_BITS, TIE_BITS = 24, 10
 
 
@@ -47,11 +47,11 @@ class Batch:
     token_lens: torch.Tensor
     """(B,) int64."""
     cuts: Sequence[Cut]
-    """One for each utterance; with a draw with replacement, the same may come twice."""
+    """One for each utterance; drawn with replacement, the same may occur twice."""
     augmented: dict[str, int]
     """How many utterances each augmentation changed."""
     views: int = 1
-    """Times that each utterance is there: the B rows are one view of all utterances, then the next."""
+    """Views of each utterance: the B rows are one view of all utterances, then the next."""
     unlabelled: Batch | None = None
     """Utterances without transcripts, for the unsupervised loss of the same update."""
     seeds: Sequence[int] = ()
@@ -72,7 +72,7 @@ class Batch:
 
     @property
     def num_utterances(self) -> int:
-        """Rows by views."""
+        """Rows per view."""
         return len(self.token_lens) // self.views
 
     @property
@@ -95,14 +95,14 @@ class BatchBudget:
     frame_shift_s: float
     """Seconds between encoder frames."""
     growth: float = 1.0
-    """How much longer augmentation may make an utterance."""
+    """Factor by which augmentation may lengthen an utterance."""
     prune_range: int = 0
-    """Labels that the joiner sees at a frame; 0 for all."""
+    """Labels that the joiner sees per frame; 0 for all."""
     views: int = 1
     """Presentations of each utterance."""
 
     def lattice(self, batch: np.ndarray, duration_s: np.ndarray, num_tokens: np.ndarray) -> np.ndarray:
-        """Entries of the joiner's output of ``batch`` utterances padded to a duration and a label count."""
+        """Entries of the joiner's output for ``batch`` utterances padded to a duration and a label count."""
         frames = (duration_s * self.growth / self.frame_shift_s).astype(np.int64) + 1
         columns = num_tokens.astype(np.int64) + 1
         if self.prune_range:
@@ -111,21 +111,21 @@ class BatchBudget:
         return entries
 
     def fits(self, number: np.ndarray, duration_s: np.ndarray, num_tokens: np.ndarray) -> np.ndarray:
-        """Whether ``number`` utterances, padded to the longest duration and label count, make one update."""
+        """Whether ``number`` utterances, padded to the longest duration and label count, fit one update."""
         joiner = self.lattice(-(-number // self.parts), duration_s, num_tokens) <= self.lattice_budget
         fitting: np.ndarray = (number * duration_s <= self.batch_seconds) & joiner
         return fitting
 
     def require_fit(self, durations_s: np.ndarray, num_tokens: np.ndarray, cut: Callable[[int], Cut]) -> None:
-        """Refuses utterances that fit no batch.
+        """Rejects utterances that fit no batch.
 
         Args:
             durations_s: (N,).
             num_tokens: (N,).
-            cut: an utterance by its number, to name it.
+            cut: returns an utterance by number, to name it.
 
         Raises:
-            UserError: the longest and how many there are, with the setting.
+            UserError: names the longest, how many there are, and the setting.
         """
         too_long = np.flatnonzero(durations_s > self.batch_seconds)
         if len(too_long):
@@ -149,7 +149,7 @@ class BatchBudget:
 
 
 def _speeds(cut: Cut) -> list[Speed]:
-    """The changes of speed that made a cut of another one, which was shorter or longer by them."""
+    """The speed perturbations that produced a cut from a shorter or longer one."""
     return [t for t in (cut.recording.transforms or ()) if isinstance(t, Speed)] if cut.has_recording else []
 
 
@@ -168,7 +168,7 @@ class EpochPlan(LazySequence[Update]):
     starts: np.ndarray
     """(updates + 1,) where each begins in ``rows``."""
     order: np.ndarray
-    """(updates,) which is the first, the second and so on."""
+    """(updates,) the order in which they run."""
     parts: int
 
     def __len__(self) -> int:
@@ -177,7 +177,7 @@ class EpochPlan(LazySequence[Update]):
     def item(self, step: int) -> Update:
         """An update."""
         rows = self.rows_of(step)
-        # Dealt like cards, in order of length, so that no part has more to do.
+        # Dealt like cards, in order of length, so that no part has more work.
         rows = rows[np.lexsort((rows[:, 1], rows[:, 0], self.durations_s[rows[:, 0]]))]
         return [rows[part :: self.parts] for part in range(self.parts)]
 
@@ -188,7 +188,7 @@ class EpochPlan(LazySequence[Update]):
         return rows
 
     def padding_share(self) -> float:
-        """Share of the padded seconds of all updates that is padding."""
+        """Share of padding in the padded seconds of all updates."""
         seconds = self.durations_s[self.rows[:, 0]]
         padded = np.maximum.reduceat(seconds, self.starts[:-1]) * np.diff(self.starts)
         return float(1 - seconds.sum() / padded.sum())
@@ -207,19 +207,19 @@ def plan_epoch(
 ) -> EpochPlan:
     """Plans every update of an epoch, in O(n log n).
 
-    Utterances fall into buckets of similar duration with equally much speech in each, and within a bucket at random
-    into pools of :data:`POOL` updates. A pool is sorted by duration, every other one downwards, and the row of all
-    pools is cut where an update is full.
+    Utterances fall into buckets of similar duration with an equal amount of speech, and within a bucket at random
+    into pools of :data:`POOL` updates. A pool is sorted by duration, every other one in descending order, and the
+    sequence of pools is cut where an update is full.
 
     Args:
         durations_s: (N,) of all utterances.
-        num_tokens: (N,) their labels.
+        num_tokens: (N,) label counts.
         budget: how large an update may be; each utterance must fit (:meth:`BatchBudget.require_fit`).
         seed: of the experiment.
         epoch: from 1.
         num_buckets: groups of similar duration.
-        drawn: (n,) numbers of the utterances of this epoch, which may repeat; all if None.
-        stream: name of a plan that is independent of others of the same seed and epoch.
+        drawn: (n,) numbers of this epoch's utterances, which may repeat; all if None.
+        stream: name of a plan that is independent of others with the same seed and epoch.
 
     Raises:
         UserError: no utterances.
@@ -237,7 +237,7 @@ def plan_epoch(
 
 
 def occurrences(numbers: np.ndarray) -> np.ndarray:
-    """(n,) how often each number has been there before: 0 for the first, 1 for the second."""
+    """(n,) how often each number has occurred before: 0 for the first, 1 for the second."""
     order = np.argsort(numbers, kind="stable")
     ranked = numbers[order]
     begins = np.flatnonzero(np.diff(ranked, prepend=ranked[0] - 1))
@@ -247,7 +247,7 @@ def occurrences(numbers: np.ndarray) -> np.ndarray:
 
 
 def _alike(seconds: np.ndarray, batch_seconds: float, num_buckets: int, generator: torch.Generator) -> np.ndarray:
-    """(n,) an order of n utterances in which neighbours are alike in length: one integer key each, sorted once."""
+    """(n,) an order of n utterances in which neighbours are similar in length: one integer key each, sorted once."""
     milliseconds = np.minimum((seconds * 1000).astype(np.int64), (1 << MS_BITS) - 1)
     speech_by_ms = np.bincount(milliseconds, weights=seconds)
     until = np.cumsum(speech_by_ms)
@@ -263,7 +263,7 @@ def _alike(seconds: np.ndarray, batch_seconds: float, num_buckets: int, generato
 
 
 def _first_of_update(seconds: np.ndarray, num_tokens: np.ndarray, budget: BatchBudget) -> np.ndarray:
-    """(n,) whether an utterance begins an update, where an update takes all that fit, in their order."""
+    """(n,) whether an utterance begins an update, where an update takes as many as fit, in order."""
     lanes = max(1, len(seconds) // LANE)
     width = -(-len(seconds) // lanes)
     first = np.ones((width, lanes), bool)
@@ -283,11 +283,11 @@ def _first_of_update(seconds: np.ndarray, num_tokens: np.ndarray, budget: BatchB
 
 
 def inference_batches(durations_s: np.ndarray, batch_seconds: float) -> list[Part]:
-    """Utterances in batches of at most ``batch_seconds`` padded seconds, longest first, neighbours in length.
+    """Batches of at most ``batch_seconds`` padded seconds, longest utterances first, similar lengths together.
 
     Args:
         durations_s: (N,).
-        batch_seconds: of a batch; a longer utterance is one of its own.
+        batch_seconds: limit of a batch; a longer utterance gets its own.
     """
     order = np.argsort(-durations_s, kind="stable")
     batches: list[list[int]] = []

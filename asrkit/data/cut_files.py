@@ -1,7 +1,7 @@
-"""Cuts on disk: Lhotse's JSON lines with paths that survive a move, and nothing in them that runs or leads elsewhere.
+"""Cuts on disk: Lhotse's JSON lines with relocatable paths, and nothing in them that runs code or leads elsewhere.
 
 A prepared folder holds paths relative to itself (``features/train_numpy``) or to the folder of its corpus
-(``@0/wav/x.wav``); ``roots.json`` says where number 0 is, as a path from the prepared folder and as an absolute one.
+(``@0/wav/x.wav``); ``roots.json`` says where corpus 0 is, as a path from the prepared folder and as an absolute one.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from asrkit.files import atomic_path, write_text
 
 ROOTS = "roots.json"
 CUTS_IN_BLOCK = 16
-"""Cuts that are compressed together: reading one decompresses so many."""
+"""Cuts that are compressed together: reading one decompresses this many."""
 _KINDS = ("MonoCut", "MultiCut")
 _TRANSFORMS = ("Speed",)
 _BAD = (KeyError, TypeError, ValueError, AttributeError, AssertionError, IndexError, RecursionError)
-"""What Lhotse raises for a line that is no cut."""
+"""What Lhotse raises for an invalid cut."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Roots:
     """The folders that ``@0``, ``@1`` … stand for, absolute."""
 
     def short(self, path: str) -> str:
-        """A path as the prepared folder keeps it."""
+        """A path as the prepared folder stores it."""
         for number, root in enumerate(self.corpora):
             if path.startswith(f"{root}/"):
                 return f"@{number}{path.removeprefix(str(root))}"
@@ -54,11 +54,11 @@ class Roots:
 
     @property
     def own(self) -> tuple[str, str]:
-        """The prepared folder, by the name that it is called by and without links."""
+        """The prepared folder, as named and with links resolved."""
         return os.path.abspath(self.data_dir), str(self.data_dir.resolve())
 
     def full(self, path: str) -> str:
-        """The path that :meth:`short` made short."""
+        """The path that :meth:`short` shortened."""
         if path.startswith("@"):
             number, _, rest = path[1:].partition("/")
             if not number.isdigit() or int(number) >= len(self.corpora):
@@ -67,7 +67,7 @@ class Roots:
         return path if os.path.isabs(path) else os.path.abspath(self.data_dir / path)
 
     def save(self) -> None:
-        """Writes ``roots.json``, unless it says so already."""
+        """Writes ``roots.json``, unless it is current."""
         data_dir = os.path.abspath(self.data_dir)
         rows = [{"relative": os.path.relpath(root, data_dir), "absolute": str(root)} for root in self.corpora]
         path, text = self.data_dir / ROOTS, json.dumps(rows, indent=2) + "\n"
@@ -76,7 +76,7 @@ class Roots:
 
 
 def load_roots(data_dir: Path) -> Roots:
-    """What a prepared folder's ``roots.json`` says: the folders that are there, seen from it or by their old names.
+    """The roots in a prepared folder's ``roots.json``: by relative path, or by the absolute one if only that exists.
 
     Raises:
         UserError: the file cannot be read.
@@ -93,10 +93,10 @@ def load_roots(data_dir: Path) -> Roots:
 
 
 def write_cuts(path: Path, cuts: Iterable[Cut], roots: Roots) -> None:
-    """Writes cuts in one piece, with short paths; the same cuts give the same bytes.
+    """Writes cuts atomically, with short paths; the same cuts give the same bytes.
 
-    Each :data:`CUTS_IN_BLOCK` cuts are a gzip member of their own: to any reader it is one gzip file, and
-    :mod:`asrkit.data.index` reads a single cut without what is before it.
+    Every :data:`CUTS_IN_BLOCK` cuts form a gzip member: any reader sees one gzip file, and
+    :mod:`asrkit.data.index` reads a single cut without those before it.
     """
     short = cache(roots.short)
     write_lines(path, (_line(cut, short) for cut in cuts))
@@ -107,7 +107,7 @@ def write_lines(path: Path, lines: Iterable[bytes]) -> None:
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         remaining = iter(lines)
         while block := b"".join(islice(remaining, CUTS_IN_BLOCK)):
-            file.write(gzip.compress(block, compresslevel=1, mtime=0))  # no name and no time in its header
+            file.write(gzip.compress(block, compresslevel=1, mtime=0))  # no name or time in its header
 
 
 def _line(cut: Cut, short: Callable[[str], str]) -> bytes:
@@ -120,7 +120,7 @@ def _line(cut: Cut, short: Callable[[str], str]) -> bytes:
 
 
 def as_dict(cut: Cut) -> dict[str, Any]:
-    """``cut.to_dict()``, which copies every value and takes longer than the audio takes to be read."""
+    """Like ``cut.to_dict()``, which copies every value and takes longer than reading the audio."""
     plain = (str, int, float, bool, dict, list)
     custom = [*(cut.custom or {}).values(), *(v for said in cut.supervisions for v in (said.custom or {}).values())]
     if any(said.alignment for said in cut.supervisions) or not all(isinstance(value, plain) for value in custom):
@@ -147,11 +147,11 @@ def read_cuts(path: Path, roots: Roots | None = None) -> CutSet:
     """A CutSet, in memory.
 
     Args:
-        path: JSON lines, gzipped if the name ends so.
+        path: JSON lines, gzipped if named ``.gz``.
         roots: of the prepared folder that it belongs to; None leaves paths as they are.
 
     Raises:
-        UserError: the file is not there, cannot be read, has no cuts, or has one that is not audio or features in a
+        UserError: the file is missing, cannot be read, has no cuts, or has one that is not audio or features in a
             file.
     """
     if not path.is_file():
@@ -179,15 +179,15 @@ def _cuts(path: Path, roots: Roots | None) -> Iterator[Cut]:
 
 
 def twice(id: str) -> str:
-    """What is wrong with a file that holds an id a second time."""
+    """What is wrong with a file that holds an id twice."""
     return f"the id {shown(id)} is there twice"
 
 
 def parse_cut(line: bytes, roots: Roots | None, where: str) -> Cut:
-    """A line of a CutSet's file.
+    """Parses a line of a CutSet file.
 
     Raises:
-        UserError: it is no cut, or not audio or features in a file; ``where`` names the line.
+        UserError: not a cut, or not audio or features in a file; ``where`` names the line.
     """
     try:
         values = json.loads(line)
@@ -201,7 +201,7 @@ def parse_cut(line: bytes, roots: Roots | None, where: str) -> Cut:
 
 
 def _require_data(values: Any, roots: Roots | None) -> None:
-    """Refuses what is more than data: commands, addresses, ids that act on a terminal; makes paths full."""
+    """Rejects anything but data, such as commands, URLs or ids that act on a terminal; expands paths."""
     if not isinstance(values, dict) or values.get("type") not in _KINDS:
         kind = values.get("type") if isinstance(values, dict) else type(values).__name__
         raise ValueError(f"it is of type {kind}, not {' or '.join(_KINDS)}")

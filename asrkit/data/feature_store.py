@@ -1,4 +1,4 @@
-"""The feature stage: speed and tempo replicas of the training set, features kept on disk if asked, and statistics."""
+"""The feature stage: speed and tempo replicas of the training set, optionally stored features, and statistics."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from asrkit.files import atomic_path
 from asrkit.processes import mapping
 
 CUTS_PER_JOB = 200
-"""At least so many for each process, which takes seconds to start."""
+"""At least this many per process, which takes seconds to start."""
 
 
 def make_features(
@@ -49,7 +49,7 @@ def make_features(
         sampling_rate_hz: of the audio.
         num_mel_bins: F.
         speed_factors: replicas of train, such as 0.9, 1.0, 1.1 (Ko et al. 2015).
-        store: compute features now and keep them as float32, the same numbers that a loader computes.
+        store: compute features now and store them as float32, the same values that a loader computes.
         tempo_factors: more replicas of train, whose audio is written as FLAC.
         num_jobs: processes that store features.
 
@@ -81,14 +81,14 @@ def make_features(
 def _stored(cuts: CutSet, extractor: KaldiFbank, folder: Path) -> CutSet:
     stored, failure = CutSet.from_cuts([]), None
     try:
-        with audio_backend(AnyAudio()):  # as a loader reads audio
+        with audio_backend(AnyAudio()):  # reads audio as loaders do
             stored = cuts.compute_and_store_features(
                 extractor, folder, storage_type=NumpyFilesWriter, progress_bar=False
             )
     except Exception as error:  # Lhotse's own handling of soundfile's errors raises others
         failure = error
     there = {cut.id for cut in stored}
-    missing = [cut for cut in cuts if cut.id not in there]  # Lhotse leaves out, or fails at, what it cannot read
+    missing = [cut for cut in cuts if cut.id not in there]  # Lhotse skips, or fails at, what it cannot read
     for cut in missing:
         load_audio(cut, extractor.config.sampling_rate)
     if missing:
@@ -100,7 +100,7 @@ def _stored(cuts: CutSet, extractor: KaldiFbank, folder: Path) -> CutSet:
 
 
 def _remove_others(cuts: CutSet, folder: Path) -> None:
-    """Removes the arrays of an earlier making that ``cuts`` does not use."""
+    """Removes the arrays of earlier runs that ``cuts`` does not use."""
     used = {Path(cut.features.storage_path, cut.features.storage_key) for cut in cuts}
     for path in folder.rglob("*.npy"):  # names are random: none is overwritten
         if path not in used:
@@ -149,9 +149,9 @@ def _of_the_same_side(original: Cut, replica: Cut) -> Cut:
 def compute_statistics(
     cuts: CutSet, pipeline: FeaturePipeline, by_side: bool = False, num_jobs: int = 1
 ) -> dict[str, MeanStd]:
-    """Mean and deviation of log-Mel energies over all, and by speaker or by side of a conversation.
+    """Mean and deviation of log-Mel energies over all, and by speaker or conversation side.
 
-    The number of processes ``num_jobs`` changes no figure: utterances are added up in their order.
+    The number of processes ``num_jobs`` does not change the result: utterances are added in order.
     """
     groups = (f"side:{side_of(cut)}" if by_side else f"speaker:{speaker_of(cut) or cut.id}" for cut in cuts)
     with _jobs(_useful_jobs(num_jobs, cuts), chunksize=8) as run:
@@ -167,6 +167,6 @@ def _useful_jobs(number: int, cuts: CutSet) -> int:
 
 
 def _jobs(number: int, chunksize: int) -> AbstractContextManager[Callable[..., Iterator[Any]]]:
-    """``map``, in so many processes of one thread each."""
+    """``map``, in this many single-threaded processes."""
     # A forked process must not use the threads that its parent has started.
     return mapping(number, chunksize, "spawn", partial(torch.set_num_threads, 1))

@@ -1,4 +1,4 @@
-"""The one object that knows where prepared data lies."""
+"""The one object that knows where prepared data is."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class DataFolder:
 
     @property
     def bad(self) -> Path:
-        """Utterances that were left out, with reasons."""
+        """Excluded utterances, with reasons."""
         return self.path / "bad.jsonl"
 
     @property
@@ -41,7 +41,7 @@ class DataFolder:
         return self.path / "tokenizer.json"
 
     def features(self, split: str) -> Path:
-        """The CutSet of a split with replicas (train) and, where asked for, stored features."""
+        """The CutSet of a split with replicas (train) and, if requested, stored features."""
         return self.path / "features" / f"{split}.jsonl.gz"
 
     def index(self, split: str) -> Path:
@@ -53,7 +53,7 @@ class DataFolder:
         return self.path.resolve() / "features" / f"{split}_numpy"
 
     def tempo_audio(self, factor: float, id: str) -> Path:
-        """The audio of a tempo replica, under a name that no id can lead elsewhere."""
+        """The audio of a tempo replica, under a hashed name, so no id leads elsewhere."""
         name = hashlib.sha256(id.encode("utf-8", "surrogatepass")).hexdigest()[:24]
         return self.path.resolve() / "features" / "tempo" / f"{factor}" / f"{name}.flac"
 
@@ -74,7 +74,7 @@ class DataFolder:
         """The symbols.
 
         Raises:
-            UserError: they have not been made yet, or cannot be read.
+            UserError: they do not exist yet, or cannot be read.
         """
         return load_tokenizer(self.tokenizer)
 
@@ -90,7 +90,7 @@ class DataFolder:
         """Reads what :meth:`save_statistics` wrote.
 
         Raises:
-            UserError: the file is not there, or cannot be read.
+            UserError: the file is missing, or cannot be read.
         """
         path = self.statistics
         if not path.is_file():
@@ -101,10 +101,10 @@ class DataFolder:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """The symbols in a file of ``asrkit tokenizer``.
+    """The symbols in an ``asrkit tokenizer`` file.
 
     Raises:
-        UserError: they have not been made yet, or cannot be read.
+        UserError: they do not exist yet, or cannot be read.
     """
     if not path.is_file():
         raise UserError(f"{path} is missing; run asrkit tokenizer first")

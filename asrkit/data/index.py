@@ -1,7 +1,7 @@
-"""The index of a split: what an epoch is planned on, as arrays on disk, and its cuts, read one by one.
+"""The index of a split: arrays on disk from which an epoch is planned, and its cuts, read one by one.
 
-Ten million utterances take 0.3 GB of arrays, which are memory-mapped, where their cuts would take 16 GB. A cut is read
-by the place of its block in the file (see :func:`asrkit.data.cut_files.write_cuts`) in the process that needs it.
+Ten million utterances take 0.3 GB of memory-mapped arrays, where their cuts would take 16 GB. A cut is read by the
+position of its block in the file (see :func:`asrkit.data.cut_files.write_cuts`) in the process that needs it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DIGEST = "digest.json"
 STARTS = "starts"
 """Where the blocks of the file begin."""
 _MOST_BYTES = CUTS_IN_BLOCK << 22
-"""Of a block's lines."""
+"""Limit of a block's lines."""
 _UNREADABLE = (OSError, EOFError, zlib.error, UnicodeError)
 
 
@@ -43,7 +43,7 @@ class _UnevenBlocks(Exception):
 
 
 class CutFile:
-    """A file of cuts in blocks, of which any is read without those before it.
+    """A file of cuts in blocks, each readable without those before it.
 
     Args:
         path: the cuts.
@@ -60,7 +60,7 @@ class CutFile:
         """The cut on a line, from 0.
 
         Raises:
-            UserError: the file has changed, or the line is no cut.
+            UserError: the file has changed, or the cut is invalid.
         """
         block, line = divmod(place, CUTS_IN_BLOCK)
         if self._block[0] != block:
@@ -86,7 +86,7 @@ class CutFile:
 
 
 class CutIndex(Sequence[Cut]):
-    """The cuts of a split in the order of their file, or of several splits; an item is read when it is asked for.
+    """The cuts of a split in file order, or of several splits; each is read on demand.
 
     Args:
         files: of the cuts.
@@ -111,7 +111,7 @@ class CutIndex(Sequence[Cut]):
 
     @property
     def num_tokens(self) -> np.ndarray:
-        """(N,) labels; 0 of a split that was indexed without a tokenizer."""
+        """(N,) labels; 0 for a split that was indexed without a tokenizer."""
         return self.arrays["num_tokens"]
 
     @property
@@ -154,10 +154,10 @@ class CutIndex(Sequence[Cut]):
 
 
 def join_indexes(indexes: Sequence[CutIndex]) -> CutIndex:
-    """The cuts of several splits, of one file each, one split after the other.
+    """The cuts of several single-file splits, one split after the other.
 
     Raises:
-        UserError: an id that two of them have.
+        UserError: two of them share an id.
     """
     arrays = {name: np.concatenate([index.arrays[name] for index in indexes]) for name in ARRAYS}
     sizes = [len(index) for index in indexes]
@@ -174,14 +174,14 @@ def join_indexes(indexes: Sequence[CutIndex]) -> CutIndex:
 
 
 def id_hash(id: str) -> int:
-    """64 bits that stand for an id."""
+    """A 64-bit hash of an id."""
     return int.from_bytes(
         hashlib.blake2b(id.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little", signed=True
     )
 
 
 def open_index(folder: DataFolder, split: str, tokenizer: Tokenizer | None = None, num_jobs: int = 1) -> CutIndex:
-    """The index of a split after the feature stage; it is rebuilt where it is missing or out of date.
+    """The index of a split after the feature stage; it is rebuilt if missing or out of date.
 
     Args:
         folder: prepared data.
@@ -190,7 +190,7 @@ def open_index(folder: DataFolder, split: str, tokenizer: Tokenizer | None = Non
         num_jobs: processes that read cuts.
 
     Raises:
-        UserError: cuts that are missing, are damaged or are no cuts, or a transcript that the symbols cannot spell.
+        UserError: missing, damaged or invalid cuts, or a transcript that the symbols cannot spell.
     """
     path, where, roots = folder.features(split), folder.index(split), load_roots(folder.path)
     if not path.is_file():
@@ -211,12 +211,12 @@ def _is_current(record: Record) -> bool:
 
 
 def _rebuild(record: Record, path: Path, where: Path, roots: Roots, tokenizer: Tokenizer | None, num_jobs: int) -> None:
-    with locked(where):  # of several processes one does
+    with locked(where):  # one of several processes rebuilds
         if not _is_current(record):
             record.begin()
             try:
                 _make(path, where, roots, tokenizer, num_jobs)
-            except _UnevenBlocks:  # of an earlier version, or of another program
+            except _UnevenBlocks:  # from an earlier version or another program
                 with gzip.open(path, "rb") as lines:
                     write_lines(path, (line.rstrip(b"\n") + b"\n" for line in lines if line.strip()))
                 _make(path, where, roots, tokenizer, num_jobs)
@@ -224,14 +224,14 @@ def _rebuild(record: Record, path: Path, where: Path, roots: Roots, tokenizer: T
 
 
 def durations_of(cuts: Sequence[Cut]) -> np.ndarray:
-    """(N,) seconds of cuts, without reading those of an index."""
+    """(N,) durations in seconds, without reading an index's cuts."""
     return cuts.durations_s if isinstance(cuts, CutIndex) else np.array([cut.duration for cut in cuts], np.float64)
 
 
 def digest_of_cuts(folder: DataFolder, split: str) -> str | None:
-    """Identifies the content of a split, wherever its features are stored, whose names are random.
+    """Identifies the content of a split, regardless of its stored features, whose names are random.
 
-    It is taken from the index where that is of the same file; None of cuts that cannot be read, which the stage that
+    It is taken from the index if that is of the same file; None for cuts that cannot be read, which the stage that
     reads them reports.
     """
     path, where = folder.features(split), folder.index(split)
@@ -239,7 +239,7 @@ def digest_of_cuts(folder: DataFolder, split: str) -> str | None:
         if json.loads((where / INPUTS).read_text(encoding="utf-8")).get("cuts") == stamp(path):
             return str(json.loads((where / DIGEST).read_text(encoding="utf-8"))["cuts"])
     except (OSError, ValueError, KeyError, AttributeError):
-        pass  # no index, or not a complete one
+        pass  # no index, or an incomplete one
     content = hashlib.sha256()
     try:
         with gzip.open(path, "rb") as lines:
@@ -251,7 +251,7 @@ def digest_of_cuts(folder: DataFolder, split: str) -> str | None:
 
 
 def _comparable(values: dict[str, Any]) -> bytes:
-    """A cut without the places of its features."""
+    """A cut without its stored features."""
     return json.dumps({k: v for k, v in values.items() if k != "features"}, sort_keys=True).encode()
 
 
@@ -285,7 +285,7 @@ def _make(path: Path, where: Path, roots: Roots, tokenizer: Tokenizer | None, nu
 def _rows(
     numbered: tuple[int, int, bytes], path: Path, roots: Roots, tokenizer: Tokenizer | None
 ) -> tuple[int, dict[str, np.ndarray], bytes]:
-    """What the index holds of a block, and what its digest is of."""
+    """A block's start, its rows in the index, and the bytes to digest."""
     start, first, lines = numbered
     rows: list[tuple[float, int, int, int]] = []
     comparable: list[bytes] = []
@@ -299,7 +299,7 @@ def _rows(
 
 
 def _repeated(hashes: np.ndarray) -> int | None:
-    """The number of an id that is there before, None if all differ."""
+    """The number of a repeated id, None if all differ."""
     order = np.argsort(hashes, kind="stable")
     same = np.flatnonzero(np.diff(hashes[order]) == 0)
     return int(order[same[0] + 1]) if len(same) else None
@@ -309,7 +309,7 @@ def _numbered(path: Path) -> Iterator[tuple[int, int, bytes]]:
     """The blocks of a file: where each begins, the number of its first line from 1, and its lines.
 
     Raises:
-        _UnevenBlocks: one but the last has not as many lines as it should.
+        _UnevenBlocks: a block other than the last has too few or too many lines.
     """
     before = CUTS_IN_BLOCK
     for number, (start, lines) in enumerate(_blocks(path, _MOST_BYTES)):
@@ -321,7 +321,7 @@ def _numbered(path: Path) -> Iterator[tuple[int, int, bytes]]:
 
 
 def _blocks(path: Path, most_bytes: int) -> Iterator[tuple[int, bytes]]:
-    """The gzip members of a file: where each begins, and what is in it.
+    """The gzip members of a file: where each begins, and its content.
 
     Raises:
         _UnevenBlocks: one is larger than ``most_bytes``.

@@ -23,13 +23,13 @@ from asrkit.features.pipeline import FeaturePipeline
 from asrkit.text.tokenizer import Tokenizer
 
 PAD_FRAMES = 16
-"""Batches are padded to a multiple of so many frames: a matrix kernel is compiled for every new shape."""
+"""Batches are padded to a multiple of this many frames: a matrix kernel is compiled for every new shape."""
 
 
 def collate(
     features: Sequence[torch.Tensor], tokens: Sequence[Sequence[int]], cuts: Sequence[Cut], augmented: Counter[str]
 ) -> Batch:
-    """Pads utterances of (T, F) features and U labels to one batch."""
+    """Pads utterances of (T, F) features and U labels into one batch."""
     x = pad_sequence(list(features), batch_first=True)
     return Batch(
         features=F.pad(x, (0, 0, 0, -x.shape[1] % PAD_FRAMES)),
@@ -73,10 +73,10 @@ class StepDataset(Dataset[list[Batch] | LoaderError]):
 
 @dataclass(frozen=True)
 class BatchDataset(StepDataset):
-    """Batches of the utterances that parts name by their numbers."""
+    """Batches of the utterances that parts name by number."""
 
     cuts: Sequence[Cut]
-    """By the numbers that the parts hold."""
+    """Indexed by the numbers in the parts."""
     steps: Sequence[Sequence[Part]]
     pipeline: FeaturePipeline
     tokenizer: Tokenizer | None = None
@@ -86,7 +86,7 @@ class BatchDataset(StepDataset):
     """None switches augmentation off."""
     smoothing: NbestLabelSmoothing | None = None
     views: int = 1
-    """Presentations of each utterance, augmented each in its own way."""
+    """Presentations of each utterance, each augmented independently."""
 
     def load(self, part: Part) -> Batch:
         """Reads the utterances of one part; see :meth:`StepDataset.load`."""
@@ -150,7 +150,7 @@ def iterate(dataset: StepDataset, num_workers: int) -> Iterator[list[Batch] | Lo
 
 
 def _prepare_worker(worker: int) -> None:
-    """Leaves the cores to the model, and signals to the loop, which ends the workers itself."""
+    """Leaves the cores to the model, and signals to the loop, which stops the workers itself."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -13,11 +13,11 @@ from asrkit.randomness import seeded_generator
 def mix_sets(sources: np.ndarray, weights: Sequence[float], seed: int, epoch: int) -> np.ndarray:
     """Numbers of the utterances that an epoch presents: each as often as its set's weight says.
 
-    Of a weight's fraction, that share of the set is drawn without replacement, newly for each epoch.
+    The fractional part of a weight is the share of the set drawn without replacement, anew each epoch.
 
     Args:
-        sources: (N,) number of the set of each utterance.
-        weights: by number of the set.
+        sources: (N,) set number of each utterance.
+        weights: by set number.
         seed: of the experiment.
         epoch: from 1.
     """

@@ -1,9 +1,9 @@
-"""N-best label smoothing: now and then a transcript is swapped for what a recognizer heard instead.
+"""N-best label smoothing: a transcript is sometimes swapped for what a recognizer heard instead.
 
 Cui et al. 2022, "Improving generalization of deep neural network acoustic models with length perturbation and
-n-best based label smoothing", arXiv 2203.15176, section 3. For each presentation g ~ U[0, 1] is drawn; where
-g > 1 - ε, one of the K hypotheses is taken in place of the reference, each with the same probability. The
-expected loss is (1 - ε) L(x, y) + (ε / K) Σ_i L(x, y_i).
+n-best based label smoothing", arXiv 2203.15176, section 3. For each presentation, g ~ U[0, 1] is drawn; if
+g > 1 - ε, one of the K hypotheses replaces the reference, each with the same probability. The expected loss is
+(1 - ε) L(x, y) + (ε / K) Σ_i L(x, y_i).
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ class NbestLabelSmoothing:
     probability: float
     """ε."""
     num_hypotheses: int
-    """K; an utterance with a shorter list has what is there."""
+    """K; an utterance with a shorter list uses all of it."""
     from_epoch: int = 1
     until_epoch: int = 0
-    """Last epoch with smoothing; 0 never ends it."""
+    """Last epoch with smoothing; 0 for no end."""
 
     def longest(self, id: str) -> int:
-        """Most labels of the hypotheses that may take the transcript's place."""
+        """Most labels of the hypotheses that may replace the transcript."""
         return max((len(labels) for labels in self.hypotheses.get(id, [])[: self.num_hypotheses]), default=0)
 
     def __call__(self, labels: list[int], cut: Cut, seed: int, epoch: int, draw: int = 0) -> tuple[list[int], bool]:
-        """The labels of this presentation, the one after ``draw`` others in the epoch, and whether they were swapped.
+        """The labels of this presentation, which follows ``draw`` others in the epoch, and whether they were swapped.
 
         Raises:
             UserError: an utterance without a list.
@@ -66,10 +66,10 @@ class NbestLabelSmoothing:
 def read_hypotheses(path: Path, tokenizer: Tokenizer) -> dict[str, list[list[int]]]:
     """n-best lists by utterance id from a CutSet that ``asrkit nbest`` wrote.
 
-    Hypotheses that are empty or cannot be spelled are left out.
+    Hypotheses that are empty or cannot be spelled are excluded.
 
     Raises:
-        UserError: no such file, one that cannot be read, or cuts without lists.
+        UserError: a missing or unreadable file, or cuts without lists.
     """
     if not path.is_file():
         raise UserError(f"nbest_label_smoothing.hypotheses: there is no file {path}; make it with asrkit nbest")

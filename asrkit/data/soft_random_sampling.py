@@ -1,7 +1,7 @@
-"""Soft random sampling: each epoch trains on r·N examples, newly drawn with replacement.
+"""Soft random sampling: each epoch trains on r·N examples, drawn anew with replacement.
 
 Cui et al. 2023 (arXiv 2311.12727). An epoch's indices are a pure function of (seed, epoch): they do not depend on
-processes or workers, and a resumed run draws what the unbroken one drew. What it is compared with is in
+processes or workers, and a resumed run draws what an uninterrupted one does. The baselines are in
 :mod:`asrkit.data.subsets`.
 """
 
@@ -26,7 +26,7 @@ def draw_size(n: int, rate: float) -> int:
 
 
 def soft_random_sample(n: int, rate: float, seed: int, epoch: int) -> torch.Tensor:
-    """(r·N,) indices below ``n``, uniform and independent: one may come twice, and others the next epoch."""
+    """(r·N,) indices below ``n``, uniform and independent: repeats are possible, and each epoch draws anew."""
     return torch.randint(n, (draw_size(n, rate),), generator=draw_generator(seed, epoch))
 
 
@@ -36,16 +36,16 @@ def expected_coverage(n: int, rate: float, epochs: int) -> float:
 
 
 def expected_distinct(n: int, draws: int) -> tuple[float, float]:
-    """Mean and variance of the number of different examples in so many draws with replacement."""
+    """Mean and variance of the number of distinct examples in ``draws`` draws with replacement."""
     once, twice = (1 - 1 / n) ** draws, (1 - 2 / n) ** draws
     return n * (1 - once), n * (n - 1) * twice + n * once - n * n * once * once
 
 
 def epochs_to_see_all(n: int, rate: float) -> float:
-    """Expected epochs until every example was drawn (coupon collector): H_N / r."""
+    """Expected epochs until every example is drawn (coupon collector): H_N / r."""
     return (math.log(n) + 0.5772156649015329 + 1 / (2 * n)) / rate
 
 
 def draw_generator(seed: int, epoch: int) -> torch.Generator:
-    """Of an epoch's draw."""
+    """Generator of an epoch's draw."""
     return seeded_generator((seed << 20) + epoch)  # the stream of the published numbers

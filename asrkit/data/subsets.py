@@ -1,4 +1,4 @@
-"""Other ways to train on a part of the examples, which soft random sampling is compared with."""
+"""Other ways to train on part of the examples: baselines for soft random sampling."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from asrkit.data.soft_random_sampling import draw_generator, draw_size
 
 
 def repeated_subset(n: int, rate: float, seed: int, epoch: int) -> torch.Tensor:
-    """(r·N,) different indices, newly drawn each epoch (RS2, Okanovic et al. 2024, arXiv 2305.18424)."""
+    """(r·N,) distinct indices, drawn anew each epoch (RS2, Okanovic et al. 2024, arXiv 2305.18424)."""
     return torch.randperm(n, generator=draw_generator(seed, epoch))[: draw_size(n, rate)]
 
 
 def fixed_subset(n: int, rate: float, seed: int) -> torch.Tensor:
-    """(r·N,) different indices, the same in every epoch."""
+    """(r·N,) distinct indices, the same in every epoch."""
     return repeated_subset(n, rate, seed, epoch=0)
 
 

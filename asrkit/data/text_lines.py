@@ -1,7 +1,7 @@
 """Text for language models: encoded once, then read from disk line by line, in any order.
 
-Lines are kept as symbol numbers in one memory-mapped array, so that a text larger than memory can be shuffled
-and any step of an epoch can be reached at once.
+Lines are stored as symbol ids in one memory-mapped array, so that a text larger than memory can be shuffled
+and any step of an epoch can be reached directly.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from asrkit.text.normalize import canonical
 from asrkit.text.tokenizer import Tokenizer
 
 POOL = 100
-"""Batches that are sorted by length together."""
+"""Batches sorted by length together."""
 MOST_NAMED = 10
 """Unknown characters that a message names."""
 
@@ -86,10 +86,10 @@ class Excluded:
 def encode_text(
     paths: Sequence[Path], tokenizer: Tokenizer, folder: Path, max_symbols: int
 ) -> tuple[TextLines, Excluded]:
-    """Encodes text files, or takes what an earlier call with the same files and symbols left in ``folder``.
+    """Encodes text files, or reuses what an earlier call with the same files and symbols left in ``folder``.
 
     Args:
-        paths: text with one sentence per line (``.gz`` or not), or CutSets (``.jsonl.gz``) whose transcripts are taken.
+        paths: text with one sentence per line (``.gz`` or not), or CutSets (``.jsonl.gz``) whose transcripts are used.
         tokenizer: symbols.
         folder: where the arrays go.
         max_symbols: longer lines are excluded.
@@ -101,7 +101,7 @@ def encode_text(
         UserError: a file cannot be read, or no line is left.
     """
     origin = {"files": [_identity(path) for path in paths], "tokenizer": tokenizer.to_dict(), "longest": max_symbols}
-    with locked(folder):  # of several processes one encodes
+    with locked(folder):  # one of several processes encodes
         return _encoded(paths, tokenizer, folder, max_symbols, origin)
 
 
@@ -178,11 +178,11 @@ def read_lines(path: Path) -> Iterator[str]:
 
 
 def plan_text_epoch(lengths: np.ndarray, batch_symbols: int, generator: torch.Generator) -> list[np.ndarray]:
-    """Line numbers of each batch of an epoch: random, but neighbours in length share a batch.
+    """Line numbers of each batch of an epoch: random, but similar lengths share a batch.
 
     Args:
         lengths: symbols of each line.
-        batch_symbols: most symbols of a batch, padding and line ends included.
+        batch_symbols: most symbols per batch, padding and line ends included.
         generator: of the epoch.
     """
     order = torch.randperm(len(lengths), generator=generator).numpy()

@@ -15,7 +15,7 @@ def transcript(cut: Cut) -> str:
     """The transcript of a cut.
 
     Raises:
-        UserError: none, or an empty one.
+        UserError: missing or empty.
     """
     text = " ".join((s.text or "").strip() for s in cut.supervisions).strip()
     if not text:
@@ -37,12 +37,12 @@ def encode_transcript(tokenizer: Tokenizer, cut: Cut) -> list[int]:
 
 
 def frames_needed(tokens: Sequence[int]) -> int:
-    """Encoder frames that CTC needs for labels: one for each, and a blank between two that are the same."""
+    """Encoder frames that CTC needs for labels: one for each, plus a blank between two equal ones."""
     return len(tokens) + sum(a == b for a, b in pairwise(tokens))
 
 
 def encode_hypothesis(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The labels of a hypothesis; none where it holds SentencePiece's mark for the unknown, which no text spells."""
+    """The labels of a hypothesis; none if it holds SentencePiece's unknown mark, which no text spells."""
     try:
         return tokenizer.encode(text)
     except UserError:

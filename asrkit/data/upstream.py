@@ -1,4 +1,4 @@
-"""Whether the outputs of earlier stages, and the corpus that they read, have changed since."""
+"""Whether the outputs of earlier stages, or the corpus that they read, have changed since."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ UNLABELLED = "--unlabelled"
 
 
 def splits_of(folder: DataFolder) -> tuple[str, ...]:
-    """The splits that prepared data has: ``train`` alone of speech without transcripts."""
+    """The splits of prepared data: only ``train`` for speech without transcripts."""
     return SPLITS[:1] if _inputs(folder.path / INPUTS).get(UNLABELLED) else SPLITS
 
 
 def cut_digests(folder: DataFolder) -> dict[str, str | None]:
-    """Tells the cuts of ``prepare`` from others."""
+    """Digests of the cuts of ``prepare``."""
     return {split: digest(folder.cuts(split)) for split in SPLITS}
 
 
 def data_inputs(folder: DataFolder) -> dict[str, Any]:
-    """What a training depends on, of prepared data."""
+    """What training depends on in prepared data."""
     cuts = {f"digest of {split} cuts": digest_of_cuts(folder, split) for split in ("train", "dev")}
     return cuts | {
         "digest of tokenizer": digest(folder.tokenizer),
@@ -36,7 +36,7 @@ def data_inputs(folder: DataFolder) -> dict[str, Any]:
 
 
 def require_same_corpus(folder: DataFolder) -> None:
-    """Refuses prepared data whose corpus has changed since. A corpus that is gone is not missed.
+    """Rejects prepared data whose corpus has changed since. A missing corpus is no error.
 
     Raises:
         UserError: a list or an audio file has changed; it is named.
@@ -62,7 +62,7 @@ def require_same_corpus(folder: DataFolder) -> None:
 
 
 def require_current(folder: DataFolder) -> None:
-    """Refuses prepared data whose corpus or earlier stages have changed since.
+    """Rejects prepared data whose corpus or earlier stages have changed since.
 
     Raises:
         UserError: something has changed; it is named, with the stage to run again.
@@ -89,7 +89,7 @@ def _items(files: Mapping[str, Any], kind: str) -> list[tuple[str, Any]]:
 
 
 def _inputs(path: Path) -> dict[str, Any]:
-    """A record, empty where there is none that can be read; its own stage says so."""
+    """A record, empty if missing or unreadable; its own stage reports that."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -31,26 +31,26 @@ BY_FFMPEG = (
 )
 AUDIO_SUFFIXES = (*BY_SOUNDFILE, *BY_FFMPEG)
 UNREADABLE = (soundfile.SoundFileError, OSError, ValueError, IndexError, RuntimeError)
-"""What reading raises; the last three of a broken header."""
+"""What reading raises; broken headers raise the last three."""
 UNWRITABLE = (soundfile.SoundFileError,)
 LEAST_HZ, MOST_HZ = 4000, 384_000
-"""Sampling rates that speech is recorded with; others are taken for damage."""
+"""Sampling rates of recorded speech; others are treated as damage."""
 BLOCK_SAMPLES = 1 << 20
 MOST_PHASES = 1000
-"""Filters of a resampler. Two rates whose ratio needs more, such as 44101 and 16000 Hz, are resampled by the nearest
-ratio that does not: it is off by at most one in 10,000, a tenth of a frame in ten seconds."""
+"""Maximum filters in a resampler. Rates whose ratio needs more, such as 44101 and 16000 Hz, use the nearest ratio that
+does not: it is off by at most one in 10,000, a tenth of a frame in ten seconds."""
 
 
 @contextmanager
 def open_audio(path: Path, part: tuple[float, float | None] | None = None) -> Iterator[soundfile.SoundFile]:
-    """A file as soundfile reads it; what only ffmpeg reads goes through a temporary WAV.
+    """A file opened by soundfile; formats that only ffmpeg reads go through a temporary WAV.
 
     Args:
         path: the file.
-        part: begin and duration in seconds of what is needed; what ffmpeg decodes holds that alone.
+        part: start and duration of the part needed, in seconds; ffmpeg decodes only that.
 
     Raises:
-        asrkit.features.audio_files.UNREADABLE: it cannot be decoded, is no file, or states an impossible rate.
+        asrkit.features.audio_files.UNREADABLE: it cannot be decoded, is not a file, or states an impossible rate.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}" if not path.exists() else f"{path} is no regular file")
@@ -68,7 +68,7 @@ def open_audio(path: Path, part: tuple[float, float | None] | None = None) -> It
 
 
 def num_channels(path: Path) -> int:
-    """Channels of a file; 1 of a file that cannot be read, which is reported where it is listened to."""
+    """Number of channels of a file; 1 if it cannot be read, which is reported when it is listened to."""
     try:
         with open_audio(path) as file:
             return int(file.channels)
@@ -93,9 +93,9 @@ def _decode_with_ffmpeg(path: Path, target: Path, part: tuple[float, float | Non
 
 
 def blocks(file: soundfile.SoundFile, size: int = BLOCK_SAMPLES) -> Iterator[np.ndarray]:
-    """The rest of an open file, as (N, channels) float32 in [-1, 1] with at most ``size`` numbers.
+    """The rest of an open file, in (N, channels) float32 blocks in [-1, 1] of at most ``size`` values.
 
-    The length that the file's header claims is not asked for: what there is, is read.
+    The length in the file's header is ignored: whatever is there is read.
     """
     frames = max(1, size // file.channels)
     block = file.read(frames, dtype="float32", always_2d=True)
@@ -107,7 +107,7 @@ def blocks(file: soundfile.SoundFile, size: int = BLOCK_SAMPLES) -> Iterator[np.
 
 
 def read_samples(path: Path, start_s: float = 0.0, duration_s: float | None = None) -> tuple[np.ndarray, int]:
-    """Samples (N, channels) float32 in [-1, 1] of a file or of a part of it, and its sampling rate in Hz.
+    """Samples (N, channels) float32 in [-1, 1] of a file or part of it, and its sampling rate in Hz.
 
     Raises:
         asrkit.features.audio_files.UNREADABLE: the file cannot be decoded.
@@ -148,7 +148,7 @@ def write_samples(path: Path, samples: np.ndarray, sampling_rate_hz: int) -> Non
 
 
 def resample(waveform: torch.Tensor, from_hz: int, to_hz: int) -> torch.Tensor:
-    """(N,) samples at another rate; (N · to_hz / from_hz,) of them, rounded up.
+    """Resamples (N,) samples to (N · to_hz / from_hz,), rounded up.
 
     Raises:
         UserError: a rate outside 4 to 384 kHz.

@@ -1,4 +1,4 @@
-"""What an augmentation is told about the presentation that it changes."""
+"""What an augmentation knows about the presentation it changes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Presentation:
 
 
 Augmentation = Callable[[torch.Tensor, Presentation], tuple[torch.Tensor, bool]]
-"""Changes normalized (T, F) log-Mel features at random and says whether this utterance was chosen."""
+"""Changes normalized (T, F) log-Mel features at random, and returns whether the utterance was chosen."""
 
 
 def chosen(probability: float, generator: torch.Generator) -> bool:

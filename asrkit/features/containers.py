@@ -1,4 +1,4 @@
-"""Whether an audio file ends where its own container says, which decoders do not tell."""
+"""Checks that an audio file ends where its container says, which decoders do not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _OGG_LAST_PAGE = 0x04
 
 
 def truncation(path: Path) -> str:
-    """What is missing at the end of a WAV, Sphere or Ogg file; empty where nothing is, or it cannot be told.
+    """What is missing at the end of a WAV, Sphere or Ogg file; empty if nothing is, or if unknown.
 
     Raises:
         OSError: the file cannot be read.
@@ -34,7 +34,7 @@ def truncation(path: Path) -> str:
 
 
 def _short_by(size: int, expected: int) -> str:
-    # A WAV written to a pipe states the largest size instead of its own; sox's is the largest signed one.
+    # A WAV written to a pipe states the maximum size instead of its own; sox writes the signed maximum.
     return f"{expected - size} bytes are missing" if size < expected < 0x7FFFF000 else ""
 
 

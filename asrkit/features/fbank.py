@@ -20,11 +20,11 @@ def fbank(waveform: torch.Tensor, sampling_rate_hz: int, num_mel_bins: int = 80)
     """Log-Mel energies as Kaldi computes them (povey window, pre-emphasis 0.97, no dither, no snipped edges).
 
     Samples lie in [-1, 1] and the highest filter ends 400 Hz below the Nyquist frequency: the convention of
-    the k2 runtimes, so that what is trained here can be served by them.
+    the k2 runtimes, which can therefore serve models trained here.
 
     Args:
         waveform: (N,) samples in [-1, 1].
-        sampling_rate_hz: samples a second.
+        sampling_rate_hz: samples per second.
         num_mel_bins: F.
 
     Returns:
@@ -77,7 +77,7 @@ class KaldiFbank(FeatureExtractor):  # type: ignore[misc]  # Lhotse has no types
         return int(self.config.num_mel_bins)
 
     def extract(self, samples: np.ndarray | torch.Tensor, sampling_rate: int) -> np.ndarray:
-        """(channels, N) or (N,) samples to (T, F) features of their mean, at the rate of the settings."""
+        """(channels, N) or (N,) samples to (T, F) features of the channel mean, at the configured rate."""
         waveform = torch.as_tensor(samples)
         waveform = waveform.mean(dim=0) if waveform.ndim > 1 and len(waveform) > 1 else waveform.reshape(-1)
         waveform = resample(waveform, sampling_rate, self.config.sampling_rate)

@@ -18,18 +18,18 @@ class LengthPerturbation:
     """Drops runs of frames from some utterances, and inserts runs of zero frames into some.
 
     The two decisions are independent; dropping comes first. It acts on 10 ms log-Mel frames before deltas and
-    stacking, whose zero vector is the mean frame. An utterance that would become too short for its labels stays
-    as it is.
+    stacking, whose zero vector is the mean frame. An utterance that would become too short for its labels is
+    unchanged.
     """
 
     drop_probability: float
-    """p_s: of an utterance to lose frames."""
+    """p_s: probability that an utterance loses frames."""
     drop_rate: float
     """r_s: share of its frames at which a run of dropped frames starts."""
     max_drop: int
     """T_s: longest run dropped; runs are uniform in 1 … T_s."""
     insert_probability: float
-    """p_p: of an utterance to gain frames."""
+    """p_p: probability that an utterance gains frames."""
     insert_rate: float
     """r_p: share of its frames after which a run of zero frames is inserted."""
     max_insert: int
@@ -37,7 +37,7 @@ class LengthPerturbation:
     from_epoch: int = 1
     """First epoch with perturbation."""
     until_epoch: int = 0
-    """Last epoch with perturbation; 0 never ends it."""
+    """Last epoch with perturbation; 0 for no end."""
 
     def __call__(self, features: torch.Tensor, presentation: Presentation) -> tuple[torch.Tensor, bool]:
         """(T, F) to (T~, F), and whether frames were dropped or inserted."""
@@ -84,7 +84,7 @@ def insert_frames(features: torch.Tensor, rate: float, max_run: int, generator: 
 
 
 def _runs(num_frames: int, rate: float, max_run: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Places (N,), all different, and a length in 1 … max_run for each."""
+    """(N,) distinct positions, and a length in 1 … max_run for each."""
     number = round(rate * num_frames) if max_run > 0 else 0
     places = torch.randperm(num_frames, generator=generator)[:number]
     return places, torch.randint(1, max(1, max_run) + 1, (number,), generator=generator)

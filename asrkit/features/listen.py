@@ -1,6 +1,6 @@
-"""The one way of listening: what an audio file holds, which of its channels is heard, and what is wrong with it.
+"""Listening to audio: what a file holds, which of its channels is heard, and what is wrong with it.
 
-``prepare``, the loader and ``transcribe`` all go by the rules here.
+``prepare``, the loader and ``transcribe`` all follow these rules.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from asrkit.features.containers import truncation
 from asrkit.features.fbank import FRAME_LENGTH_S
 
 LOUDEST, MIX, SPLIT = "loudest", "mix", "split"
-"""Which channel is heard, next to a number from 0: the louder one, the mean of all, or each as its own recording."""
+"""Channel choices other than a number from 0: the loudest, the mean of all, or each as its own recording."""
 SILENCE_PEAK = 1e-3
-"""Audio that never exceeds this (-60 dB of full scale) holds no speech."""
+"""Audio that never exceeds this (-60 dBFS) holds no speech."""
 QUIET_PEAK = 1e-2
 OFF_SCALE_PEAK = 4.0
-"""Float samples that exceed full scale by more were written at the scale of integers, or are damaged."""
+"""Float samples that exceed full scale by more than this factor were written at integer scale, or are damaged."""
 FULL_SCALE = 0.999
 CLIPPED_SHARE = 0.01
 OFFSET = 0.1
 CANCELLED = 0.1
-"""Channels whose mean is weaker than the weaker of them by this factor cancel each other."""
+"""Channels whose mean is weaker than the weakest of them by this factor cancel each other."""
 
 
 def channel_choice(text: str) -> str:
-    """``text`` as a choice of channel.
+    """``text`` as a channel choice.
 
     Raises:
-        UserError: it is none.
+        UserError: not a valid choice.
     """
     if text in (LOUDEST, MIX, SPLIT) or (text.isascii() and text.isdigit()):
         return text
@@ -44,7 +44,7 @@ def channel_choice(text: str) -> str:
 
 @dataclass
 class Heard:
-    """What listening to a file tells."""
+    """What listening to a file found."""
 
     sampling_rate_hz: int = 0
     num_samples: int = 0
@@ -58,9 +58,9 @@ class Heard:
     finite: bool = True
     cancels: bool = False
     digest: str = ""
-    """Of the samples of that channel."""
+    """Digest of that channel's samples."""
     peaks: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
-    """Of each second of it."""
+    """Peak of each second."""
     problem: str = ""
     """Why it cannot be used; empty if it can."""
     warnings: tuple[str, ...] = ()
@@ -78,9 +78,9 @@ class Rule:
 
     holds: Callable[[Heard], bool]
     says: str
-    """With the fields of :class:`Heard`."""
+    """Formatted with the fields of :class:`Heard`."""
     refused: bool = False
-    """Whether such audio is not used."""
+    """Whether such audio is excluded."""
 
 
 RULES = (
@@ -102,15 +102,15 @@ RULES = (
     Rule(lambda h: abs(h.mean) > OFFSET, "the audio has an offset of {mean:.2f} of full scale"),
     Rule(lambda h: h.cancels, "its channels cancel each other when mixed"),
 )
-"""Audio is judged by these, in this order; of those that refuse it the first is named."""
+"""Audio is judged by these in order; the first one that refuses it is named."""
 
 
 def listen(path: Path, channel: str = LOUDEST) -> Heard:
-    """Reads a file from begin to end, block by block, and judges it; never raises for what a file holds.
+    """Reads a complete file, block by block, and judges it; never raises because of its content.
 
     Args:
         path: the file.
-        channel: a choice of :func:`channel_choice`, but not ``split``.
+        channel: a choice of :func:`channel_choice` other than ``split``.
     """
     try:
         cut_off = truncation(path) if path.is_file() else ""
@@ -131,13 +131,13 @@ def listen(path: Path, channel: str = LOUDEST) -> Heard:
 
 
 def why(error: BaseException) -> str:
-    """What an error of reading says, without the name of the file, which soundfile writes as bytes."""
+    """The message of a read error, without the file name, which soundfile writes as bytes."""
     line = next(iter(str(error).splitlines()), type(error).__name__)
     return line.split("': ", 1)[-1] if line.startswith("Error opening") else line
 
 
 def pick(samples: np.ndarray, channel: int) -> np.ndarray:
-    """(N, channels) to (N,): a channel, or for -1 the mean of all."""
+    """(N, channels) to (N,): one channel, or the mean of all for -1."""
     picked: np.ndarray = samples.mean(axis=1) if channel < 0 else samples[:, channel]
     return picked
 
@@ -163,7 +163,7 @@ def _measure(path: Path, choice: str) -> Heard:
             content.update(x.data)
             heard.finite &= bool(np.isfinite(x).all())
             if not heard.finite:
-                break  # sums of such samples say nothing
+                break  # sums of such samples are meaningless
             peak = _peak(x)
             heard.peak = max(heard.peak, peak)
             total += float(x.sum(dtype=np.float64))
@@ -183,11 +183,11 @@ def _measure(path: Path, choice: str) -> Heard:
 
 
 def _peak(x: np.ndarray) -> float:
-    return max(float(x.max()), -float(x.min()))  # the absolute values need not be stored
+    return max(float(x.max()), -float(x.min()))  # avoids storing the absolute values
 
 
 def _loudest(path: Path, heard: Heard) -> int:
-    """The channel with the most energy, of equals the first; says so unless all are the same."""
+    """The channel with the most energy, the first among equals; warns unless all are identical."""
     energy, mixed, same = np.zeros(heard.num_channels), 0.0, True
     with open_audio(path) as file:
         for block in blocks(file):

@@ -1,4 +1,4 @@
-"""Mean and variance normalization: with global statistics or with each speaker's own."""
+"""Mean and variance normalization, with global statistics or each speaker's own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class MeanStd:
     std: torch.Tensor
 
     def apply(self, features: torch.Tensor) -> torch.Tensor:
-        """(T, F) to (T, F) with mean 0 and deviation 1 over the group."""
+        """(T, F) to (T, F) with mean 0 and standard deviation 1 over the group."""
         return (features - self.mean) / self.std
 
 
@@ -34,16 +34,16 @@ class Moments:
 
     @classmethod
     def of(cls, features: torch.Tensor) -> Moments:
-        """Those of one (T, F) matrix."""
+        """Moments of one (T, F) matrix."""
         x = features.to(torch.float64)
         return cls(x.shape[0], x.sum(0), x.square().sum(0))
 
     def __add__(self, other: Moments) -> Moments:
-        """Those of both."""
+        """Moments of both."""
         return Moments(self.count + other.count, self.total + other.total, self.squares + other.squares)
 
     def finish(self) -> MeanStd:
-        """Mean and deviation."""
+        """Mean and standard deviation."""
         mean = self.total / self.count
         variance = (self.squares / self.count - mean.square()).clamp_min(1e-10)
         return MeanStd(mean.float(), variance.sqrt().float())

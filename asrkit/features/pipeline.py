@@ -1,4 +1,4 @@
-"""From a cut to model input, in the one order that training, decoding and a shipped model share."""
+"""From a cut to model input, in the one order shared by training, decoding and shipped models."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ class FeaturePipeline:
     """Applied in this order, in training only, to normalized log-Mel frames."""
     deltas: bool = False
     stacking: int = 1
-    """Log-Mel frames joined to one."""
+    """Log-Mel frames joined into one."""
     speaker_vectors: dict[str, torch.Tensor] = field(default_factory=dict)
-    """Appended to each frame, by speaker; none where empty."""
+    """Appended to each frame, by speaker; none if empty."""
     frames_per_label: int = 1
-    """Log-Mel frames in an encoder frame: an utterance needs as many for each of its labels."""
+    """Log-Mel frames per encoder frame: an utterance needs this many for each of its labels."""
 
     @property
     def augmentation_names(self) -> tuple[str, ...]:
-        """Everything that training counts the hits of."""
+        """Every augmentation whose hits training counts."""
         return (SPEED, TEMPO, *self.augmentations)
 
     @property
@@ -51,7 +51,7 @@ class FeaturePipeline:
         return FRAME_SHIFT_S * self.stacking
 
     def raw(self, cut: Cut) -> torch.Tensor:
-        """(T, F) log-Mel energies of a cut: the stored ones where there are any, computed ones elsewhere.
+        """(T, F) log-Mel energies of a cut: the stored ones if there are any, else computed ones.
 
         Raises:
             UserError: audio that cannot be read, or is not as long as its manifest says.
@@ -93,8 +93,8 @@ class FeaturePipeline:
 
         Args:
             features: the frames.
-            speaker: whose they are.
-            part: the frames that count; the others are context for the deltas.
+            speaker: their speaker.
+            part: the frames to keep; the others are context for the deltas.
 
         Raises:
             UserError: the speaker has no vector.
@@ -119,7 +119,7 @@ class FeaturePipeline:
             cut: one utterance.
             seed: of the experiment.
             epoch: which presentation this is; None means no augmentation.
-            num_labels: for which the augmented utterance must be long enough.
+            num_labels: how many labels the augmented utterance must fit.
             repeat: which of several presentations in the same epoch, from 0.
 
         Returns:
@@ -150,14 +150,14 @@ def side_of(cut: Cut) -> str:
 
 
 def replica_of(cut: Cut) -> list[str]:
-    """``speed`` or ``tempo`` where the feature stage made this cut from another one by that."""
+    """``speed`` or ``tempo`` if the feature stage derived this cut from another that way."""
     if cut.has_custom(TEMPO):
         return [TEMPO]
     return [SPEED] if cut.has_recording and cut.recording.transforms else []
 
 
 def load_audio(cut: Cut, sampling_rate_hz: int) -> torch.Tensor:
-    """(N,) float32 samples of a cut at a sampling rate; several channels are mixed.
+    """(N,) float32 samples of a cut at a sampling rate; multiple channels are mixed.
 
     Raises:
         UserError: unreadable or truncated.

@@ -15,7 +15,7 @@ from asrkit.errors import UserError
 from asrkit.features.augmentation import Presentation, chosen
 
 NEIGHBOURS = 100
-"""The other utterance is one of this many whose durations are nearest."""
+"""The other utterance is one of this many nearest in duration."""
 
 
 class SequenceNoise:
@@ -23,10 +23,10 @@ class SequenceNoise:
 
     Args:
         cuts: the training utterances.
-        durations_s: (N,) of them.
-        features: normalized (T, F) features of one of them.
+        durations_s: (N,) their durations.
+        features: computes normalized (T, F) features of an utterance.
         probability: share of the utterances that are changed.
-        scale: of what is added.
+        scale: of the added features.
 
     Raises:
         UserError: fewer than two utterances.
@@ -44,7 +44,7 @@ class SequenceNoise:
             raise UserError("sequence_noise needs two training utterances at least")
         self.cuts = cuts
         self.by_length = np.argsort(durations_s, kind="stable")
-        """(N,) numbers of the utterances, the shortest first."""
+        """(N,) utterance numbers, shortest first."""
         self.durations_s = durations_s[self.by_length]
         self.features = features
         self.probability = probability
@@ -64,7 +64,7 @@ class SequenceNoise:
         place = int(np.searchsorted(self.durations_s, presentation.cut.duration))
         first = max(0, min(place - NEIGHBOURS // 2, len(self.cuts) - NEIGHBOURS))
         candidates = self.by_length[first : first + NEIGHBOURS + 1]
-        while True:  # until it is another one, of which there is one at least
+        while True:  # until it is another one; at least one exists
             drawn = int(torch.randint(len(candidates), (), generator=presentation.generator))
             if (other := self.cuts[int(candidates[drawn])]).id != presentation.cut.id:
                 return other

@@ -11,7 +11,7 @@ from asrkit.features.augmentation import Presentation, chosen
 
 @dataclass(frozen=True)
 class SpecAugment:
-    """Masks random bands of frequency and stretches of time with zero, the mean of normalized features."""
+    """Masks random frequency bands and time spans with zero, the mean of normalized features."""
 
     probability: float
     num_frequency_masks: int
@@ -37,7 +37,7 @@ class SpecAugment:
 
 
 def _spans(number: int, longest: int, size: int, generator: torch.Generator) -> list[tuple[int, int]]:
-    """``number`` stretches of 0 to ``longest`` places inside ``size``."""
+    """``number`` spans of 0 to ``longest`` positions within ``size``."""
     if longest <= 0 or number <= 0:
         return []
     widths = torch.randint(0, min(longest, size) + 1, (number,), generator=generator)

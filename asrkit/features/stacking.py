@@ -1,4 +1,4 @@
-"""Deltas and frame stacking: the papers' 40 log-Mel energies become 240 numbers every 20 ms."""
+"""Deltas and frame stacking: the papers' 40 log-Mel energies become 240 values every 20 ms."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional as F
 
 DELTA_WINDOW = 2
-"""Frames to each side that a slope is fitted to."""
+"""Frames on each side used to fit a slope."""
 
 
 def add_deltas(features: torch.Tensor) -> torch.Tensor:
@@ -25,9 +25,9 @@ def _slope(features: torch.Tensor) -> torch.Tensor:
 
 
 def stack_frames(features: torch.Tensor, number: int) -> torch.Tensor:
-    """Joins every ``number`` consecutive frames to one: (T, F) to (ceil(T / number), number · F).
+    """Joins every ``number`` consecutive frames into one: (T, F) to (ceil(T / number), number · F).
 
-    The last frame is repeated where there are too few.
+    The last frame is repeated if there are too few.
     """
     missing = -features.shape[0] % number
     if missing:

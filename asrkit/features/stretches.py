@@ -1,4 +1,4 @@
-"""Features of a long recording, stretch by stretch: the same numbers as of the whole, in memory that does not grow."""
+"""Features of a long recording, stretch by stretch: the same as for the complete recording, in constant memory."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from asrkit.features.pipeline import FeaturePipeline
 from asrkit.features.stacking import DELTA_WINDOW
 
 EDGE_FRAMES = 2
-"""Log-Mel frames next to a cut that see samples beyond it."""
+"""Log-Mel frames next to a boundary that see samples beyond it."""
 RESAMPLING_CONTEXT = 512
-"""Samples at the new rate, more than a resampler's filter sees."""
+"""Samples at the new rate, more than a resampler's filter spans."""
 OWN_STATISTICS_FRAMES = 6000
-"""Frames that are held at once while a recording's own mean and deviation are taken."""
+"""Frames held at once while a recording's own mean and deviation are computed."""
 Samples = Callable[[int, int], torch.Tensor]
-"""Samples [first, end) of a recording at the pipeline's rate; ``first`` never falls by more than a window."""
+"""Samples [first, end) of a recording at the pipeline's rate; ``first`` never decreases by more than a window."""
 
 
 class Stretches:
-    """The model input of one recording, by ranges of frames.
+    """The model input of one recording, by frame range.
 
     Args:
-        samples: reads them.
+        samples: reads the recording.
         num_samples: N, at the pipeline's rate.
         pipeline: from samples to model input.
     """
@@ -42,11 +42,11 @@ class Stretches:
         self.shift = int(pipeline.sampling_rate_hz * FRAME_SHIFT_S)
         self.num_raw = (num_samples + self.shift // 2) // self.shift
         self.statistics: MeanStd | None = None
-        """The recording's own, for a pipeline that normalizes by them."""
+        """The recording's own, for a pipeline that normalizes with them."""
 
     @property
     def num_frames(self) -> int:
-        """T, stacked."""
+        """T, after stacking."""
         return -(-self.num_raw // self.pipeline.stacking)
 
     def raw(self, first: int, end: int) -> torch.Tensor:
@@ -59,7 +59,7 @@ class Stretches:
         return found[first - begin : end - begin]
 
     def take_statistics(self) -> None:
-        """Takes the recording's own mean and deviation, in one pass."""
+        """Computes the recording's own mean and deviation in one pass."""
         moments = None
         for first in range(0, self.num_raw, OWN_STATISTICS_FRAMES):
             of_part = Moments.of(self.raw(first, min(self.num_raw, first + OWN_STATISTICS_FRAMES)))
@@ -67,7 +67,7 @@ class Stretches:
         self.statistics = moments.finish() if moments else None
 
     def __call__(self, first: int, end: int) -> torch.Tensor:
-        """(end - first, F) frames of model input, of the ``num_frames`` that there are."""
+        """(end - first, F) frames of model input, out of ``num_frames``."""
         pipeline = self.pipeline
         context = 2 * DELTA_WINDOW if pipeline.deltas else 0
         wanted = first * pipeline.stacking, min(self.num_raw, end * pipeline.stacking)
@@ -78,16 +78,16 @@ class Stretches:
 
 
 def of_waveform(waveform: torch.Tensor, pipeline: FeaturePipeline) -> Stretches:
-    """Those of (N,) samples in [-1, 1] at the pipeline's rate."""
+    """Stretches of (N,) samples in [-1, 1] at the pipeline's rate."""
     return Stretches(lambda first, end: waveform[first:end], len(waveform), pipeline)
 
 
 @contextmanager
 def of_file(path: Path, heard: Heard, pipeline: FeaturePipeline) -> Iterator[Stretches]:
-    """Those of a file that has been listened to, read once from begin to end while the block is in.
+    """Stretches of a file that has been listened to, read once from start to end inside the ``with`` block.
 
     Raises:
-        asrkit.features.audio_files.UNREADABLE: it cannot be read any more.
+        asrkit.features.audio_files.UNREADABLE: it can no longer be read.
     """
     from_hz, to_hz = heard.sampling_rate_hz, pipeline.sampling_rate_hz
     num_samples = heard.num_samples if from_hz == to_hz else -(-heard.num_samples * to_hz // from_hz)
@@ -96,7 +96,7 @@ def of_file(path: Path, heard: Heard, pipeline: FeaturePipeline) -> Iterator[Str
         if from_hz == to_hz:
             yield Stretches(read, num_samples, pipeline)
             return
-        step = to_hz // math.gcd(from_hz, to_hz)  # so many new samples begin where an old one does
+        step = to_hz // math.gcd(from_hz, to_hz)  # every step-th new sample coincides with an old one
 
         def resampled(first: int, end: int) -> torch.Tensor:
             begin = max(0, first - RESAMPLING_CONTEXT) // step * step
@@ -107,7 +107,7 @@ def of_file(path: Path, heard: Heard, pipeline: FeaturePipeline) -> Iterator[Str
 
 
 class _Window:
-    """Reads an open file forwards and holds what later calls may ask for again."""
+    """Reads an open file forwards and keeps what later calls may need again."""
 
     def __init__(self, file: soundfile.SoundFile, channel: int) -> None:
         self.file, self.channel = file, channel

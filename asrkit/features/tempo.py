@@ -12,8 +12,8 @@ SEARCH_S = 0.015
 def change_tempo(waveform: torch.Tensor, factor: float, sampling_rate_hz: int) -> torch.Tensor:
     """A waveform ``factor`` times as fast, by waveform similarity overlap-add (Verhelst and Roelands 1993, ICASSP).
 
-    Windows of the input are added at half their length from each other. Each is taken near the place that the
-    factor asks for, there where it resembles most what followed the window before it.
+    Windows of the input are added with 50% overlap. Each is taken near the position given by the factor, where it is
+    most similar to what followed the previous window.
 
     Args:
         waveform: (N,) samples.

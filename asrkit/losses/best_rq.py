@@ -1,7 +1,7 @@
 """BEST-RQ: masked prediction of labels by a random-projection quantizer (Chiu et al. 2022, arXiv 2202.01855).
 
 A frame's label is the codebook vector nearest to a random projection of it, both scaled to length 1; neither projection
-nor codebook is trained. Spans of the input are replaced by noise, and the encoder has to tell the labels there.
+nor codebook is trained. Spans of the input are replaced by noise, and the encoder must predict the labels there.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ class RandomProjectionQuantizer(nn.Module):
 
     Args:
         input_dim: I.
-        codebook_size: labels of a codebook.
+        codebook_size: labels per codebook.
         codebook_dim: d.
         num_codebooks: C.
-        generator: of the projection, Xavier's, and the codebooks, normal.
-        frames: (N, I) frames whose principal components are the projection, see :func:`pca_projection`; a random one
-            if None.
+        generator: of the projection (Xavier) and the codebooks (normal).
+        frames: (N, I) frames whose principal components are the projection, see :func:`pca_projection`; random if
+            None.
 
     Raises:
         ValueError: the frames do not vary in d directions.
@@ -53,7 +53,7 @@ class RandomProjectionQuantizer(nn.Module):
     @torch.no_grad()
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(…, I) frames to (…, C) labels."""
-        # Of vectors of length 1, the nearest has the largest product; the length of A x changes no order.
+        # Among unit vectors, the nearest has the largest product; the length of A x does not change the order.
         with torch.autocast(x.device.type, enabled=False):  # labels must not depend on the precision of training
             projected = (x.float() - self.mean) @ self.projection
             similarity = torch.einsum("...d,cvd->...cv", projected, self.codebooks)
@@ -62,7 +62,7 @@ class RandomProjectionQuantizer(nn.Module):
 
 
 def pca_projection(x: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean (I,) of frames, and the projection (I, dim) onto the directions in which they vary most, each scaled to
+    """Mean (I,) of frames, and the projection (I, dim) onto their directions of largest variance, each scaled to
     variance 1 (arXiv 2606.30671).
 
     Args:
@@ -81,7 +81,7 @@ def pca_projection(x: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tenso
 
 
 def stack_for_encoder(features: torch.Tensor, subsampling: int, frames: int) -> torch.Tensor:
-    """(B, T, F) features to (B, T', s·F): those that each of T' = ``frames`` encoder frames covers."""
+    """(B, T, F) features to (B, T', s·F): those covered by each of T' = ``frames`` encoder frames."""
     features = F.pad(features[:, : frames * subsampling], (0, 0, 0, max(0, frames * subsampling - features.shape[1])))
     return features.reshape(len(features), frames, -1)
 
@@ -89,21 +89,21 @@ def stack_for_encoder(features: torch.Tensor, subsampling: int, frames: int) -> 
 def draw_mask(
     lens: torch.Tensor, frames: int, probability: float, span: int, generators: Sequence[torch.Generator]
 ) -> torch.Tensor:
-    """(B, T) which frames are masked: a span begins at each frame with a probability, and spans may overlap.
+    """(B, T) mask of frames: a span begins at each frame with the given probability, and spans may overlap.
 
     A share of 1 − (1 − probability)^span of the frames is masked. An utterance without a span gets one, so that each
     has a loss.
 
     Args:
-        lens: (B,) real frames; none of the others is masked.
+        lens: (B,) real frames; the others are never masked.
         frames: T.
         probability: of a start (0.01 in the paper with spans of 400 ms; 0.02 and 20 frames in arXiv 2412.08548).
-        span: frames masked from a start on.
-        generators: of each utterance, on the CPU.
+        span: frames masked from each start.
+        generators: one per utterance, on the CPU.
     """
     masked = torch.zeros(len(lens), frames, dtype=torch.bool)
     for row, length, generator in zip(masked, lens.tolist(), generators, strict=True):
-        # As many starts before the first frame as may reach into the utterance, so that all frames are masked alike.
+        # Spans may start before the first frame, so that all frames are equally likely to be masked.
         starts = torch.rand(1, 1, length + span - 1, generator=generator) < probability
         if length:
             row[:length] = F.max_pool1d(starts.float(), span, stride=1)[0, 0] > 0
@@ -116,7 +116,7 @@ def draw_mask(
 def mask_with_noise(
     features: torch.Tensor, masked: torch.Tensor, noise_std: float, generators: Sequence[torch.Generator]
 ) -> torch.Tensor:
-    """(B, T, F) features with normal noise in place of the masked frames (B, T); a generator for each utterance."""
+    """(B, T, F) features with normal noise in place of the masked frames (B, T); one generator per utterance."""
     counts = masked.sum(dim=1).tolist()
     noise = [torch.randn(n, features.shape[2], generator=g) for n, g in zip(counts, generators, strict=True)]
     result = features.clone()
@@ -125,14 +125,14 @@ def mask_with_noise(
 
 
 def masked_frames(masked: torch.Tensor, subsampling: int, frames: int) -> torch.Tensor:
-    """(B, T) mask of the input to (B, T') encoder frames, all of whose input is masked."""
+    """(B, T) input mask to (B, T') mask of the encoder frames whose input is all masked."""
     padded = F.pad(masked[:, : frames * subsampling], (0, max(0, frames * subsampling - masked.shape[1])))
     whole: torch.Tensor = padded.reshape(len(masked), frames, subsampling).all(dim=-1)
     return whole
 
 
 def masked_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:
-    """(B,) mean cross-entropy over the masked frames and the codebooks of each utterance; 0 where none is masked.
+    """(B,) mean cross-entropy over the masked frames and the codebooks of each utterance; 0 if none are masked.
 
     Args:
         logits: (B, T', C, V).

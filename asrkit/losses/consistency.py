@@ -14,7 +14,7 @@ from asrkit.masking import valid_mask
 def consistency_loss(ctc_logits: torch.Tensor, encoder_lens: torch.Tensor) -> torch.Tensor:
     """½ Σ_t KL(sg(z_b,t) ‖ z_a,t) + KL(sg(z_a,t) ‖ z_b,t) of each utterance, in float32 (ibid., eq. 4).
 
-    sg stops the gradient: a view learns from the other one, which does not move towards it in the same term.
+    sg stops the gradient: in each term, one view learns from the other, which does not move.
 
     Args:
         ctc_logits: (2 B, T', V), first one view of all utterances, then the other.

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 
 def info_nce(queries: torch.Tensor, keys: torch.Tensor, temperature: float = 0.1) -> torch.Tensor:
-    """−log of the probability that each query's own key has among all keys, by cosine similarity.
+    """−log probability of each query's own key among all keys, by cosine similarity.
 
     Args:
         queries: (N, D).

@@ -1,4 +1,4 @@
-"""The CTC loss that helps the encoder of a transducer."""
+"""The auxiliary CTC loss of a transducer's encoder."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def ctc_loss(
         blank_id: index of blank.
 
     Returns:
-        (B,); 0 for an utterance with more labels than frames can carry.
+        (B,); 0 for an utterance with more labels than its frames allow.
     """
     log_probs = torch.log_softmax(ctc_logits.float(), dim=-1).transpose(0, 1)
     return F.ctc_loss(log_probs, tokens, encoder_lens, token_lens, blank=blank_id, reduction="none", zero_infinity=True)

@@ -1,6 +1,6 @@
-"""The pruned transducer loss through k2 (Kuang et al. 2022, arXiv 2206.13236), where k2 is installed.
+"""The pruned transducer loss through k2 (Kuang et al. 2022, arXiv 2206.13236), if k2 is installed.
 
-They correspond to the functions of :mod:`asrkit.losses.pruned_transducer`, and need torch and k2 alone.
+These functions mirror those of :mod:`asrkit.losses.pruned_transducer` and need only torch and k2.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def k2_pruned_losses(
     am_only_scale: float = 0.0,
     lm_only_scale: float = 0.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The trivial joiner's losses (B,) and the bounds (B, T', S) that k2 takes from them.
+    """The trivial joiner's losses (B,) and the bounds (B, T', S) that k2 derives from them.
 
     Args:
         am: (B, T', V) logits from the encoder.
@@ -30,8 +30,8 @@ def k2_pruned_losses(
         token_lens: (B,).
         prune_range: S.
         blank_id: index of blank.
-        am_only_scale: weight of the encoder's own part.
-        lm_only_scale: weight of the predictor's own part.
+        am_only_scale: weight of the encoder-only part.
+        lm_only_scale: weight of the predictor-only part.
 
     Raises:
         ImportError: k2 is not installed.
@@ -62,7 +62,7 @@ def k2_pruned_transducer_loss(
     *,
     blank_id: int = 0,
 ) -> torch.Tensor:
-    """The losses (B,) of logits (B, T', S, V) inside bounds (B, T', S).
+    """The losses (B,) of logits (B, T', S, V) within bounds (B, T', S).
 
     Raises:
         ImportError: k2 is not installed.

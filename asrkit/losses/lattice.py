@@ -2,8 +2,8 @@
 
 A node (t, u) has left t frames by blank and emitted u labels. Two arcs leave it: blank to (t + 1, u) and the
 next label to (t, u + 1) (Graves 2012, arXiv 1211.3711, section 2.4). All nodes with the same t + u are computed
-at once, from those one diagonal before: T + U steps of three vectorised operations for all utterances together.
-The arcs lie in memory by diagonal, so that each step, and what follows for all nodes, reads them in order.
+at once, from the previous diagonal: T + U steps of three vectorised operations for all utterances together.
+The arcs are stored by diagonal, so that each step, and the work on all nodes afterwards, reads them in order.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NEG_INF = float("-inf")
 
 @dataclass(frozen=True)
 class ArcPosteriors:
-    """How probable each arc is, given the labels; float64, zero in the padding."""
+    """Posterior of each arc, given the labels; float64, zero in the padding."""
 
     log_likelihood: torch.Tensor
     """(B,) log P(tokens | x); -inf where no alignment is possible."""
@@ -54,9 +54,9 @@ def arc_posteriors(
         # In column u: the blank arc that leaves u, and the label arc that leaves u - 1 and enters u.
         leaves = alpha[:-1, :, 1:] if kind == 0 else alpha[:-1, :, :-1]
         found = arcs[kind, :-1, :, :width].add_(leaves).add_(beta[1:, :, :width]).exp_()
-        # NaN stands where nothing is possible.
+        # NaN marks where nothing is possible.
         posteriors.append(_unskew(found, times, kind).masked_fill(outside, 0.0).nan_to_num_(nan=0.0))
-    posteriors[1][:, :, -1] = 0.0  # no arc is there
+    posteriors[1][:, :, -1] = 0.0  # no such arc
     return ArcPosteriors(log_likelihood, *posteriors)
 
 
@@ -64,7 +64,7 @@ def arc_posteriors(
 def log_likelihood(
     blank: torch.Tensor, label: torch.Tensor, frame_lens: torch.Tensor, token_lens: torch.Tensor
 ) -> torch.Tensor:
-    """The (B,) log-likelihoods of :func:`arc_posteriors` alone, in half of its time."""
+    """Only the (B,) log-likelihoods of :func:`arc_posteriors`, in half the time."""
     arcs = _skewed(*_closed(blank, label, frame_lens, token_lens))
     return _recursion(arcs[..., :-1])[-1, :, -1]
 
@@ -77,15 +77,15 @@ def banded_posteriors(
     frame_lens: torch.Tensor,
     token_lens: torch.Tensor,
 ) -> ArcPosteriors:
-    """Forward-backward over a band of the lattice: S label positions a frame, (B, T, S) arcs and posteriors.
+    """Forward-backward over a band of the lattice: S label positions per frame, (B, T, S) arcs and posteriors.
 
-    Since ``first`` never falls, a diagonal t + u meets the band in at most S nodes, whose u follow each other: each
-    has a slot of its own, u modulo S, in which blank arcs stay and from which label arcs go on to the next.
+    Since ``first`` never decreases, a diagonal t + u meets the band in at most S nodes, with consecutive u. Each has
+    its own slot, u modulo S: blank arcs stay in it, and label arcs lead to the next.
 
     Args:
         blank: (B, T, S) log probabilities of the blank arcs.
         label: (B, T, S) log probabilities of the label arcs.
-        first: (B, T) the label position u of each frame's first node; never falls.
+        first: (B, T) the label position u of each frame's first node; never decreases.
         frame_lens: (B,), each from 1 to T.
         token_lens: (B,).
     """
@@ -99,8 +99,8 @@ def banded_posteriors(
     by_label = (t < t_end) & (u < u_end) & (s < size - 1)
     blank, label = blank.double(), label.double()
 
-    # From the start, a node is on diagonal t + u; from the end of its utterance, on the diagonal that is left, and an
-    # arc leaves the node that it entered.
+    # From the start, a node is on diagonal t + u. From the end of its utterance, it is on the remaining diagonal, and
+    # an arc leaves the node that it entered.
     diagonals = int((frame_lens + token_lens).max()) + 1
     ahead, left = t + u, t_end + u_end - t - u - 1
     slot, slot_left = u % size, (u_end - u) % size
@@ -133,8 +133,8 @@ def lattice_loss(
 ) -> tuple[torch.Tensor, ArcPosteriors]:
     """Negative log-likelihoods (B,) as a differentiable function of the arcs' log probabilities.
 
-    The gradient is closed form: minus the posterior of each arc. The posteriors are returned as well. With ``first``
-    the arcs are those of a band, see :func:`banded_posteriors`, else of the whole lattice.
+    The gradient is in closed form: minus the posterior of each arc. The posteriors are returned too. With ``first``,
+    the arcs are those of a band, see :func:`banded_posteriors`, else of the full lattice.
     """
     arcs = blank, label, frame_lens, token_lens, first
     losses, likelihoods, *posteriors = _LatticeLoss.apply(*arcs)  # type: ignore[no-untyped-call]
@@ -171,8 +171,8 @@ def _closed(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Arcs with one more row of nodes, (B, T + 1, U + 1), -inf where none can be taken.
 
-    From the end of a shorter utterance a path of arcs with probability 1 leads to the end of the longest,
-    and no other arc of the padding can be taken: so all utterances begin at (0, 0) and end at (T, U).
+    From the end of a shorter utterance, a path of arcs with probability 1 leads to the end of the longest,
+    and no other arc in the padding can be taken. So all utterances begin at (0, 0) and end at (T, U).
     """
     times, labels = blank.shape[1], blank.shape[2] - 1
     t = torch.arange(times + 1, device=blank.device)[None, :, None]
@@ -194,8 +194,8 @@ def _skewed(blank: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         label: (B, T + 1, U + 1).
 
     Returns:
-        (2, D, B, U + 2) for the D = T + U + 1 diagonals; column u has the blank arc of its node and the label arc that
-        enters it.
+        (2, D, B, U + 2) for the D = T + U + 1 diagonals; column u holds the blank arc of its node and the label arc
+        that enters it.
     """
     batch, rows, width = blank.shape
     out = blank.new_full((2, rows + width - 1, batch, width + 1), NEG_INF)
@@ -209,10 +209,10 @@ def _recursion(arcs: torch.Tensor, circular: bool = False) -> torch.Tensor:
 
     Args:
         arcs: (2, D, B, U + 1): each column's blank arc, and the label arc that enters it.
-        circular: the column before the first is the last one.
+        circular: the column before the first is the last.
 
     Returns:
-        (D, B, U + 2); a node's column is its u + 1, before the first stands what would enter u = 0 by a label.
+        (D, B, U + 2); a node's column is its u + 1, and column 0 is what would enter u = 0 by a label.
     """
     diagonals, batch, width = arcs.shape[1:]
     nodes = arcs.new_full((diagonals, batch, width + 1), NEG_INF)
@@ -237,7 +237,7 @@ def _backward_recursion(arcs: torch.Tensor) -> torch.Tensor:
         arcs: (2, D, B, U + 2) from :func:`_skewed`.
 
     Returns:
-        (D, B, U + 2); behind the last column stands where a label would lead from u = U.
+        (D, B, U + 2); the last column is where a label would lead from u = U.
     """
     nodes = torch.full_like(arcs[0], NEG_INF)
     nodes[-1, :, -2] = 0.0

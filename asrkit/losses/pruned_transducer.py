@@ -1,8 +1,8 @@
 """The pruned transducer loss (Kuang et al. 2022, arXiv 2206.13236).
 
-A trivial joiner, whose logits are a sum of an encoder's and a predictor's part, has a normalizer that is one
+A trivial joiner, whose logits are the sum of an encoder part and a predictor part, has a normalizer that is one
 matrix product, so its full lattice is cheap (section 3.1). Its arc posteriors say which labels are worth
-considering at each frame (section 3.2); the real joiner runs on those alone.
+considering at each frame (section 3.2); the real joiner runs only on those.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ def simple_transducer_loss(
 ) -> tuple[torch.Tensor, ArcPosteriors]:
     """The loss of the trivial joiner, smoothed by parts that see only the encoder or only the predictor.
 
-    It is to run without autocast, which would round the normalizers. With ``am_only_scale`` the losses depend on the
-    whole batch, padding included, as k2's do: the predictor's mean distribution is taken over it.
+    Run it without autocast, which would round the normalizers. With ``am_only_scale``, the losses depend on the
+    complete batch, padding included, as k2's do: the predictor's mean distribution is taken over it.
 
     Smoothing (section 3.3) interpolates the log probabilities of the arcs with those of the predictor alone and
     of the encoder alone (with the predictor's mean distribution), so that neither learns to do without the other.
@@ -38,8 +38,8 @@ def simple_transducer_loss(
         encoder_lens: (B,).
         token_lens: (B,).
         blank_id: index of blank.
-        am_only_scale: weight of the encoder's own part.
-        lm_only_scale: weight of the predictor's own part.
+        am_only_scale: weight of the encoder-only part.
+        lm_only_scale: weight of the predictor-only part.
 
     Returns:
         (B,) losses, and the posteriors of the arcs for :func:`pruning_bounds`.
@@ -79,20 +79,20 @@ def pruning_bounds(
         posteriors: of the trivial joiner's arcs.
         encoder_lens: (B,).
         token_lens: (B,).
-        prune_range: S, positions kept at a frame; at least 2 wherever there are labels.
+        prune_range: S, positions kept per frame; at least 2 if there are labels.
 
     Returns:
-        (B, T', S) int64, consecutive positions u; the first ones never fall over time and rise by at most
-        S - 1 a frame, so that a path exists (section 3.2.1). S is at most U + 1.
+        (B, T', S) int64, consecutive positions u; the first one never decreases over time and rises by at most
+        S - 1 per frame, so that a path exists (section 3.2.1). S is at most U + 1.
 
     Raises:
-        ValueError: a range that lets no path through.
+        ValueError: a range that admits no path.
     """
     width = posteriors.blank.shape[2]
     size = min(prune_range, width)
     if size < min(2, width):
         raise ValueError(f"prune_range must be 2 at least, got {prune_range}")
-    # What a window keeps: the paths that leave the frame inside it, but for those that enter from below it.
+    # What a window keeps: the paths that leave the frame inside it, minus those that enter from below it.
     kept = posteriors.blank.unfold(2, size, 1).sum(-1)  # (B, T', width - S + 1)
     kept[:, :, 1:] -= posteriors.label[:, :, : width - size]
     first = kept.argmax(2)  # (B, T')
@@ -100,13 +100,13 @@ def pruning_bounds(
     last_window = (token_lens + 1 - size).clamp_min(0)[:, None]  # (B, 1) ends with the last label
     first = torch.where(frames[None, :] < encoder_lens[:, None] - 1, first.minimum(last_window), last_window)
     first = _running_minimum(first)
-    # first[t + 1] - first[t] <= S - 1 means that (S - 1) t - first[t] never falls.
+    # first[t + 1] - first[t] <= S - 1 means that (S - 1) t - first[t] never decreases.
     first = (size - 1) * frames - _running_minimum((size - 1) * frames - first).clamp_min(0)
     return first.unsqueeze(2) + torch.arange(size, device=first.device)
 
 
 def _running_minimum(x: torch.Tensor) -> torch.Tensor:
-    """The largest sequence below x (B, T) that never falls."""
+    """The largest non-decreasing sequence at most x (B, T)."""
     return x.flip(1).cummin(1).values.flip(1)
 
 
@@ -140,7 +140,7 @@ def pruned_transducer_loss(
         blank_id: index of blank.
 
     Returns:
-        (B,); at least the full loss, and equal to it where the bounds hold every label.
+        (B,); at least the full loss, and equal to it if the bounds hold every label.
     """
     log_probs = torch.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)
     padded = torch.nn.functional.pad(tokens, (0, 1))  # (B, U + 1)

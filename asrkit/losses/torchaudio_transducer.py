@@ -1,4 +1,4 @@
-"""torchaudio's transducer loss, to compare with."""
+"""torchaudio's transducer loss, for comparison."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def torchaudio_transducer_loss(
     """The sum of the losses of a batch.
 
     Args:
-        logits: (B, T', U + 1, V) with T' the longest of the lengths: it takes no batch that is padded further.
+        logits: (B, T', U + 1, V) with T' the longest length: further padding is not accepted.
         tokens: (B, U).
         encoder_lens: (B,).
         token_lens: (B,).

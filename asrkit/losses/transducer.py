@@ -1,8 +1,8 @@
 """The transducer loss over the full lattice (Graves 2012, arXiv 1211.3711).
 
-The gradient with respect to the logits is closed form (ibid., eq. 20): the posteriors of a node's arcs say how
-much probability leaves it and by which symbol. So the logits are read twice, block by block of frames that
-fit a core's cache, and one tensor of their size is made: their gradient.
+The gradient with respect to the logits is in closed form (ibid., eq. 20): the posteriors of a node's arcs say how
+much probability leaves it and by which symbol. So the logits are read twice, in blocks of frames that fit a core's
+cache, and one tensor of their size is allocated: their gradient.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from asrkit.losses.lattice import ArcPosteriors, arc_posteriors, log_likelihood
 BLOCK_ELEMENTS = 1 << 17
 """Logits in a block, on a CPU."""
 CUDA_BLOCK_ELEMENTS = 1 << 25
-"""On CUDA, where to start a kernel takes longer than a small block."""
+"""On CUDA, where launching a kernel takes longer than a small block."""
 PAD_ROWS = 1024
-"""Packed logits may be padded to a multiple of so many rows: a matrix kernel is compiled for every new shape."""
+"""Packed logits may be padded to a multiple of this many rows: a matrix kernel is compiled for every new shape."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ def transducer_loss(
 
     Args:
         logits: (B, T', U + 1, V) of any floating type, or packed (N, V): for each utterance its T'_b · (U_b + 1)
-            rows, frame after frame, then none or padding up to a
-            multiple of ``PAD_ROWS``. Softmax is computed in float32 at least.
+            rows, frame by frame, optionally padded to a multiple of ``PAD_ROWS``. Softmax is computed in at least
+            float32.
         tokens: (B, U).
         encoder_lens: (B,), at least 1.
         token_lens: (B,).
@@ -62,7 +62,7 @@ def transducer_loss(
         (B,), or a scalar; infinite (with gradient 0) where an utterance has no possible alignment.
 
     Raises:
-        ValueError: shapes or lengths that do not fit each other.
+        ValueError: inconsistent shapes or lengths.
     """
     _check(logits, tokens, encoder_lens, token_lens, blank_id)
     settings = _Settings(blank_id, fastemit_lambda, clamp)
@@ -75,12 +75,12 @@ def transducer_loss(
 
 
 def block_elements(device: torch.device) -> int:
-    """How many numbers are worth a block on a device."""
+    """Logits in a block on a device."""
     return BLOCK_ELEMENTS if device.type == "cpu" else CUDA_BLOCK_ELEMENTS
 
 
 def padded_rows(rows: int) -> int:
-    """How many rows packed logits have with their padding."""
+    """Rows of packed logits, padding included."""
     return rows + -rows % PAD_ROWS
 
 
@@ -93,7 +93,7 @@ def transducer_posteriors(
     *,
     blank_id: int = 0,
 ) -> ArcPosteriors:
-    """Posteriors of the blank and label arcs given the labels, for alignments: arguments as of the loss.
+    """Posteriors of the blank and label arcs given the labels, for alignments; arguments as for the loss.
 
     At each u, ``label[b, :, u]`` is a distribution over the frames at which label u is emitted.
     """
@@ -174,7 +174,7 @@ def _gradient(
 def _blocks(
     logits: torch.Tensor, encoder_lens: torch.Tensor, token_lens: torch.Tensor
 ) -> Iterator[tuple[int, int, torch.Tensor]]:
-    """The real part of padded or packed logits, in (frames, U_b + 1, V) views: utterance, first frame, view."""
+    """The valid part of padded or packed logits, as (frames, U_b + 1, V) views: utterance, first frame, view."""
     row = 0
     for b, (frames, labels) in enumerate(zip(encoder_lens.tolist(), token_lens.tolist(), strict=True)):
         rows = labels + 1

@@ -1,4 +1,4 @@
-"""The one canonical form of text, and the transcript rules of corpora and of users."""
+"""The canonical form of text, and the transcript rules of corpora and users."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from collections.abc import Callable, Iterable
 from asrkit.errors import UserError
 
 _SPHINX_MARKS = re.compile(r"</?s>|<sil>|\+\+\w+\+\+|\(\d+\)")
-# Byte order marks, zero-width and soft breaks, and the marks of writing direction: none of them is heard. The joiners
-# U+200C and U+200D stay: they are part of the spelling of Persian and of Indic languages.
+# Byte order marks, zero-width and soft breaks, and directional marks are not spoken. The joiners U+200C and U+200D
+# stay: they are part of the spelling of Persian and Indic languages.
 _UNHEARD = dict.fromkeys(map(ord, "\ufeff\u200b\u2060\u00ad\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e"))
 _UNHEARD |= dict.fromkeys(range(0x2066, 0x206A))
 _LOOK_ALIKE = str.maketrans("’‘ʼ‛`´′“”„«»″‐‑‒–—―−…·", "'''''''\"\"\"\"\"\"-------.·")
 RARE = 2
-"""Characters that occur at most so often are worth a look."""
+"""Characters that occur at most this often are worth a look."""
 
 
 def canonical(text: str) -> str:
-    """Text as it is compared everywhere: Unicode form NFC, one space between words, no marks that are not heard."""
+    """Text as it is compared everywhere: Unicode NFC, one space between words, no unspoken marks."""
     return " ".join(unicodedata.normalize("NFC", text.translate(_UNHEARD)).split())
 
 
@@ -30,7 +30,7 @@ def normalize_an4(text: str) -> str:
 
 
 def _without_punctuation(text: str) -> str:
-    """Drops punctuation but the apostrophe and the hyphen inside a word, which it writes in one way."""
+    """Drops punctuation except apostrophes and hyphens inside a word, which it unifies."""
     text = "".join(c.translate(_LOOK_ALIKE) if c in "’‘ʼ‛‐‑" else c for c in text)
     kept = (
         c if _is_inside_word(text, n) or not unicodedata.category(c).startswith(("P", "S")) else " "
@@ -51,11 +51,11 @@ RULES: dict[str, Callable[[str], str]] = {
     "split-digits": lambda text: re.sub(r"(?<=\d)(?=\d)", " ", text),
     "no-markers": lambda text: re.sub(r"<[^<>]*>|\[[^\[\]]*\]", " ", text),
 }
-"""What ``--text-normalization`` may name; they are applied in the order given."""
+"""Rules that ``--text-normalization`` may name, applied in the order given."""
 
 
 def normalizer(rules: str) -> Callable[[str], str]:
-    """A function that applies rules to a transcript, and gives it canonical form.
+    """A function that applies rules to a transcript and canonicalizes it.
 
     Args:
         rules: names of ``RULES`` joined by commas; empty for the canonical form alone.
@@ -84,7 +84,7 @@ def rare_characters(texts: Iterable[str]) -> list[tuple[str, int]]:
 
 
 def look_alikes(texts: Iterable[str]) -> list[tuple[str, ...]]:
-    """Groups of characters of the texts that look the same to a reader: kinds of apostrophes, full-width letters."""
+    """Groups of characters in the texts that look the same to a reader: apostrophe variants, full-width letters."""
     groups = defaultdict(set)
     for c in {c for text in texts for c in text}:
         groups[unicodedata.normalize("NFKC", c).translate(_LOOK_ALIKE)].add(c)

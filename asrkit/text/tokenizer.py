@@ -1,4 +1,4 @@
-"""Transcripts to symbol numbers and back: characters, or SentencePiece unigram and BPE models.
+"""Transcripts to symbol ids and back: characters, or SentencePiece unigram and BPE models.
 
 Symbol 0 is always blank.
 """
@@ -19,12 +19,12 @@ from asrkit.symbols import BLANK, BLANK_ID, SPACE
 from asrkit.text.normalize import canonical
 
 LONGEST_LINE_BYTES = 1 << 24
-"""SentencePiece would ignore longer transcripts, and with them their characters."""
+"""SentencePiece would ignore longer transcripts and their characters."""
 
 
 @dataclass(frozen=True)
 class CharTokenizer:
-    """One symbol a character; the space is written ``▁``."""
+    """One symbol per character; the space is written ``▁``."""
 
     symbols: tuple[str, ...]
     """All symbols, blank first."""
@@ -35,11 +35,11 @@ class CharTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Symbols, blank included."""
+        """Symbol count, blank included."""
         return len(self.symbols)
 
     def encode(self, text: str) -> list[int]:
-        """Symbol numbers of ``text``, single spaces between words.
+        """Symbol ids of ``text``, single spaces between words.
 
         Raises:
             UserError: a character that is not among the symbols.
@@ -80,11 +80,11 @@ class SentencePieceTokenizer:
 
     @property
     def vocab_size(self) -> int:
-        """Symbols, blank included."""
+        """Symbol count, blank included."""
         return int(self.processor.get_piece_size())
 
     def encode(self, text: str) -> list[int]:
-        """Symbol numbers of ``text``.
+        """Symbol ids of ``text``.
 
         Raises:
             UserError: a character that the model has never seen.
@@ -113,20 +113,20 @@ class SentencePieceTokenizer:
 
 
 Tokenizer = CharTokenizer | SentencePieceTokenizer
-"""What the rest of the toolkit takes symbols from."""
+"""Any tokenizer of the toolkit."""
 
 
 def train_tokenizer(texts: Iterable[str], type: str, vocab_size: int, soft_limit: bool = False) -> Tokenizer:
-    """Makes a tokenizer from training transcripts.
+    """Builds a tokenizer from training transcripts.
 
     Args:
         texts: transcripts, normalised.
         type: ``char``, ``unigram`` or ``bpe``.
-        vocab_size: symbols of a SentencePiece model, blank included; characters take what is there.
-        soft_limit: take as many symbols as the texts can fill, if these are fewer.
+        vocab_size: symbols of a SentencePiece model, blank included; ``char`` takes all characters.
+        soft_limit: take only as many symbols as the texts can fill.
 
     Raises:
-        UserError: no text at all, or a number of symbols that the text cannot fill, or that cannot hold its characters.
+        UserError: no text, more symbols than the text can fill, or too few for its characters.
     """
     lines = [canonical(text) for text in texts]
     if not any(lines):
@@ -177,7 +177,7 @@ def tokenizer_from_dict(values: dict[str, Any]) -> Tokenizer:
     """The tokenizer that ``to_dict`` described.
 
     Raises:
-        ValueError: it describes none.
+        ValueError: not a tokenizer.
     """
     if not isinstance(values, dict):
         raise ValueError(f"a tokenizer is a JSON object, not {type(values).__name__}")
