@@ -1,1 +1,1 @@
-"""What a trained model is on disk, and how it becomes modules again."""
+"""Trained models on disk, and loading them as modules."""

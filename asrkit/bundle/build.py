@@ -1,4 +1,4 @@
-"""From an experiment's configuration to modules."""
+"""Builds modules from an experiment's configuration."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from asrkit.quantization.qat import quantize_layers
 Rewrite = Callable[[nn.Module, Config], None]
 """Replaces modules of a model in place, as the configuration says."""
 REWRITES: dict[str, Rewrite] = {"quantize": quantize_layers}
-"""By the name that stands in ``rewrites``. A rewrite runs on modules without data too (the ``meta`` device)."""
+"""By their name in ``rewrites``. A rewrite also runs on modules without data (the ``meta`` device)."""
 
 
 def feature_dim(config: Config) -> int:
@@ -88,7 +88,7 @@ def build_language_model(config: Config, vocab_size: int) -> LanguageModel:
     """The language model of an experiment, with random weights from torch's global generator.
 
     Raises:
-        UserError: a width that the heads do not divide, or an unknown rewrite.
+        UserError: a width not divisible by the heads, or an unknown rewrite.
     """
     lm = config.lm
     if lm.type == "transformer" and lm.hidden_dim % lm.num_heads:
@@ -105,10 +105,10 @@ def build_language_model(config: Config, vocab_size: int) -> LanguageModel:
 
 
 def rewrite(model: nn.Module, config: Config) -> None:
-    """Applies the rewrites of an experiment in their order.
+    """Applies the rewrites of an experiment in order.
 
     Raises:
-        UserError: a name that this version does not know.
+        UserError: a name unknown to this version.
     """
     for name in config.rewrites:
         if name not in REWRITES:

@@ -1,4 +1,4 @@
-"""From an experiment's configuration to the features that its model reads."""
+"""Builds the features that a model reads from its experiment's configuration."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def build_pipeline(config: Config, statistics: dict[str, MeanStd]) -> FeaturePip
     """The feature pipeline of an experiment, without augmentation.
 
     Raises:
-        UserError: the speaker vectors cannot be read, or are of another size.
+        UserError: the speaker vectors cannot be read, or have another size.
     """
     features, encoder = config.features, config.model.encoder
     vectors = read_speaker_vectors(Path(features.speaker_vectors)) if features.speaker_vectors else {}

@@ -1,4 +1,4 @@
-"""Model files of earlier format versions, brought to the present one."""
+"""Model files of earlier format versions, upgraded to the current one."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from collections.abc import Callable, Mapping
 import torch
 
 FORMAT = "2"
-"""The version that is written."""
+"""The version written."""
 FUSED_FORMAT = "3"
-"""The version of recognizers with language models, which earlier programs would decode without them."""
+"""The version of recognizers with language models, which older releases would decode without them."""
 Header = dict[str, str]
 Tensors = dict[str, torch.Tensor]
 
 _RENAMED = (
-    # The bi-LSTM encoder's layers were torch's, of two directions.
+    # The bi-LSTM encoder's layers were torch's, with two directions.
     (r"(model\.encoder\.layers\.\d+)\.(\w+?)_l0", r"\1.forth.\2"),
     (r"(model\.encoder\.layers\.\d+)\.(\w+?)_l0_reverse", r"\1.back.\2"),
     # The predictor's LSTM was one module of several layers.
     (r"model\.predictor\.lstm\.(\w+?)_l(\d+)", r"model.predictor.layers.\2.\1"),
-    # So were a language model's layers, of one layer each.
+    # So were a language model's layers, with one layer each.
     (r"(model\.layers\.\d+)\.(\w+?)_l0", r"\1.\2"),
-    # Parts that only training needs belonged to the model.
+    # Training-only parts belonged to the model.
     (r"model\.((?:ctc_head|simple_joiner)\..+)", r"objective.\1"),
 )
-"""What version 1 called tensors, as patterns, and their names in version 2."""
+"""Tensor names in version 1, as patterns, and in version 2."""
 
 
 def _from_version_1(header: Header, tensors: Tensors) -> tuple[Header, Tensors]:
@@ -42,11 +42,11 @@ def _renamed(name: str) -> str:
 MIGRATIONS: Mapping[str, tuple[str, Callable[[Header, Tensors], tuple[Header, Tensors]]]] = {
     "1": ("2", _from_version_1),
 }
-"""From a version to the next one."""
+"""From one version to the next."""
 
 
 def upgrade(header: Header, tensors: Tensors) -> tuple[Header, Tensors]:
-    """Header and tensors as the present version has them; those of an unknown version as they are."""
+    """Header and tensors in the current version; those of an unknown version unchanged."""
     while (version := header.get("asrkit_format", "")) in MIGRATIONS:
         newer, migrate = MIGRATIONS[version]
         header, tensors = migrate(header, tensors)

@@ -1,8 +1,8 @@
 """Model files: recognizers and language models on disk.
 
 A model file is one ``.safetensors``: weights, feature statistics, and (as JSON in its header) the merged configuration
-and the tokenizer, so that it is enough to decode. Its header holds the version of this format, what kind of model it
-is, and a digest of all tensors that is checked when the file is read. No function here runs code from a file.
+and the tokenizer, so that it is enough to decode. Its header holds the format version, the kind of model, and a digest
+of all tensors that is checked when the file is read. No function here runs code from a file.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from asrkit.text.tokenizer import Tokenizer, tokenizer_from_dict
 RECOGNIZER, LANGUAGE_MODEL = "recognizer", "language_model"
 DIGEST = "sha256_header"
 KNOWN = {"asrkit_format", "kind", "config", "tokenizer", "sha256", "fusion", DIGEST}
-"""What a header may say."""
+"""Allowed header fields."""
 ROLES = ("target", "source")
 """Of language models in a recognizer's file."""
 Model = TypeVar("Model", bound=nn.Module)
@@ -45,7 +45,7 @@ Tensors = Mapping[str, torch.Tensor]
 
 @dataclass
 class ModelBundle(Generic[Model]):
-    """A model with all that is needed to use it."""
+    """A model with everything needed to use it."""
 
     model: Model
     config: Config
@@ -61,40 +61,40 @@ class FusedModels:
     """Language models over a recognizer's symbols, for its searches."""
 
     fusion: FusionConfig
-    """Their weights; its files are empty, but for a source that is the transducer's own."""
+    """Their weights; its files are empty, except for a source that is the transducer's own."""
     models: dict[str, ModelBundle[LanguageModel]]
-    """By ``target`` and ``source``, of those that there are."""
+    """By ``target`` and ``source``, if present."""
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """The content of a model file, as the present version of the format has it."""
+    """The content of a model file, in the current version of the format."""
 
     path: Path
     kind: str
     config: Config
     tokenizer: Tokenizer
     tensors: dict[str, torch.Tensor]
-    """``model.*`` the weights, ``objective.*`` those that only training needs, ``statistics.*``. On disk, quantized
+    """``model.*`` the weights, ``objective.*`` those needed only in training, ``statistics.*``. On disk, quantized
     weights of an exported model are ``packed.*``."""
     fusion: dict[str, Any] | None = None
-    """The weights of language models that are in the file, and their configurations; their tensors are ``target.*`` and
+    """The weights of language models in the file, and their configurations; their tensors are ``target.*`` and
     ``source.*``."""
 
 
 def save_recognizer(
     path: Path, bundle: ModelBundle[Transducer], objective: Tensors | None = None, packed: bool = False
 ) -> None:
-    """Writes a recognizer in one piece.
+    """Writes a recognizer atomically.
 
     Args:
         path: the file.
         bundle: the recognizer; statistics of the training set go with it, those of speakers stay with the data.
-        objective: state of what only training needs, to be kept too.
-        packed: keep of quantized weights their codes only, which is enough to compute the same.
+        objective: state needed only in training, to keep too.
+        packed: keep only the codes of quantized weights, which is enough to compute the same.
 
     Raises:
-        UserError: it cannot be written, or packed; an earlier file of that name stays as it was.
+        UserError: it cannot be written, or packed; an earlier file of that name is unchanged.
     """
     tensors = {}
     if GLOBAL in bundle.statistics:
@@ -111,10 +111,10 @@ def save_recognizer(
 
 
 def save_language_model(path: Path, bundle: ModelBundle[LanguageModel], packed: bool = False) -> None:
-    """Writes a language model in one piece; ``packed`` as :func:`save_recognizer` has it.
+    """Writes a language model atomically; ``packed`` as in :func:`save_recognizer`.
 
     Raises:
-        UserError: it cannot be written; an earlier file of that name stays as it was.
+        UserError: it cannot be written; an earlier file of that name is unchanged.
     """
     _save(path, LANGUAGE_MODEL, bundle, {}, packed)
 
@@ -123,7 +123,7 @@ def load_recognizer(path: Path) -> ModelBundle[Transducer]:
     """Reads a recognizer; the model is in evaluation mode.
 
     Raises:
-        UserError: no such file, no recognizer of asrkit, or weights of another architecture than its configuration's.
+        UserError: no such file, not an asrkit recognizer, or weights of another architecture than its configuration's.
     """
     return recognizer_of(read_model_file(path))
 
@@ -132,13 +132,13 @@ def load_language_model(path: Path) -> ModelBundle[LanguageModel]:
     """Reads a language model; it is in evaluation mode.
 
     Raises:
-        UserError: no such file, or not a language model of asrkit.
+        UserError: no such file, or not an asrkit language model.
     """
     return language_model_of(read_model_file(path))
 
 
 def recognizer_of(file: ModelFile) -> ModelBundle[Transducer]:
-    """The recognizer in a file that has been read; see :func:`load_recognizer`."""
+    """The recognizer in a file already read; see :func:`load_recognizer`."""
     if file.kind != RECOGNIZER:
         raise UserError(f"{file.path} is a {file.kind.replace('_', ' ')}, not a recognizer")
     statistics = {}
@@ -160,7 +160,7 @@ def _statistics(file: ModelFile) -> MeanStd:
 
 
 def language_model_of(file: ModelFile) -> ModelBundle[LanguageModel]:
-    """The language model in a file that has been read; see :func:`load_language_model`."""
+    """The language model in a file already read; see :func:`load_language_model`."""
     if file.kind != LANGUAGE_MODEL:
         raise UserError(f"{file.path} is not a language model; give the file that asrkit train-lm wrote")
     return ModelBundle(_load(file, build_language_model), file.config, file.tokenizer)
@@ -170,7 +170,7 @@ def read_model_file(path: Path) -> ModelFile:
     """Reads a model file of this or an earlier version.
 
     Raises:
-        UserError: no such file, or not a model file of asrkit, or a damaged one.
+        UserError: no such file, not an asrkit model file, or a damaged one.
     """
     header, tensors = _read(Path(path))
     try:
@@ -189,10 +189,10 @@ def read_model_file(path: Path) -> ModelFile:
 
 
 def write_model_file(file: ModelFile) -> None:
-    """Writes a model file in one piece.
+    """Writes a model file atomically.
 
     Raises:
-        UserError: it cannot be written; an earlier file of that name stays as it was.
+        UserError: it cannot be written; an earlier file of that name is unchanged.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in file.tensors.items()}
     header = {
@@ -214,13 +214,13 @@ def write_model_file(file: ModelFile) -> None:
 
 
 def header_digest(header: Mapping[str, str]) -> str:
-    """SHA-256 of all that a header says but this itself."""
+    """SHA-256 of all header fields except this one."""
     said = json.dumps({name: value for name, value in header.items() if name != DIGEST}, sort_keys=True)
     return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def part_of(tensors: Tensors, prefix: str) -> dict[str, torch.Tensor]:
-    """The tensors whose names begin with ``prefix`` and a point, without both."""
+    """The tensors whose names begin with ``prefix`` and a dot, without both."""
     return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
 
 
@@ -266,7 +266,7 @@ def _save(
 
 
 def _weights(path: Path, bundle: ModelBundle[Model], packed: bool) -> dict[str, torch.Tensor]:
-    """A model's tensors as a file has them."""
+    """A model's tensors as in a file."""
     try:
         codes = pack_weights(bundle.model) if packed else {}
     except ValueError as error:
@@ -322,7 +322,7 @@ def _unpacked(file: ModelFile) -> ModelFile:
 
 
 def _load(file: ModelFile, build: Callable[[Config, int], Model]) -> Model:
-    """Builds a model without data, rewrites included, and gives it the file's own tensors: there is no second copy."""
+    """Builds a model without data, including rewrites, and gives it the file's own tensors: there is no second copy."""
     weights = part_of(file.tensors, "model")
     model = _on_meta(file, build)
     require_same_weights(model, weights, file.path)
@@ -336,7 +336,7 @@ def _load(file: ModelFile, build: Callable[[Config, int], Model]) -> Model:
 
 
 def _on_meta(file: ModelFile, build: Callable[[Config, int], Model]) -> Model:
-    """The modules of a file, without memory for their parameters; refuses a configuration of more than the file has."""
+    """The modules of a file, without memory for parameters; refuses a configuration with more than the file has."""
     settings = list(settings_of(file.config))
     known = {item.key: item.value for item in settings}
     part, most = "lm." if file.kind == LANGUAGE_MODEL else "model.", len(file.tensors)
@@ -353,7 +353,7 @@ def _on_meta(file: ModelFile, build: Callable[[Config, int], Model]) -> Model:
 
 
 def _shared_parameters(model: nn.Module) -> list[list[str]]:
-    """Groups of names of one parameter."""
+    """Groups of names for one parameter."""
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
@@ -367,7 +367,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             header = cast(dict[str, str], file.metadata() or {})
-            # Copies: the tensors of an open file change, or end the process, with the file.
+            # Copies: the tensors of an open file change, or crash the process, with the file.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  # not a dict
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, KeyError, MemoryError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)

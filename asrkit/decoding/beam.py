@@ -1,4 +1,4 @@
-"""The steps of a beam search as functions of values: expand, merge what has equal labels, select.
+"""The steps of a beam search as functions: expand, merge equal labels, select.
 
 Shape letters: N utterances whose search continues, K hypotheses of an utterance, V symbols.
 """
@@ -23,13 +23,13 @@ class BeamOptions:
     nbest: int = 1
     """Most hypotheses returned."""
     expand_beam: int = 0
-    """Labels tried for each hypothesis, the best ones; 0 tries all."""
+    """Best labels tried for each hypothesis; 0 tries all."""
     score_margin: float = math.inf
     """Hypotheses worse than the best by more are dropped."""
     max_symbols: int = 5
     """Most labels at one frame; 0 sets no bound in addition to ``max_labels_per_frame``."""
     max_labels_per_frame: float = 1.0
-    """A hypothesis of T' frames has at most this times T' labels, so a search ends after so many more steps."""
+    """A hypothesis of T' frames has at most this times T' labels, so a search ends after that many more steps."""
     blank_penalty: float = 0.0
     """Subtracted from blank's logit: fewer deletions."""
     full_sum: bool = True
@@ -42,7 +42,7 @@ class Beam:
     """The hypotheses of all utterances, (N, K) each; unused places have the score -inf."""
 
     score: torch.Tensor
-    """Sum over the alignments kept, fusion included."""
+    """Sum over the alignments kept, including fusion."""
     best: torch.Tensor
     """Score of the best one of them."""
     row: torch.Tensor
@@ -75,13 +75,13 @@ class Expansion:
     """Every hypothesis with every symbol, (N, K, V) each."""
 
     score: torch.Tensor
-    """Of the hypothesis and the symbol; -inf where the symbol is not allowed."""
+    """Of the hypothesis and the symbol; -inf if the symbol is not allowed."""
     arcs: torch.Tensor
-    """What the symbol adds, fusion included."""
+    """What the symbol adds, including fusion."""
     emission: torch.Tensor
     """Log probability of the symbol by the transducer."""
     by_label: torch.Tensor | None = None
-    """(N, K) from whose expansion by a label the best alignment of a blank expansion comes, or -1; None for none."""
+    """(N, K) the hypothesis whose label expansion gave a blank expansion its best alignment, or -1; None for none."""
 
     @property
     def blank(self) -> torch.Tensor:
@@ -94,7 +94,7 @@ class Arcs:
     """The arcs that led to a beam, (N, K) each."""
 
     origin: torch.Tensor
-    """Place in the beam before."""
+    """Place in the previous beam."""
     symbol: torch.Tensor
     log_prob: torch.Tensor
     """By the transducer."""
@@ -138,9 +138,9 @@ def expand(
 
 
 def merge_equal_labels(beam: Beam, expansion: Expansion) -> Expansion:
-    """Adds up a hypothesis' blank expansion and its parent's expansion by its last label: the same labels.
+    """Sums a hypothesis' blank expansion and its parent's expansion by its last label: the same labels.
 
-    The scores are those of ``expansion`` overwritten.
+    Overwrites the scores of ``expansion``.
     """
     live, score, arcs = beam.live, expansion.score, expansion.arcs
     match = beam.parent[:, :, None] == beam.row[:, None, :]  # (N, K, K): the second is the first's parent
@@ -159,7 +159,7 @@ def merge_equal_labels(beam: Beam, expansion: Expansion) -> Expansion:
 
 
 def merge_equal_hypotheses(beam: Beam) -> Beam:
-    """Adds up hypotheses that have the same labels, into the better one of two."""
+    """Sums hypotheses with the same labels into the better one of two."""
     live = beam.live
     same = (beam.row[:, :, None] == beam.row[:, None, :]) & live[:, :, None] & live[:, None, :]
     b, k, m = same.triu(1).nonzero(as_tuple=True)
@@ -172,7 +172,7 @@ def merge_equal_hypotheses(beam: Beam) -> Beam:
 
 
 def without_blank(expansion: Expansion, places: torch.Tensor) -> Expansion:
-    """The expansions but for blank in some places (N, K). The scores are those of ``expansion`` overwritten."""
+    """The expansions except blank in some places (N, K). Overwrites the scores of ``expansion``."""
     expansion.blank.masked_fill_(places, -math.inf)
     return expansion
 

@@ -3,11 +3,11 @@
 Alignment-length synchronous (Saon et al. 2020, "Alignment-length synchronous decoding for RNN transducer",
 ICASSP): at step i every hypothesis has the same alignment length t + u = i, where t frames have been left by
 blank and u labels emitted, so that all are compared after equally many decisions. The time-synchronous
-"modified" search (Kang et al. 2023, arXiv 2211.00484) emits at most one label a frame; its hypotheses all stand at
-the same frame.
+"modified" search (Kang et al. 2023, arXiv 2211.00484) emits at most one label per frame; its hypotheses are all
+at the same frame.
 
-A search is held open: ``accept`` takes encoder frames as they come and goes as far as they reach, ``results`` gives the
-n-best lists once the last have come. :func:`beam_search` and :func:`modified_beam_search` are that in one call.
+A search is incremental: ``accept`` takes encoder frames as they arrive and searches as far as they reach, ``results``
+returns the n-best lists after the last. :func:`beam_search` and :func:`modified_beam_search` do this in one call.
 
 Shape letters: B utterances, N of them whose search continues, K hypotheses of an utterance, V symbols, J width of the
 joiner.
@@ -41,20 +41,20 @@ from asrkit.decoding.traceback import Final, Trace, hypotheses
 from asrkit.models.transducer import Transducer
 
 GREEDY_SYMBOLS = 5
-"""Most labels at one frame of greedy's hypothesis where the search sets no bound."""
+"""Most labels at one frame of greedy's hypothesis if the search sets no bound."""
 MAX_SUMMED_S = 160.0
-"""Seconds of the longest utterance whose hypotheses are kept in memory for full sums, and greedy's followed."""
+"""Seconds of the longest utterance kept in memory for full sums, with greedy's hypothesis followed."""
 SHRINK_SHARE = 0.75
-"""A batch is made smaller where no more of its utterances go on."""
+"""A batch is shrunk when at most this share of its utterances continues."""
 RERANK_MARGIN = 2.0
-"""What the alignments outside the beam may bring one hypothesis more than another: 1.2 was seen of a badly trained
-model with a beam of 4."""
+"""How much more one hypothesis may gain than another from alignments outside the beam: 1.2 was seen with a badly
+trained model at beam 4."""
 NEGLIGIBLE = 20.0
-"""A beam whose whole probability is e^-20 of the worst kept result's cannot change the results any more."""
+"""A beam whose total probability is e^-20 of the worst kept result's can no longer change the results."""
 
 
 class OpenSearch:
-    """What both searches share: the frames, the label histories, the beam, and what has reached the end.
+    """What both searches share: the frames, the label histories, the beam, and finished hypotheses.
 
     Args:
         model: the transducer.
@@ -95,8 +95,8 @@ class OpenSearch:
     def accept(self, encoder_out: torch.Tensor, encoder_lens: torch.Tensor, last: bool = True) -> None:
         """Takes more frames and searches as far as they reach.
 
-        The newest frame waits until it is known whether it is the last. All utterances go in step, so that one that
-        waits for frames makes the others wait.
+        The newest frame waits until it is known whether it is the last. All utterances advance together, so
+        one that waits for frames holds up the others.
 
         Args:
             encoder_out: (B, n, D).
@@ -129,11 +129,11 @@ class OpenSearch:
         raise NotImplementedError
 
     def _bound(self) -> None:
-        """Sets ``most`` and ``most_steps`` by the frames received."""
+        """Sets ``most`` and ``most_steps`` from the frames received."""
         raise NotImplementedError
 
     def _frame(self) -> torch.Tensor:
-        """(N, K) where the hypotheses stand."""
+        """(N, K) frames of the hypotheses."""
         raise NotImplementedError
 
     def _step(self) -> None:
@@ -141,16 +141,16 @@ class OpenSearch:
         raise NotImplementedError
 
     def _sums_frames(self) -> bool:
-        """Whether the results need all frames once more."""
+        """Whether the results need all frames again."""
         return False
 
     def _earliest_frame(self) -> int:
-        """The first frame that a lane still stands at; those before it are not looked at any more."""
+        """The first frame that a lane is still at; earlier ones are no longer needed."""
         assert self.beam is not None
         return int(torch.where(self.beam.live, self._frame(), self.frames.received.max()).min())
 
     def _all_have_frames(self) -> bool:
-        """Whether every lane that continues stands at a frame that has come and is known not to be the last."""
+        """Whether every continuing lane is at a frame that has arrived and is known not to be the last."""
         assert self.beam is not None
         newest = self.frames.received - 1
         waits = (self._frame() >= newest[self.utterance, None]) & self.beam.live
@@ -160,7 +160,7 @@ class OpenSearch:
         return not bool(waits.any())
 
     def _shrink(self) -> None:
-        """Leaves out utterances that have no more arcs to take, and label histories, once there are enough of them."""
+        """Drops utterances with no arcs left to take, and label histories, once there are enough of them."""
         assert self.beam is not None
         going_on = self.beam.live.any(dim=1)
         if self.greedy is not None:
@@ -179,7 +179,7 @@ class OpenSearch:
         if self.greedy is not None:
             rows = torch.cat([rows, self.greedy.row[self.greedy.goes_on()]])
         place = self.histories.clear(rows)
-        # Unused places may hold any row that there is.
+        # Unused places may hold any existing row.
         parent = torch.where(beam.parent >= 0, place[beam.parent], -1)
         self.beam = replace(beam, row=place[beam.row].clamp(min=0), parent=parent)
         if self.greedy is not None:
@@ -204,7 +204,7 @@ class OpenSearch:
         return self.model.joiner.log_probs(encoder_proj, predictor_proj, self.options.blank_penalty)
 
     def bonus(self, parts: dict[str, float]) -> float:
-        """What fusion adds to a score of these parts."""
+        """What fusion adds to a score with these parts."""
         return self.weights.bonus(parts["source_lm"], parts["target_lm"], parts["length"]) if self.fused else 0.0
 
     def _finish(self, beam: Beam, ends: torch.Tensor, score: torch.Tensor, steps: int) -> None:
@@ -213,7 +213,7 @@ class OpenSearch:
         Args:
             beam: the hypotheses.
             ends: (N, K) which.
-            score: (N, K) with the last blank.
+            score: (N, K) including the last blank.
             steps: steps that the trace holds for them.
         """
         b, k = (ends & (score > -math.inf)).nonzero(as_tuple=True)
@@ -237,7 +237,7 @@ class AlignmentLengthSearch(OpenSearch):
         received, ended = self.frames.received, self.frames.ended
         most = torch.ceil(received.double() * self.options.max_labels_per_frame).long()
         if not ended and self.options.max_symbols:
-            most = received * self.options.max_symbols  # how many there may be in all is not known yet
+            most = received * self.options.max_symbols  # the final bound is not known yet
         # Hypotheses that had more labels before the end was known still have frames to leave by blank.
         longest = _highest(self.beam.length.flatten()) if self.beam is not None else 0
         self.most, self.most_steps = most[self.utterance, None], _highest(received + most.clamp(min=longest))
@@ -285,7 +285,7 @@ class AlignmentLengthSearch(OpenSearch):
         return [nbest[: options.nbest] for nbest in found]
 
     def _with_full_sums(self, path: GreedyPath, found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
-        """The lists with greedy's hypotheses in them, by full sums; as they are where an utterance is too long."""
+        """The lists with greedy's hypotheses added, scored by full sums; unchanged if an utterance is too long."""
         shift_s = self.frame_shift_s
         summable = ((path.ends > 0) & (path.most >= 0)).tolist()
         ranked: list[list[Hypothesis]] = list(found)
@@ -303,10 +303,10 @@ class AlignmentLengthSearch(OpenSearch):
 
 
 class ModifiedSearch(OpenSearch):
-    """The time-synchronous search with at most one label a frame."""
+    """The time-synchronous search with at most one label per frame."""
 
     def _bound(self) -> None:
-        self.options = replace(self.options, max_symbols=0)  # one label a frame is the rule already
+        self.options = replace(self.options, max_symbols=0)  # already one label per frame
         received = self.frames.received
         self.most, self.most_steps = received[self.utterance, None], _highest(received)
 
@@ -356,8 +356,8 @@ def beam_search(
 
     Returns:
         For each utterance its hypotheses, best first. Scores are log probabilities summed over all alignments near
-        the one found (see :func:`asrkit.decoding.full_sum.full_sums`), plus fusion; without ``full_sum``, and of
-        utterances that are too long for it, over the alignments that the beam kept. An utterance without frames has
+        the one found (see :func:`asrkit.decoding.full_sum.full_sums`), plus fusion; without ``full_sum``, and for
+        utterances too long for it, over the alignments that the beam kept. An utterance without frames has
         the empty hypothesis.
     """
     search = AlignmentLengthSearch(
@@ -376,11 +376,10 @@ def modified_beam_search(
     options: BeamOptions | None = None,
     fusion: Fusion | None = None,
 ) -> list[list[Hypothesis]]:
-    """n-best lists by the time-synchronous search with at most one label a frame; see :func:`beam_search`.
+    """n-best lists by the time-synchronous search with at most one label per frame; see :func:`beam_search`.
 
-    As in icefall and sherpa-onnx, equal label sequences are added up after pruning, and the order of the list
-    divides a score by the number of labels and of the blanks of the initial context; the
-    scores themselves are not divided.
+    As in icefall and sherpa-onnx, equal label sequences are summed after pruning, and the list is ordered by score
+    divided by the number of labels and blanks of the initial context; the scores themselves are not divided.
     """
     search = ModifiedSearch(model, len(encoder_lens), frame_shift_s=frame_shift_s, options=options, fusion=fusion)
     search.accept(encoder_out, encoder_lens)

@@ -1,4 +1,4 @@
-"""Decodes cuts, or a split of prepared data, with a model: features, encoder and search, batch after batch."""
+"""Decodes cuts, or a split of prepared data, with a model: features, encoder and search, batch by batch."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Decoded:
     lists: list[tuple[Cut, list[Hypothesis]]]
     """Each utterance with its n-best list."""
     seconds: float
-    """Time that it took."""
+    """Time it took."""
 
     @property
     def audio_s(self) -> float:
@@ -47,7 +47,7 @@ def decode_split(
     settings: DecodeConfig,
     shard: tuple[int, int] = (0, 1),
 ) -> Decoded:
-    """Decodes a split of prepared data: on CUDA where there is one, else with codes where the model is quantized.
+    """Decodes a split of prepared data: on CUDA if available, else with codes if the model is quantized.
 
     Args:
         bundle: the recognizer.

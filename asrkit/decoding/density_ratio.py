@@ -4,7 +4,7 @@ McDermott et al. 2019 (arXiv 2002.11268) as Saon et al. 2021 (arXiv 2103.09935) 
 
     score(y) = log p(y | x) - μ log p_src(y) + λ log p_ext(y) + ρ |y|
 
-The terms are added with each label; blank has none, and leaves the language models where they are.
+The terms are added with each label; blank has none, and leaves the language models unchanged.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class FusionWeights:
     """ρ."""
 
     def bonus(self, source: Value, target: Value, length: Value) -> Value:
-        """What the formula adds to log p(y | x), of log p_src, log p_ext and the number of labels."""
+        """What the formula adds to log p(y | x), from log p_src, log p_ext and the number of labels."""
         return self.target * target - self.source * source + self.length * length
 
 
@@ -44,8 +44,8 @@ class FusionWeights:
 class Fusion:
     """The models whose scores are added to a label's.
 
-    ``target`` alone is shallow fusion. With ``internal`` the source is what the transducer itself knows of
-    the language: the joiner with a zero in place of the encoder (Variani et al. 2020, arXiv 2003.07705;
+    ``target`` alone is shallow fusion. With ``internal`` the source is the transducer's own knowledge of
+    the language: the joiner with zero in place of the encoder (Variani et al. 2020, arXiv 2003.07705;
     Meng et al. 2021, arXiv 2011.01991), normalized over labels.
     """
 
@@ -76,7 +76,7 @@ class Fusion:
             before: (N,) which of them each label follows.
 
         Returns:
-            log p_src and log p_ext of the next label, (N, V) each and 0 where there is no model, and the states.
+            log p_src and log p_ext of the next label, (N, V) each and 0 if there is no model, and the states.
         """
         nothing = projection.new_zeros(len(tokens), transducer.vocab_size)
         scores = {"source": nothing, "target": nothing}
@@ -90,7 +90,7 @@ class Fusion:
         return scores["source"], scores["target"], after
 
     def line_scores(self, transducer: Transducer, tokens: torch.Tensor, token_lens: torch.Tensor) -> Pair:
-        """log p_src and log p_ext, (N,) each, of whole label sequences (N, U): what the steps add up to."""
+        """log p_src and log p_ext, (N,) each, of complete label sequences (N, U): what the steps add up to."""
         nothing = torch.zeros(len(tokens), dtype=torch.float64, device=tokens.device)
         source, target = (
             nothing if lm is None else line_log_probs(lm, tokens, token_lens, with_end=False)
@@ -115,7 +115,7 @@ class Fusion:
 
 
 def internal_log_probs(transducer: Transducer, projection: torch.Tensor) -> torch.Tensor:
-    """log p of the next label given the labels alone: projections (N, J) to (N, V), -inf for blank."""
+    """log p of the next label given only the labels: projections (N, J) to (N, V), -inf for blank."""
     joiner = transducer.joiner
     zero = joiner.encoder_proj(projection.new_zeros(joiner.encoder_dim))
     logits = joiner.combine(zero, projection)

@@ -1,4 +1,4 @@
-"""Encoder frames of a batch on their way into a search, as the joiner takes them."""
+"""Encoder frames of a batch, projected for the joiner, as a search reads them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import torch
 from asrkit.models.transducer import Transducer
 
 ENDLESS = 1 << 40
-"""Frames of an utterance whose last have not come yet."""
+"""Frame count of an utterance whose last have not arrived."""
 
 
 class Frames:
-    """The projected frames of B utterances, which may come in pieces.
+    """The projected frames of B utterances, which may arrive in pieces.
 
     Args:
         model: whose joiner projects them.
@@ -26,18 +26,18 @@ class Frames:
         self.received = torch.zeros(batch, dtype=torch.int64, device=model.device)
         """(B,) frames so far."""
         self.ended = False
-        """Whether the last have come."""
+        """Whether the last have arrived."""
 
     @property
     def ends(self) -> torch.Tensor:
-        """(B,) frames of each utterance, :data:`ENDLESS` where that is not known yet."""
+        """(B,) frames of each utterance, :data:`ENDLESS` while that is not known."""
         return self.received if self.ended else torch.full_like(self.received, ENDLESS)
 
     def add(self, encoder_out: torch.Tensor, encoder_lens: torch.Tensor, last: bool) -> None:
         """Appends frames (B, n, D), of which (B,) are real.
 
         Raises:
-            ValueError: the last frames have come before.
+            ValueError: the last frames were already added.
         """
         if self.ended:
             raise ValueError("the search has had its last frames; start another one")
@@ -54,12 +54,12 @@ class Frames:
         self.ended = last
 
     def forget(self, before: int) -> None:
-        """Drops the frames before one, which no search looks at any more."""
+        """Drops the frames before one, which no search needs any more."""
         if before > self.first:
             self.projection = self.projection[:, before - self.first :].clone()
             self.first = before
 
     def rows(self, utterance: torch.Tensor, frame: torch.Tensor) -> torch.Tensor:
-        """Where the frames (N, ...) of utterances (N,) are among all of (B · T'); unused places stand anywhere."""
+        """Indices of the frames (N, ...) of utterances (N,) among all (B · T'); arbitrary for unused places."""
         times = self.projection.shape[1]
         return utterance[:, None] * times + (frame - self.first).clamp(0, max(0, times - 1))

@@ -1,11 +1,10 @@
-"""The probability of whole hypotheses, summed over their alignments.
+"""The probability of complete hypotheses, summed over their alignments.
 
-A beam adds up only the alignments that it kept, so its scores rank hypotheses by an estimate. The few that it ends
-with are cheap to score by the lattice that the training loss sums over (Graves 2012, arXiv 1211.3711, section 2.4),
-for two reasons. They share most of their label histories, so their lattices are one tree of columns, a column for
-each distinct history. And a label that was found at one frame has next to no probability a second away from it, so a
-column holds only the frames near those at which a hypothesis stood there: time and memory grow linearly with the
-length of an utterance.
+A beam sums only the alignments it kept, so its scores rank hypotheses by an estimate. The few it ends with are cheap
+to score on the lattice that the training loss sums over (Graves 2012, arXiv 1211.3711, section 2.4), for two reasons.
+They share most of their label histories, so their lattices form one tree of columns, one for each distinct history.
+And a label found at one frame has almost no probability a second away, so a column holds only the frames near those
+at which a hypothesis had its history: time and memory grow linearly with the length of an utterance.
 """
 
 from __future__ import annotations
@@ -23,18 +22,18 @@ from asrkit.decoding.histories import Histories
 from asrkit.decoding.hypothesis import Hypothesis
 
 BAND_S = 0.64
-"""Seconds before its last label, and after the next one, that a history's column begins and ends."""
+"""Seconds by which a history's column begins before its last label and ends after the next."""
 NODES_AT_ONCE = 1 << 21
-"""Lattice nodes of the hypotheses whose sums are computed together, were none of them shared."""
+"""Lattice nodes of the hypotheses whose sums are computed together, if none were shared."""
 JOINT_AT_ONCE = 1 << 18
-"""Elements of the joiner's input, few enough for a processor's cache."""
+"""Elements of the joiner's input, few enough for the CPU cache."""
 
 Emit = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Projections of encoder and predictor (N, J), (N, J) to log probabilities (N, V)."""
 Extend = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Rows of the predictor's table (N,) and one more label each (N,) to rows (N,)."""
 Candidate = tuple[int, Hypothesis]
-"""An utterance's number and a hypothesis of it."""
+"""An utterance's number and one of its hypotheses."""
 
 
 def with_sums(
@@ -45,14 +44,14 @@ def with_sums(
     histories: Histories,
     frame_shift_s: float,
 ) -> Iterator[Hypothesis]:
-    """The hypotheses with the log P(y | x) of :func:`full_sums` among their parts; their scores are left to be set.
+    """The hypotheses with the log P(y | x) of :func:`full_sums` among their parts; their scores remain to be set.
 
     Args:
         candidates: in the order of the utterances.
         emit: the joiner.
         encoder_proj: (B, T', J).
-        encoder_lens: (B,), at least 1 where there is a hypothesis.
-        histories: of the search, whose predictor outputs are wanted again.
+        encoder_lens: (B,), at least 1 if there is a hypothesis.
+        histories: of the search, whose predictor outputs are needed again.
         frame_shift_s: seconds between encoder frames.
     """
     device, band = encoder_proj.device, math.ceil(BAND_S / frame_shift_s)
@@ -71,7 +70,7 @@ def with_sums(
 
 
 def _groups(candidates: list[Candidate], frames: list[int], band: int) -> Iterator[list[Candidate]]:
-    """The hypotheses of whole utterances, as many at once as there is room for."""
+    """The hypotheses of complete utterances, as many at once as fit."""
     group: list[Candidate] = []
     nodes = 0
     for b, of_utterance in groupby(candidates, key=lambda candidate: candidate[0]):
@@ -88,7 +87,7 @@ def _groups(candidates: list[Candidate], frames: list[int], band: int) -> Iterat
 
 @dataclass(frozen=True)
 class LabelTree:
-    """The distinct label histories of N hypotheses, C of them: those of fewer labels first, children by their parents.
+    """The distinct label histories of N hypotheses, C of them: shorter ones first, children by their parents.
 
     Histories of different utterances are different, even with the same labels.
     """
@@ -98,13 +97,13 @@ class LabelTree:
     row: torch.Tensor
     """(C,) in the predictor's table."""
     parent: torch.Tensor
-    """(C,) ascending; -1 of the empty histories."""
+    """(C,) ascending; -1 for the empty histories."""
     label: torch.Tensor
     """(C,) the last one."""
     length: torch.Tensor
     """(C,) labels."""
     place: torch.Tensor
-    """(N, U + 1) each hypothesis' histories in the tree, from the empty one to all of its labels."""
+    """(N, U + 1) each hypothesis' histories in the tree, from the empty to the complete one."""
 
 
 def label_tree(extend: Extend, tokens: torch.Tensor, token_lens: torch.Tensor, utterance: torch.Tensor) -> LabelTree:
@@ -144,13 +143,13 @@ def full_sums(
     Args:
         emit: the joiner.
         encoder_proj: (B, T', J).
-        encoder_lens: (B,), at least 1 where there is a hypothesis.
+        encoder_lens: (B,), at least 1 if there is a hypothesis.
         predictor_proj: (R, J) by row of the predictor's table.
         tree: the hypotheses' label histories.
         token_lens: (N,).
         frames: (N, U) at which each label was found.
-        band: most frames between label and alignment. Where hypotheses share a history but found it at different
-            frames, each gets what the other needs too.
+        band: most frames between label and alignment. If hypotheses share a history but found it at different
+            frames, each also gets what the other needs.
     """
     first, end = _band(tree, encoder_lens, token_lens, frames, band)
     number = end - first
@@ -158,7 +157,7 @@ def full_sums(
     column = torch.arange(len(number), device=number.device).repeat_interleave(number)
     frame = torch.arange(len(column), device=number.device) + (first - offset)[column]
     blank, label = _arcs(emit, encoder_proj, predictor_proj, tree, first, end, column, frame)
-    into_blank = blank.roll(1)  # the arc from the frame before, which a column's first node has not
+    into_blank = blank.roll(1)  # the arc from the frame before, which a column's first node lacks
     into_blank[offset] = -math.inf
     reached = _recursion(tree, column, frame, into_blank, label)
     last = tree.place.gather(1, token_lens[:, None]).squeeze(1)
@@ -168,7 +167,7 @@ def full_sums(
 def _band(
     tree: LabelTree, encoder_lens: torch.Tensor, token_lens: torch.Tensor, frames: torch.Tensor, band: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """First frame of each column (C,) and the frame after its last: what any hypothesis of the tree needs of it."""
+    """First frame of each column (C,) and the frame after its last: what any hypothesis of the tree needs."""
     lens = encoder_lens[tree.utterance[tree.place[:, 0]]][:, None]
     position = torch.arange(tree.place.shape[1], device=frames.device)
     empty = frames.new_zeros(len(frames), 1)
@@ -192,14 +191,14 @@ def _arcs(
     frame: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """For each node, given by ``column`` and ``frame``: log probability of blank there, and of the label that leads to
-    it from its parent's node at the same frame; -inf where the parent has none."""
+    it from its parent's node at the same frame; -inf if the parent has none."""
     offset = torch.cat([first.new_zeros(1), (end - first).cumsum(0)])
     encoder = encoder_proj.flatten(0, 1)
     of_encoder = tree.utterance[column] * encoder_proj.shape[1] + frame
     of_predictor, symbol, parent = tree.row[column], tree.label[column], tree.parent[column]
     origin = offset[parent] + frame - first[parent]
     absent = (parent < 0) | (frame < first[parent]) | (frame >= end[parent])
-    # The joiner's calls are for columns whose nodes follow one another, and so do their children.
+    # Each joiner call is for columns with consecutive nodes and consecutive children.
     _, sizes = (offset[:-1] // max(1, JOINT_AT_ONCE // encoder.shape[1])).unique_consecutive(return_counts=True)
     columns = torch.cat([first.new_zeros(1), sizes.cumsum(0)])
     children = torch.searchsorted(tree.parent, columns)
@@ -218,7 +217,7 @@ def _recursion(
 ) -> torch.Tensor:
     """Log probability (C,) in float64 of reaching each column's last node, from the arcs into every node.
 
-    All nodes with as many frames and labels together are computed at once, from those with one less.
+    All nodes with the same frames + labels are computed at once, from those with one less.
     """
     diagonal = frame + tree.length[column]
     order = diagonal.argsort(stable=True)

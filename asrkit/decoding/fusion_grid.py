@@ -15,7 +15,7 @@ from asrkit.figures import figure
 
 @dataclass(frozen=True)
 class ScoredList:
-    """An utterance's hypotheses, as numbers: (K,) arrays but for the first."""
+    """An utterance's hypotheses, as numbers: (K,) arrays except the first."""
 
     reference_words: int
     errors: np.ndarray
@@ -58,7 +58,7 @@ def scored_list(
 def fusion_grid(
     lists: Sequence[ScoredList], source: Sequence[float], target: Sequence[float], length: Sequence[float]
 ) -> list[GridPoint]:
-    """WER at every combination of the weights, the lowest first (of equals, the smallest weights)."""
+    """WER at every combination of the weights, the lowest first (of ties, the smallest weights)."""
     words = max(1, sum(of_utterance.reference_words for of_utterance in lists))
     points = []
     for weights in (FusionWeights(*chosen) for chosen in product(source, target, length)):
@@ -79,7 +79,7 @@ def grid_table(points: Sequence[GridPoint]) -> str:
 
 
 def plot_grid(points: Sequence[GridPoint], path: Path) -> None:
-    """The surface of :func:`grid_table` as a picture, its lowest point marked."""
+    """The surface of :func:`grid_table` as a plot, its lowest point marked."""
     sources = sorted({p.weights.source for p in points})
     targets = sorted({p.weights.target for p in points})
     best = _best_over_length(points)

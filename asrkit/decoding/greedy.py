@@ -34,7 +34,7 @@ class GreedySearch:
         out, self.state = model.predictor.step(blanks, model.predictor.initial_state(batch))
         self.predictor_proj = model.joiner.predictor_proj(out)
         self.frame, self.symbols = (torch.zeros(batch, dtype=torch.int64, device=model.device) for _ in range(2))
-        """(B,) where each utterance stands, and its labels there."""
+        """(B,) each utterance's frame, and its labels there."""
         self.scores = [0.0] * batch
         self.labels: list[list[tuple[int, int, float]]] = [[] for _ in range(batch)]
         """(label, frame, log probability) of each utterance."""
@@ -71,7 +71,7 @@ class GreedySearch:
             self.frames.forget(int(self.frame.min()))
 
     def results(self) -> list[list[Hypothesis]]:
-        """One hypothesis of each utterance; its score is the log probability of the alignment found."""
+        """One hypothesis per utterance; its score is the log probability of the alignment found."""
         return [
             [
                 Hypothesis(

@@ -1,4 +1,4 @@
-"""Greedy's hypothesis, followed along with a beam."""
+"""Greedy's hypothesis, followed alongside a beam."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asrkit.symbols import BLANK_ID
 class GreedyPath:
     """The labels of :func:`asrkit.decoding.greedy.greedy_search`, at the alignment length of a beam.
 
-    It mostly stands where a hypothesis of the beam stands too: its label histories have been evaluated already.
+    It is mostly where a hypothesis of the beam is too: its label histories are already evaluated.
 
     Args:
         batch: B.
@@ -28,18 +28,18 @@ class GreedyPath:
         self.length, self.symbols = (torch.zeros_like(self.row) for _ in range(2))
         """(B,) labels so far, and those since the last blank."""
         self.ends, self.most = (torch.zeros_like(self.row) for _ in range(2))
-        """(B,) frames of an utterance, and labels with more of which the path is given up."""
+        """(B,) frames of an utterance, and the labels beyond which the path is dropped."""
         self.arcs = 0
         """Taken so far."""
         self.trace = Trace()
 
     def bound(self, ends: torch.Tensor, most: torch.Tensor) -> None:
-        """Sets the frames of each utterance (B,), and most labels of the path (B,): -1 where none is wanted."""
+        """Sets the frames of each utterance (B,), and most labels of the path (B,): -1 if none is wanted."""
         self.ends, self.most = ends, most
 
     @property
     def frame(self) -> torch.Tensor:
-        """(B,) where the path stands."""
+        """(B,) frame of the path."""
         return self.arcs - self.length
 
     def goes_on(self) -> torch.Tensor:
@@ -47,11 +47,11 @@ class GreedyPath:
         return (self.frame < self.ends) & (self.length <= self.most)
 
     def advance(self, log_probs: torch.Tensor, utterance: torch.Tensor, histories: Histories) -> None:
-        """Takes the best arc; after ``max_symbols`` labels blank.
+        """Takes the best arc; after ``max_symbols`` labels, blank.
 
         Args:
-            log_probs: (N, V) where the paths stand.
-            utterance: (N,) whose they are, 0 <= number < B.
+            log_probs: (N, V) at the paths' frames.
+            utterance: (N,) number of each path's, 0 <= number < B.
             histories: of the search.
         """
         score, symbol = log_probs.max(dim=-1)
@@ -68,7 +68,7 @@ class GreedyPath:
         self.trace.add(utterance, torch.zeros_like(symbol)[:, None], symbol[:, None], score[:, None])
 
     def hypotheses(self, frame_shift_s: float) -> list[Hypothesis | None]:
-        """(B,) at the end; None where there is none. The scores are not set."""
+        """(B,) at the end; None if there is none. The scores are not set."""
         columns = (self.ends.tolist(), self.length.tolist(), self.most.tolist())
         finals = [
             [Final(length=length, steps=frames + length)] if length <= most else []

@@ -1,4 +1,4 @@
-"""Label histories of a search: each distinct one is evaluated once, whatever hypothesis it belongs to."""
+"""Label histories of a search: each distinct one is evaluated once, whichever hypotheses share it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from asrkit.models.transducer import Transducer
 from asrkit.symbols import BLANK_ID
 
 ROOM = 1 << 28
-"""Bytes of rows, beyond twice the live ones, before the tables are cleared of what no search can come back to."""
+"""Bytes of rows, beyond twice the live ones, before the tables are cleared of rows that no search can reach."""
 KEY = 256
 """Bytes of a row outside the tables."""
 SPARE = 1024
@@ -19,9 +19,9 @@ SPARE = 1024
 class Histories:
     """A row for each distinct label history of a batch, shared by its utterances and hypotheses.
 
-    A row holds what depends on the labels alone: the predictor's state and its projection for the joiner, and,
+    A row holds what depends only on the labels: the predictor's state and its projection for the joiner, and,
     with fusion, the language models' states and their log probabilities of the next label. Row 0 is the empty
-    history. A history that is pruned and found again, as happens frame after frame, is looked up and not
+    history. A history that is pruned and found again, as happens frame after frame, is looked up, not
     evaluated again.
 
     Args:
@@ -89,7 +89,7 @@ class Histories:
         return self.size >= self.room
 
     def clear(self, rows: torch.Tensor) -> torch.Tensor:
-        """Drops what no hypothesis can come back to.
+        """Drops histories that no hypothesis can reach.
 
         A history shorter than every live hypothesis is never seen again: labels are only added.
 
@@ -114,12 +114,12 @@ class Histories:
         }
         self._evaluated()
         self.size, self.room = len(kept), 2 * len(kept) + self.spare
-        for n, table in enumerate(self.tables):  # one by one, so that no two of all are in memory
+        for n, table in enumerate(self.tables):  # one by one, so that they are never all in memory twice
             self.tables[n] = _roomy(table[index], self._capacity(len(kept)))
         return place.to(rows.device)
 
     def _capacity(self, rows: int) -> int:
-        """Rows to make tables for that hold so many; on a CPU, memory that is not written to yet costs nothing."""
+        """Capacity of tables that hold this many rows; on a CPU, memory not yet written to costs nothing."""
         on_cpu = self.model.device.type == "cpu"
         return self.room + SPARE if on_cpu else min(self.room, 2 * rows) + SPARE
 

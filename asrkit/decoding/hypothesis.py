@@ -11,7 +11,7 @@ class Hypothesis:
 
     tokens: list[int]
     score: float
-    """Log probability, with whatever the search adds to it."""
+    """Log probability, plus whatever the search adds to it."""
     token_times: list[float]
     """When each label was emitted, in seconds."""
     token_scores: list[float]

@@ -1,8 +1,8 @@
-"""Beam search over a graph by k2, where k2 is installed. Imports torch and k2 alone.
+"""Beam search over a graph with k2, if it is installed. Imports only torch and k2.
 
-Frame-synchronous, at most one label a frame, over any acceptor of label sequences: the trivial graph accepts
-them all, a lexicon or n-gram graph (an ``Fsa`` whose labels are symbols) accepts and scores what it holds. The
-form of icefall's ``fast_beam_search``.
+Frame-synchronous, at most one label per frame, over any acceptor of label sequences: the trivial graph accepts
+them all, a lexicon or n-gram graph (an ``Fsa`` whose labels are symbols) accepts and scores what it holds. As in
+icefall's ``fast_beam_search``.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class K2Options:
     beam: float = 20.0
     """Hypotheses worse than the best by more are dropped."""
     max_contexts: int = 64
-    """Most label histories of a stream at a frame."""
+    """Most label histories per stream and frame."""
     max_states: int = 256
-    """Most states of a stream at a frame."""
+    """Most states per stream and frame."""
 
 
 @torch.no_grad()
@@ -64,7 +64,7 @@ def k2_lattice(
         max_states=options.max_states,
     )
     streams = k2.RnntDecodingStreams([k2.RnntDecodingStream(graph) for _ in encoder_lens], config)
-    # k2 1.23 makes the last frame's arcs final ones without scores, so each utterance gets a frame of blank to lose.
+    # k2 1.23 makes the last frame's arcs final ones without scores, so each utterance gets a blank frame to lose.
     after_end = torch.nn.functional.pad(encoder_proj, (0, 0, 0, 1))
     only_blank = torch.full((vocab_size,), -1e10, device=encoder_proj.device)
     only_blank[0] = 0.0

@@ -16,9 +16,9 @@ WINDOW_S, OVERLAP_S = 60.0, 5.0
 def encode(
     encoder: Encoder, x: torch.Tensor, x_lens: torch.Tensor, window: int, overlap: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The encoder's output; of utterances longer than ``window``, window by window.
+    """The encoder's output; for utterances longer than ``window``, window by window.
 
-    Attention needs memory by the square of the length. A longer utterance is cut into windows, each encoded
+    Attention memory grows with the square of the length. A longer utterance is cut into windows, each encoded
     with ``overlap`` frames of context on both sides that are then dropped: memory is bounded by the window, and
     a frame sees at least ``overlap`` frames around it.
 
@@ -76,7 +76,7 @@ def plan_windows(length: int, window: int, overlap: int, subsampling: int) -> li
 def encode_stretches(
     encoder: Encoder, x: Callable[[int, int], torch.Tensor], length: int, frame_shift_s: float
 ) -> Iterator[tuple[torch.Tensor, bool]]:
-    """What :func:`encode_any_length` gives for one recording, window by window, in memory that does not grow.
+    """What :func:`encode_any_length` returns for one recording, window by window, in bounded memory.
 
     Args:
         encoder: any encoder.

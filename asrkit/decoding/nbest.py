@@ -17,9 +17,9 @@ from asrkit.models.language_model import LanguageModel, line_log_probs
 from asrkit.text.tokenizer import Tokenizer, word_spans
 
 SAME_TIME_S = 0.3
-"""Two hypotheses have the same word where it begins at most so far apart."""
+"""Two hypotheses have the same word if it begins at most this far apart."""
 SYMBOL_S = 0.04
-"""How long the last symbol of a word is taken to last."""
+"""Assumed duration of the last symbol of a word."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Word:
 
 
 def posteriors(nbest: Sequence[Hypothesis]) -> list[float]:
-    """Share of each hypothesis in the probability of its list."""
+    """Each hypothesis' share of the probability of its list."""
     scores = torch.tensor([h.score for h in nbest], dtype=torch.float64)
     found: list[float] = torch.softmax(scores, dim=0).tolist()
     return found
@@ -46,8 +46,8 @@ def words(nbest: Sequence[Hypothesis], tokenizer: Tokenizer) -> list[list[Word]]
     """The words of each hypothesis of a list, with times and confidences.
 
     A word's confidence is the share, in the probability of the list, of the hypotheses that have the same word
-    at the same time. A list of one (greedy search) says nothing of that kind: there it is the geometric mean of
-    the hypothesis' symbol probabilities, the same for all its words.
+    at the same time. For a list of one (greedy search) it is the geometric mean of the
+    hypothesis' symbol probabilities, the same for all its words.
     """
     spoken = [_with_ends(word_spans(tokenizer, h.tokens, h.token_times)) for h in nbest]
     if len(nbest) == 1:
@@ -80,7 +80,7 @@ def _with_ends(spans: Sequence[tuple[str, float, float]]) -> list[tuple[str, flo
 
 
 def best_text(nbest: Sequence[Hypothesis], tokenizer: Tokenizer) -> str:
-    """What the first hypothesis of a list says; nothing where there is none."""
+    """The text of a list's first hypothesis; empty if there is none."""
     return tokenizer.decode(nbest[0].tokens) if nbest else ""
 
 
@@ -110,7 +110,7 @@ def nbest_to_dicts(nbest: Sequence[Hypothesis], tokenizer: Tokenizer) -> list[di
 
 
 def hypothesis_from_dict(values: dict[str, Any]) -> Hypothesis:
-    """A hypothesis of :func:`nbest_to_dicts`, as far as it is rounded."""
+    """A hypothesis from :func:`nbest_to_dicts`, up to rounding."""
     return Hypothesis(
         values["token_ids"], values["score"], values["token_times"], values["token_scores"], dict(values["parts"])
     )
@@ -127,15 +127,15 @@ def attach_hypotheses(cuts: Sequence[Cut], nbest: Sequence[Sequence[Hypothesis]]
 
 @torch.inference_mode()
 def rescore(nbest: Sequence[Hypothesis], model: LanguageModel, weight: float, length_weight: float) -> list[Hypothesis]:
-    """A list in the order of score + ``weight`` · log p_lm(y </s>) + ``length_weight`` · |y|, best first.
+    """A list ordered by score + ``weight`` · log p_lm(y </s>) + ``length_weight`` · |y|, best first.
 
-    (The modified search orders its own lists by score and length; here the score alone counts.)
+    (The modified search orders its own lists by score and length; here only the score counts.)
 
     Args:
         nbest: hypotheses of one utterance.
         model: a language model of the same symbols.
         weight: of its log probability.
-        length_weight: for each label.
+        length_weight: per label.
     """
     log_probs = lm_log_probs(nbest, model, with_end=True)
     rescored = [

@@ -28,10 +28,10 @@ INTERNAL = "internal"
 
 
 class Started(Protocol):
-    """A search of one batch, held open."""
+    """An open search of one batch."""
 
     def accept(self, encoder_out: torch.Tensor, encoder_lens: torch.Tensor, last: bool = True) -> None:
-        """Takes more frames, (B, n, D) of which (B,) are real; ``last`` if no others come."""
+        """Takes more frames, (B, n, D) of which (B,) are real; ``last`` if no others follow."""
 
     def results(self) -> list[list[Hypothesis]]:
         """The n-best list of each utterance, best first, after the last frames."""
@@ -64,7 +64,7 @@ class Search:
     def __call__(
         self, model: Transducer, encoder_out: torch.Tensor, encoder_lens: torch.Tensor, frame_shift_s: float
     ) -> list[list[Hypothesis]]:
-        """The n-best lists of a batch, (B, T', D) with (B,) frames, all of whose frames are there."""
+        """The n-best lists of a complete batch, (B, T', D) with (B,) frames."""
         started = self.start(model, len(encoder_lens), frame_shift_s)
         started.accept(encoder_out, encoder_lens)
         return started.results()
@@ -93,7 +93,7 @@ def build_search(settings: DecodeConfig, bundle: ModelBundle[Transducer], device
     """The search of an experiment, its language models on ``device``: those of the settings, else the recognizer's.
 
     Raises:
-        UserError: settings that contradict each other, or language models of other symbols.
+        UserError: settings that contradict each other, or language models with other symbols.
     """
     options = BeamOptions(
         beam=settings.beam,
@@ -129,10 +129,10 @@ def _for_search(model: LanguageModel, device: torch.device) -> LstmLanguageModel
 
 
 def build_fusion(settings: FusionConfig, tokenizer: Tokenizer, device: torch.device) -> Fusion | None:
-    """The language models of a search, None where none has a weight.
+    """The language models of a search, None if none has a weight.
 
     Raises:
-        UserError: a weight without a model, or a model of other symbols.
+        UserError: a weight without a model, or a model with other symbols.
     """
     weights = FusionWeights(settings.source_weight, settings.target_weight, settings.length_weight)
     if weights == FusionWeights():
@@ -141,7 +141,7 @@ def build_fusion(settings: FusionConfig, tokenizer: Tokenizer, device: torch.dev
 
 
 def require_weights(settings: FusionConfig) -> None:
-    """Refuses language models that would not be heard.
+    """Refuses language models that would have no effect.
 
     Raises:
         UserError: a model whose weight is 0.
@@ -163,10 +163,10 @@ def read_fusion_models(
         settings: of the fusion.
         tokenizer: of the recognizer.
         device: of the recognizer.
-        all_given: read models whose weight is 0 too, which tuning starts from.
+        all_given: also read models with weight 0, which tuning starts from.
 
     Raises:
-        UserError: a weight without a model, or a model of other symbols.
+        UserError: a weight without a model, or a model with other symbols.
     """
     for weight, name in ((settings.source_weight, "source_lm"), (settings.target_weight, "target_lm")):
         if weight and not getattr(settings, name):

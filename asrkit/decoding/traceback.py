@@ -1,4 +1,4 @@
-"""From the arcs that a beam search took back to label sequences with times."""
+"""From the arcs of a beam search back to label sequences with times."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from asrkit.decoding.hypothesis import Hypothesis
 
 BLOCK = 256
-"""Steps that are packed together."""
+"""Steps packed together."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Step:
 
     utterance: torch.Tensor
     origin: torch.Tensor
-    """Place in the beam before it."""
+    """Place in the previous beam."""
     symbol: torch.Tensor
     log_prob: torch.Tensor
 
@@ -41,8 +41,8 @@ class Step:
 class Trace:
     """All steps of a search, in as few bytes as they need: a long recording has a million of them.
 
-    Steps with the same utterances are packed, :data:`BLOCK` at a time; a tensor for each of them would take ten times
-    the memory of what is in it.
+    Steps with the same utterances are packed, :data:`BLOCK` at a time; a tensor for each would take ten times the
+    memory of its content.
     """
 
     def __init__(self) -> None:
@@ -55,13 +55,13 @@ class Trace:
         return sum(len(block.origin) for block in self._blocks) + len(self._steps)
 
     def add(self, utterance: torch.Tensor, origin: torch.Tensor, symbol: torch.Tensor, log_prob: torch.Tensor) -> None:
-        """Records a step. ``utterance`` is kept as it is, so that steps with the same utterances share it."""
+        """Records a step. ``utterance`` is kept without copying, so that steps with the same utterances share it."""
         if self._steps and (len(self._steps) == BLOCK or self._steps[-1].utterance is not utterance):
             self._pack()
         self._steps.append(Step(utterance, origin.to(torch.int16), symbol.to(torch.int32), log_prob.float()))
 
     def backwards(self) -> Iterator[Step]:
-        """The steps on the CPU, the newest first."""
+        """The steps on the CPU, newest first."""
         if self._steps:
             self._pack()
         for block in reversed(self._blocks):
@@ -78,7 +78,7 @@ class Trace:
 def hypotheses(
     finals: Sequence[Sequence[Final]], trace: Trace, *, synchronous: bool, frame_shift_s: float
 ) -> list[list[Hypothesis]]:
-    """The hypotheses (B lists) that the finals end.
+    """The hypotheses (B lists) ending in the finals.
 
     Args:
         finals: by utterance, best first.
@@ -107,7 +107,7 @@ def hypotheses(
         place = torch.where(there, step.origin[at].long(), place)
     is_label = symbols > 0
     frames = torch.arange(number).expand(len(flat), -1) if synchronous else (~is_label).cumsum(1)
-    seconds = (frames.double() * frame_shift_s)[is_label]  # row after row
+    seconds = (frames.double() * frame_shift_s)[is_label]  # row by row
     columns = (symbols[is_label].tolist(), seconds.tolist(), scores[is_label].tolist())
     found: list[list[Hypothesis]] = [[] for _ in finals]
     first = 0

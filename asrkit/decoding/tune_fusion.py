@@ -1,4 +1,4 @@
-"""The weights of language models in a search, found on a development set."""
+"""Tuning the weights of language models in a search on a development set."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ SOURCE_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 TARGET_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 LENGTH_WEIGHTS = (-0.2, 0.0, 0.2, 0.4, 0.6, 0.8)
 ROUNDS = 4
-"""Most choices that are decoded."""
+"""Most choices decoded."""
 
 Lists = Sequence[tuple[Cut, list[Hypothesis]]]
 CountErrors = Callable[[str, str], int]
-"""Word errors of a hypothesis: of its reference and its text."""
+"""Word errors of a hypothesis, from its reference and text."""
 
 
 def tune_fusion(
@@ -42,22 +42,22 @@ def tune_fusion(
     out_dir: Path,
     say: Callable[[str], None],
 ) -> FusionConfig:
-    """The settings with the weights under which decoding has the lowest WER, of those that the grid suggests.
+    """The settings with the weights at which decoding has the lowest WER, of those the grid suggests.
 
-    The first lists are decoded without language models, and seldom hold what language models would have found. So
-    what the grid chooses is decoded, its hypotheses join the lists, and the grid chooses again until its choice has
+    The first lists are decoded without language models, and rarely hold what language models would have found. So
+    the grid's choice is decoded, its hypotheses join the lists, and the grid chooses again until its choice has
     been decoded before.
 
     Args:
         bundle: the recognizer.
-        settings: which language models; a missing source model is shallow fusion.
+        settings: which language models; a missing source model means shallow fusion.
         decode: the n-best lists of the development set with these language models and weights.
         count_errors: of a hypothesis.
         out_dir: where fusion_grid.txt and fusion_grid.png go.
-        say: told each line of the report as it comes.
+        say: called with each line of the report.
 
     Raises:
-        UserError: no language model, or one of other symbols.
+        UserError: no language model, or one with other symbols.
     """
     if not (settings.target_lm or settings.source_lm):
         raise UserError("--tune-fusion needs decode.fusion.target_lm=FILE, and source_lm=FILE or source_lm=internal")
@@ -92,7 +92,7 @@ def tune_fusion(
 
 
 class _Pool:
-    """All hypotheses that were decoded so far, each once, with what a grid of weights needs of them."""
+    """All hypotheses decoded so far, each once, with what a grid of weights needs."""
 
     def __init__(self, bundle: ModelBundle[Transducer], fusion: Fusion, count_errors: CountErrors) -> None:
         self.bundle, self.fusion, self.count_errors = bundle, fusion, count_errors
@@ -107,7 +107,7 @@ class _Pool:
         return 100.0 * sum(self.count_errors(*pair) for pair in texts) / max(1, words)
 
     def add(self, decoded: Lists) -> None:
-        """Adds the hypotheses that are new."""
+        """Adds new hypotheses."""
         for cut, nbest in decoded:
             new = [h for h in nbest if (cut.id, *h.tokens) not in self.seen]
             if new:
@@ -116,7 +116,7 @@ class _Pool:
                 self.lists[cut.id] = self.lists[cut.id] + scored if cut.id in self.lists else scored
 
     def grid(self, settings: FusionConfig) -> list[GridPoint]:
-        """WER at every combination of the weights of the models that there are, the lowest first."""
+        """WER at every combination of the weights of the models in use, the lowest first."""
         sources = SOURCE_WEIGHTS if settings.source_lm else (0.0,)
         targets = TARGET_WEIGHTS if settings.target_lm else (0.0,)
         return fusion_grid(list(self.lists.values()), sources, targets, LENGTH_WEIGHTS)

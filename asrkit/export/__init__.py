@@ -1,1 +1,1 @@
-"""What ships."""
+"""Model export."""

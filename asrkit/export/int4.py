@@ -1,4 +1,4 @@
-"""The recognizer at 4 bits with its language models in one file, written only if it is about as good as it was."""
+"""The recognizer at 4 bits with its language models in one file, written only if it is about as good as before."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from asrkit.quantization.qat import restore_layers
 from asrkit.scoring.wer import word_error_rate
 
 POLICIES = {"blstm": "int4_rnnt", "conformer": "int4_conformer", "dssformer": "int4_conformer"}
-"""What quantizes a float model, by its encoder: the file in ``conf/quantize``."""
+"""The file in ``conf/quantize`` for a float model, by its encoder."""
 CALIBRATION_UTTERANCES = 64
 
 
@@ -48,15 +48,15 @@ def export_int4(
     against: Path | None = None,
     begin: Callable[[], None] = lambda: None,
 ) -> ModelBundle[Transducer]:
-    """Writes a recognizer with 4-bit weights and activations, and the language models that it is decoded with.
+    """Writes a recognizer with 4-bit weights and activations, and the language models it is decoded with.
 
     Args:
         source: a model that was trained with quantizers; a float one is quantized with bounds from training utterances.
         target: the file to write.
         folder: prepared data.
-        split: decoded in both precisions.
+        split: decoded at both precisions.
         settings: of the search; the language models of ``settings.fusion`` go into the file with their weights.
-        max_wer_loss: points of WER on the split that it may cost.
+        max_wer_loss: allowed increase of WER on the split, in points.
         against: the float model to compare with; by default ``source`` without quantizers.
         begin: called before the file is written.
 
@@ -128,7 +128,7 @@ def _fused(fusion: FusionConfig, folder: DataFolder) -> FusedModels:
 def word_error_rate_of(
     bundle: ModelBundle[Transducer], folder: DataFolder, split: str, settings: DecodeConfig
 ) -> float:
-    """Of a recognizer on a split, in %; a copy decodes, so that the model stays as it is."""
+    """Of a recognizer on a split, in %; a copy decodes, so that the model is unchanged."""
     bundle = replace(bundle, model=copy.deepcopy(bundle.model))
     pairs: Sequence[tuple[str, str]] = [
         (transcript(cut), bundle.tokenizer.decode(found[0].tokens) if found else "")

@@ -1,4 +1,4 @@
-"""ONNX in the three files, with the metadata, that sherpa-onnx and other k2 runtimes read.
+"""ONNX export to the three files, with metadata, that sherpa-onnx and other k2 runtimes read.
 
 The encoder file takes un-normalized Kaldi log-Mel features and holds the global normalization and the joiner's
 encoder projection; the decoder file holds the predictor and its projection; the joiner file the rest.
@@ -78,12 +78,12 @@ def export_onnx(
         bundle: the recognizer.
         folder: where the files go.
         begin: called before the first is written.
-        bits: of the weights of linear layers, 8 or 4 of a model that
-            :func:`asrkit.export.onnx_weights.round_weights` has rounded.
+        bits: of the weights of linear layers, 8 or 4 for a model rounded by
+            :func:`asrkit.export.onnx_weights.round_weights`.
 
     Raises:
-        UserError: the package onnx is missing, or the model cannot be served so: another predictor than the
-            stateless one, or features that the runtimes do not compute.
+        UserError: the package onnx is missing, or the runtimes cannot serve the model: a predictor other than
+            the stateless one, or features that the runtimes do not compute.
     """
     predictor = require_servable(bundle)
     model, features = bundle.model.eval().cpu(), bundle.config.features
@@ -132,7 +132,7 @@ def export_onnx(
 def obstacle(config: Config) -> str | None:
     """Why a model of this configuration cannot be exported, or None; known before it is trained.
 
-    An LSTM's state is kept by these runtimes only for models of NeMo, which they feed with NeMo's features.
+    These runtimes keep an LSTM's state only for NeMo models, which they feed with NeMo's features.
     """
     features, model = config.features, config.model
     if REWRITE in config.rewrites:
@@ -174,7 +174,7 @@ def _write(
 
     with atomic_path(path) as temporary:
         with warnings.catch_warnings():
-            # The exporter that records a trace is the one whose graphs these runtimes know; it warns of its age.
+            # The tracing exporter is the one whose graphs these runtimes support; it warns of its age.
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 module,

@@ -1,8 +1,8 @@
-"""ONNX files with weights of 8 or 4 bits, as ONNX Runtime and so sherpa-onnx read them.
+"""ONNX files with weights of 8 or 4 bits, as ONNX Runtime and thus sherpa-onnx read them.
 
-The files round weights, not activations; ONNX Runtime rounds those to 8 bits where it optimizes 8-bit products. 8 bits
-are ``DequantizeLinear`` of int8 with a scale for each output (the half of QDQ that weights have); 4 bits are the
-contributed operator ``MatMulNBits`` with a scale for each 32 weights.
+The files round weights, not activations; ONNX Runtime rounds those to 8 bits when it optimizes 8-bit products. 8 bits
+are ``DequantizeLinear`` of int8 with a scale per output (the weight half of QDQ); 4 bits are the contributed
+operator ``MatMulNBits`` with a scale per 32 weights.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import onnx
 
 BLOCK = 32
-"""Weights with one scale, of 4 bits."""
+"""4-bit weights per scale."""
 CONTRIBUTED = "com.microsoft"
 
 
@@ -36,7 +36,7 @@ def round_weights(model: nn.Module, bits: int) -> None:
 
 
 def quantized(weight: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (N, K) to whole numbers around zero, (N, K padded to blocks), and a scale for each block (N, blocks)."""
+    """Weights (N, K) to whole numbers around zero, (N, K padded to blocks), and a scale per block (N, blocks)."""
     rows, columns = weight.shape
     block = BLOCK if bits == 4 else columns
     padded = np.pad(weight, ((0, 0), (0, -columns % block))).reshape(rows, -1, block)
@@ -47,10 +47,10 @@ def quantized(weight: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def quantize_file(path: Path, bits: int) -> None:
-    """Replaces the weights of the products in an ONNX file by their codes.
+    """Replaces the weights of the products in an ONNX file with their codes.
 
     Args:
-        path: a file of float32 weights that :func:`round_weights` has rounded, so that nothing more is lost.
+        path: a file of float32 weights rounded by :func:`round_weights`, so that nothing more is lost.
         bits: 8 or 4.
     """
     import onnx
@@ -101,7 +101,7 @@ def _four(name: str, codes: np.ndarray, scale: np.ndarray) -> dict[str, np.ndarr
 
 
 def _products(node: onnx.NodeProto, shape: tuple[int, ...]) -> list[onnx.NodeProto]:
-    """A product with 4-bit weights in the place of MatMul, or with an addition in the place of Gemm."""
+    """A product with 4-bit weights in place of MatMul, or with an addition in place of Gemm."""
     from onnx import helper
 
     name, (rows, columns) = node.input[1], shape

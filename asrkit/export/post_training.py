@@ -1,8 +1,8 @@
-"""Post-training quantization: bounds from a few utterances, weights as they are.
+"""Post-training quantization: bounds from a few utterances, weights unchanged.
 
-What :mod:`asrkit.quantization.qat` trains with, put into a trained model: the policies of ``quantization.layers``
-choose the layers, and the model's own computation on speech or text gives the bounds. The result is a model like any
-other, which decodes, exports, and starts a quantization-aware training by ``train.init_from``.
+Puts the quantizers of :mod:`asrkit.quantization.qat` into a trained model: the policies of ``quantization.layers``
+choose the layers, and the model's own computation on speech or text sets the bounds. The result is a model like any
+other, which decodes, exports, and starts quantization-aware training with ``train.init_from``.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ def quantize_recognizer(
         number: utterances to take, at random with a fixed seed.
 
     Returns:
-        The recognizer with the configuration that it has now.
+        The recognizer with its new configuration.
 
     Raises:
-        UserError: it is quantized already, the policies do not fit it, the data have other symbols or cannot be read,
-            or a quantized layer took no part.
+        UserError: it is already quantized, the policies do not fit it, the data have other symbols or cannot be read,
+            or a quantized layer was not used.
     """
     made = _rewritten(bundle, policies)
     cuts = _some(folder, split, number)

@@ -1,4 +1,4 @@
-"""A model that ships: one file, and five lines of Python to use it."""
+"""An exported model: one file, and five lines of Python to use it."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ from asrkit.quantization.integer import use_integers
 def export_model(source: Path, target: Path, begin: Callable[[], None] = lambda: None) -> nn.Module:
     """Reads a model file, checks that it loads, and writes it for shipping, without what only training needs.
 
-    Quantized weights become their codes, two a byte for 4 bits.
+    Quantized weights become their codes, two per byte for 4 bits.
 
     Args:
-        source: a checkpoint or a model; a language model too.
+        source: a checkpoint or a model, also a language model.
         target: the file to write.
         begin: called once the source has been read.
 
     Returns:
-        The model that was written.
+        The written model.
 
     Raises:
         UserError: the source is not an asrkit model, or the target cannot be written.
@@ -76,16 +76,16 @@ class Transcript:
     warnings: tuple[str, ...] = ()
     """What is suspicious about the audio."""
     channel: int = 0
-    """The one that was heard; -1 for the mean of all."""
+    """The channel used; -1 for the mean of all."""
 
 
 class Recognizer:
-    """Transcribes audio with a model file, from that file alone.
+    """Transcribes audio with a model file, using only that file.
 
     Args:
         path: what ``asrkit export`` wrote.
-        method: ``greedy``, ``beam`` or ``modified_beam``; by default ``beam`` with the language models that are in the
-            file, and ``greedy`` where there are none.
+        method: ``greedy``, ``beam`` or ``modified_beam``; by default ``beam`` if there are language models in the
+            file, else ``greedy``.
         beam: hypotheses kept.
     """
 
@@ -100,8 +100,8 @@ class Recognizer:
         self.search: Search = make_search(method, BeamOptions(beam=beam, nbest=beam), fusion)
 
     def transcribe(self, path: str | Path, channel: str = LOUDEST) -> Transcript:
-        """The text of an audio file of any length, rate and number of channels, read as :mod:`asrkit.features.listen`
-        has it. A silent file has no text.
+        """The text of an audio file of any length, rate and number of channels, read as in
+        :mod:`asrkit.features.listen`. A silent file has no text.
 
         Raises:
             UserError: the file is missing, cannot be read, or does not contain audio.
@@ -148,7 +148,7 @@ class Recognizer:
 
 
 def read_audio(path: Path, sampling_rate_hz: int, channel: str = LOUDEST) -> torch.Tensor:
-    """(N,) float32 samples of a file, at the wanted rate.
+    """(N,) float32 samples of a file, at the requested rate.
 
     Raises:
         UserError: the file is missing, cannot be read, or does not contain audio.

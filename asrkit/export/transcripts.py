@@ -17,13 +17,13 @@ from asrkit.files import utf8_lines
 
 LISTS = (".txt", ".lst", ".list", ".scp")
 CUE_SECONDS, CUE_CHARACTERS, CUE_PAUSE_S = 6.0, 80, 0.8
-"""A subtitle ends with the word after which it would be longer, or a pause is."""
+"""A subtitle ends with the word after which it would be longer, or before a pause."""
 
 
 def recordings(arguments: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """The files that arguments name, and what each is called where a file is written for it.
+    """The files that arguments name, and the name of the file to be written for each.
 
-    An argument is a file, a folder (the audio in it and below), a list of files (``.txt``, ``.lst``, ``.scp``, one a
+    An argument is a file, a folder (the audio in it and below), a list of files (``.txt``, ``.lst``, ``.scp``, one per
     line; the last word of a line that begins with an id), or ``-`` for such a list on standard input.
 
     Raises:
@@ -72,7 +72,7 @@ def output_paths(names: Sequence[Path], folder: Path, suffix: str) -> list[Path]
     """Where the text of each recording goes.
 
     Raises:
-        UserError: two recordings would be written to one file.
+        UserError: two recordings would be written to the same file.
     """
     paths = [folder / name.with_suffix(suffix) for name in names]
     twice = [path for path, number in Counter(paths).items() if number > 1]
@@ -87,7 +87,7 @@ def as_text(transcript: Transcript) -> str:
 
 
 def as_json(transcript: Transcript) -> str:
-    """One JSON object, in a line."""
+    """One JSON object on a line."""
     values = {"path": shown(transcript.path), "text": transcript.text, "duration": transcript.duration_s}
     more: dict[str, Any] = {"warnings": list(transcript.warnings)} if transcript.warnings else {}
     return json.dumps(values | transcript.details | more, ensure_ascii=False, allow_nan=False)

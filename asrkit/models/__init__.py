@@ -1,1 +1,1 @@
-"""Modules without knowledge of training."""
+"""Model modules, independent of training."""

@@ -51,6 +51,6 @@ class RelativeSelfAttention(nn.Module):
         distance = torch.arange(1 - time, time + 1, device=q.device).clamp(-self.max_distance, self.max_distance)
         table = self.relative[distance + self.max_distance]  # (2T, d), column c is distance c - (T - 1)
         by_distance = (q @ table.t().to(q.dtype)).view(batch, heads, 2 * time * time)
-        # Row i needs columns T - 1 - i … 2T - 2 - i: one step less a row, so rows of 2T - 1, from column T - 1 on.
+        # Row i needs columns T - 1 - i … 2T - 2 - i: one less per row, so rows of 2T - 1, starting at column T - 1.
         rows = by_distance[:, :, time - 1 : time - 1 + time * (2 * time - 1)]
         return rows.view(batch, heads, time, 2 * time - 1)[..., :time]

@@ -11,7 +11,7 @@ from asrkit.models.lstm import LstmLayer
 
 
 class BlstmLayer(nn.Module):
-    """The weights of a layer in each direction."""
+    """One layer's weights in each direction."""
 
     def __init__(self, input_dim: int, cells: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class BlstmEncoder(Encoder):
         num_layers: layers.
         cells: per direction; D is twice that.
         dropout: on each layer's output.
-        drop_connect: share of the hidden-to-hidden weights set to zero in a step (Wan et al. 2013).
+        drop_connect: share of the hidden-to-hidden weights set to zero per step (Wan et al. 2013).
     """
 
     subsampling = 1
@@ -43,8 +43,8 @@ class BlstmEncoder(Encoder):
         """(B, T, F) features and (B,) lengths to (B, T, D), zero in the padding, and the same lengths."""
         frame = torch.arange(x.shape[1], device=x.device)[:, None]
         is_real = frame < x_lens
-        # Each utterance back to front, its padding still last: packed sequences would do without, but leave the
-        # fused kernels of a CPU.
+        # Each utterance reversed, its padding still last: packed sequences would not need this, but bypass the
+        # CPU's fused kernels.
         backwards = torch.where(is_real, x_lens - 1 - frame, frame)[..., None]
         x = x.transpose(0, 1)
         for layer in self.layers:

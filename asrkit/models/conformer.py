@@ -31,9 +31,9 @@ class FeedForward(nn.Module):
 
 
 class ConformerBlock(nn.Module):
-    """Half a feed-forward, attention, convolution, half a feed-forward; pre-norm residuals, a last norm.
+    """Half feed-forward, attention, convolution, half feed-forward; pre-norm residuals, final norm.
 
-    Dropout stands at the end of each branch alone: inside the feed-forward and on the attention weights it
+    Dropout is only at the end of each branch: inside the feed-forward and on the attention weights it
     would take a fifth of a training step on a CPU.
     """
 
@@ -69,16 +69,16 @@ class Conformer(Encoder):
         feature_dim: F.
         num_layers: blocks.
         d_model: D.
-        num_heads: of the attention.
-        head_dim: of a head; 0 for D / num_heads.
-        ff_expansion: inner width of the feed-forward modules, in D.
-        conv_expansion: channels of the convolution module, in D.
+        num_heads: attention heads.
+        head_dim: per head; 0 for D / num_heads.
+        ff_expansion: feed-forward inner width, as a multiple of D.
+        conv_expansion: convolution channels, as a multiple of D.
         conv_kernel: frames that the depthwise convolution sees.
         dropout: on the output of each module.
         subsampling: 4 or 8, by two or three convolutions, or 1, by a linear map.
         subsampling_channels: of those convolutions.
         max_relative_distance: see :class:`RelativeSelfAttention`.
-        temporal: makes the filter of the convolution module from the number of channels; the depthwise
+        temporal: builds the convolution module's filter from the number of channels; the depthwise
             convolution if None.
     """
 
@@ -125,13 +125,13 @@ class Conformer(Encoder):
         self._initialise(num_layers)
 
     def _initialise(self, num_layers: int) -> None:
-        """Starts with a signal that varies over time.
+        """Initialises weights so that the signal varies over time.
 
-        With torch's defaults, biases and the means of the activations add up from branch to branch to a
-        constant: of six blocks' output 92 % is the same in every frame, and learning to align is slow.
-        Biases of zero and branches scaled by (4 L)^-1/2 bring that share near one half. The first bias stays
-        away from zero: a frame that SpecAugment masked would otherwise be the zero vector, where each
-        LayerNorm multiplies gradients by 1 / sqrt(eps).
+        With torch's defaults, biases and activation means add up over the branches to a constant: 92 % of six
+        blocks' output is the same in every frame, and learning to align is slow. Zero biases and branches
+        scaled by (4 L)^-1/2 reduce that share to about one half. The first bias stays nonzero: a frame masked
+        by SpecAugment would otherwise be the zero vector, where each LayerNorm multiplies gradients by
+        1 / sqrt(eps).
         """
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
@@ -162,12 +162,12 @@ class Conformer(Encoder):
     def forward_blocks(
         self, x: torch.Tensor, x_lens: torch.Tensor, blocks: Sequence[int]
     ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-        """:meth:`forward`, and the outputs (B, T', D) of some blocks on the way, zero in the padding.
+        """:meth:`forward`, plus the outputs (B, T', D) of some blocks, zero in the padding.
 
         Args:
             x: (B, T, F) features.
             x_lens: (B,).
-            blocks: which, from 1.
+            blocks: numbered from 1.
         """
         x, x_lens = self.subsample(x, x_lens)
         mask = valid_mask(x_lens, x.shape[1])  # (B, T')

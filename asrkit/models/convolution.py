@@ -10,7 +10,7 @@ from torch.nn import functional as F
 class DepthwiseConv(nn.Module):
     """Depthwise convolution over time with as many frames out as in.
 
-    Runs as a two-dimensional channels-last convolution: on a CPU six times faster than ``nn.Conv1d``.
+    Runs as a two-dimensional channels-last convolution: six times faster than ``nn.Conv1d`` on a CPU.
     """
 
     def __init__(self, channels: int, kernel: int) -> None:
@@ -29,7 +29,7 @@ class DepthwiseConv(nn.Module):
 class ConvolutionModule(nn.Module):
     """Pointwise, GLU, temporal filter, norm, SiLU, pointwise (Gulati et al. 2020, arXiv 2005.08100, fig. 2).
 
-    The norm is a LayerNorm, not a BatchNorm: statistics over a batch would see its padding and differ
+    The norm is a LayerNorm, not a BatchNorm: batch statistics would include padding and differ
     between one process and several.
 
     Args:

@@ -1,4 +1,4 @@
-"""Dropout whose random bits cost little on a CPU."""
+"""Dropout with cheap random bits on a CPU."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch.nn import functional as F
 
 
 class Dropout(nn.Module):
-    """Dropout (Srivastava et al. 2014) that draws one byte an element.
+    """Dropout (Srivastava et al. 2014) that draws one byte per element.
 
-    torch's own draws a double an element from a serial generator: on a CPU that takes as long as a
-    feed-forward layer. Eight bytes of one 64-bit draw serve eight elements here; the probability is
-    rounded to a multiple of 1/256 and the scale is that of the rounded one, so the mean is exact.
+    torch's own draws a double per element from a serial generator: on a CPU that takes as long as a
+    feed-forward layer. Here one 64-bit draw serves eight elements; the probability is rounded to a
+    multiple of 1/256 and the scale uses the rounded one, so the mean is exact.
     """
 
     def __init__(self, p: float) -> None:

@@ -1,7 +1,7 @@
 """Diagonal state spaces (Gupta et al. 2022, arXiv 2203.14343) as Saon et al. 2023 (arXiv 2302.14120) use them.
 
 A channel u is filtered by a kernel K that a diagonal linear system generates. With N complex eigenvalues λ, tied
-over the channels (2302.14120, section 3), steps Δ and output weights w of each channel, entry k of the kernel is
+across channels (2302.14120, section 3), and per-channel steps Δ and output weights w, entry k of the kernel is
 
     exp form:      K[k] = Re Σ_n w_n (e^{λ_n Δ} - 1) / λ_n · e^{λ_n Δ k}
     softmax form:  K[k] = Re Σ_n w_n / λ_n · e^{λ_n Δ k} / Σ_{j < L} e^{λ_n Δ j}      (ibid., eq. 5)
@@ -22,27 +22,27 @@ from asrkit.models.convolution import DepthwiseConv
 from asrkit.models.dss_init import initial_lambda
 
 PAPER_STEPS = (1e-3, 1e-1)
-"""Least and greatest Δ per frame at the start, in the paper."""
+"""Smallest and largest initial Δ per frame in the paper."""
 EPSILON = 1e-7
 """Keeps reciprocals finite, as in the authors' code."""
 Pair = tuple[torch.Tensor, torch.Tensor]
-"""Real and imaginary part."""
+"""Real and imaginary parts."""
 
 
 class DssKernel(nn.Module):
-    """The trained system and the kernels that it generates.
+    """The trained system and the kernels it generates.
 
     Args:
         channels: H.
         state_dim: N.
         init: of λ, see :func:`asrkit.models.dss_init.initial_lambda`.
         form: ``exp`` (λ keeps a negative real part) or ``softmax`` (λ is free).
-        bidirectional: a second set of weights for the frames to come.
+        bidirectional: a second set of weights for future frames.
         kernel_length: L of the softmax form, whose normalizer depends on it; the same for every utterance, so
             that padding changes nothing. The exp form needs none: its kernel is as long as the batch.
-        steps: smallest and largest Δ per frame at the start, log-uniform between them. The paper's are for frames of
-            20 ms and half a million updates; a channel with Δ below 0.02 or above 0.3 cannot make a local filter.
-        weight_scale: deviation of w at the start.
+        steps: smallest and largest initial Δ per frame, log-uniform in between. The paper's are for frames of 20 ms
+            and half a million updates; a channel with Δ below 0.02 or above 0.3 cannot form a local filter.
+        weight_scale: initial standard deviation of w.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class DssKernel(nn.Module):
         return (-self.lambda_re.exp() if self.form == "exp" else self.lambda_re), self.lambda_im
 
     def forward(self, length: int) -> torch.Tensor:
-        """Kernels (S, H, L) with L = ``length``, or no more than ``kernel_length`` in the softmax form."""
+        """Kernels (S, H, L) with L = ``length``, or at most ``kernel_length`` in the softmax form."""
         re, im = self.eigenvalues()
         step = self.log_step.exp()[:, None]
         exponent = torch.complex(re * step, im * step)  # λΔ (H, N)
@@ -83,7 +83,7 @@ class DssKernel(nn.Module):
         if self.form == "exp":
             coefficient = weight * torch.expm1(exponent) * _reciprocal(eigenvalue)
             return vandermonde(coefficient, exponent, length)
-        # With a growing exponential, sums run from the kernel's end, where its largest value stands.
+        # With a growing exponential, sums run from the kernel's end, where its largest value is.
         grows = re > 0
         decaying = torch.where(grows, -exponent, exponent)
         normalizer = torch.expm1(self.kernel_length * decaying)
@@ -97,7 +97,7 @@ class DssKernel(nn.Module):
         """The recurrent form x_k = a x_{k-1} + u_k, y_k = Re(c · x_k): a (H, N) and c (H, N), complex.
 
         Raises:
-            ValueError: bidirectional, or of softmax form.
+            ValueError: bidirectional, or softmax form.
         """
         if self.weight.shape[1] != 1 or self.form != "exp":
             raise ValueError("only the causal exp form has a recurrence")
@@ -111,20 +111,20 @@ class DssKernel(nn.Module):
 class DssLayer(nn.Module):
     """Kernels, shortcut, GELU, a linear map over channels and GLU (Saon et al. 2023, section 3).
 
-    The map doubles the width, as in the authors' code, which the GLU halves again: with it the paper's model
-    has the 73 M parameters that the paper states.
+    As in the authors' code, the map doubles the width, which the GLU halves again: this gives the paper's
+    model its stated 73 M parameters.
 
     Args:
         channels: H.
         state_dim: N.
         init: of λ.
         form: ``exp`` or ``softmax``.
-        bidirectional: see :class:`DssKernel`, as for those above and below.
+        bidirectional: see :class:`DssKernel`, also for the others.
         kernel_length: of the softmax form.
-        steps: of the channels at the start.
-        weight_scale: of the output weights at the start.
-        local_kernel: taps of a depthwise convolution that takes the place of the shortcut, which is one of a single
-            tap; 0 keeps it. State spaces with a local convolution are what Shan et al. 2023 (arXiv 2309.08551) stack.
+        steps: initial, of the channels.
+        weight_scale: initial, of the output weights.
+        local_kernel: taps of a depthwise convolution that replaces the shortcut, which is one with a single tap; 0
+            keeps it. Shan et al. 2023 (arXiv 2309.08551) stack state spaces with a local convolution.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class DssLayer(nn.Module):
         self.out = nn.Linear(channels, 2 * channels)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """(B, T, H), zero in the padding, to (B, T, H); the filter runs in float32 under autocast too."""
+        """(B, T, H), zero in the padding, to (B, T, H); the filter runs in float32 even under autocast."""
         with torch.autocast(x.device.type, enabled=False):
             u = x.to(torch.promote_types(x.dtype, torch.float32))
             local = u * self.shortcut if self.shortcut is not None else cast(DepthwiseConv, self.local)(u)
@@ -169,7 +169,7 @@ class DssLayer(nn.Module):
         """One frame (B, H) and the state to one frame (B, H) and the next state: the causal layer, streaming.
 
         Raises:
-            ValueError: the layer sees frames to come.
+            ValueError: the layer sees future frames.
         """
         if self.shortcut is None:
             raise ValueError("a local convolution sees frames to come")
@@ -183,7 +183,7 @@ def vandermonde(coefficient: torch.Tensor, exponent: torch.Tensor, length: int) 
     """Re Σ_n coefficient_n e^{exponent_n k} for k = 0 … length - 1.
 
     With k = M i + j the exponential is a product of one that depends on i and one that depends on j, so the sum
-    over n is a matrix product of (L / M, N) by (N, M): of the H·N·L exponentials H·N·(L / M + M) are left.
+    over n is a matrix product of (L / M, N) by (N, M): only H·N·(L / M + M) of the H·N·L exponentials remain.
 
     Args:
         coefficient: complex (S, H, N).
@@ -201,7 +201,7 @@ def vandermonde(coefficient: torch.Tensor, exponent: torch.Tensor, length: int) 
 class _Vandermonde(torch.autograd.Function):
     """With g the gradient of the kernel, that of c_n is Σ_k g_k e^{x_n k} and that of x_n is c_n Σ_k k g_k e^{x_n k}.
 
-    Both sums are taken over j first, as matrix products, and over i then. (I = L / M below.)
+    Both sums run over j first, as matrix products, then over i. (I = L / M below.)
     """
 
     @staticmethod
@@ -230,7 +230,7 @@ class _Vandermonde(torch.autograd.Function):
         i, j = (torch.arange(n, dtype=grad.dtype, device=grad.device) for n in (outer, inner))
         both = torch.cat([g, g * j], dim=1)  # weights g and j g
         shape = (channels, 2, directions, outer, -1)
-        # Sums over j, (I, 2, S, H, N): [:, 0] of g, [:, 1] of j g, and with M i times the former of k g.
+        # Sums over j, (I, 2, S, H, N): [:, 0] of g, [:, 1] of j g, and, plus M i times the former, of k g.
         re = torch.bmm(both, inner_re.transpose(0, 1)).view(shape).permute(3, 1, 2, 0, 4)
         im = torch.bmm(both, inner_im.transpose(0, 1)).view(shape).permute(3, 1, 2, 0, 4)
         first = (inner * i)[:, None, None, None]
@@ -249,7 +249,7 @@ def powers(re: torch.Tensor, im: torch.Tensor, number: int) -> Pair:
     out_re, out_im = (re.new_empty(number, *re.shape) for _ in range(2))
     out_re[0], out_im[0] = 1.0, 0.0
     done = 1
-    while done < number:  # e^{x (done + k)} = e^{x done} e^{xk}: twice as many with every turn
+    while done < number:  # e^{x (done + k)} = e^{x done} e^{xk}: doubles every iteration
         new = slice(done, min(2 * done, number))
         old = slice(0, new.stop - done)
         size, angle = (re * done).exp(), im * done
@@ -281,7 +281,7 @@ def convolve(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
 
 
 class _CircularConvolution(torch.autograd.Function):
-    """(B, T, H) by (H, size): both gradients are products of spectra too, which autograd takes twice as long for."""
+    """(B, T, H) by (H, size): both gradients are products of spectra too; autograd takes twice as long."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
@@ -289,7 +289,7 @@ class _CircularConvolution(torch.autograd.Function):
         of_x, of_kernel = torch.fft.rfft(x.transpose(1, 2), n=size), torch.fft.rfft(kernel)  # (B, H, F), (H, F)
         ctx.save_for_backward(of_x, of_kernel)
         ctx.size = size
-        # In the order of x: what follows is slow across strides.
+        # In the memory order of x: what follows is slow across strides.
         result: torch.Tensor = torch.fft.irfft(of_x * of_kernel, n=size)[..., : x.shape[1]].transpose(1, 2).contiguous()
         return result
 
@@ -304,7 +304,7 @@ class _CircularConvolution(torch.autograd.Function):
 
 
 def fast_length(least: int) -> int:
-    """The smallest even number from ``least`` on with no prime factor above 5: FFTs of such sizes are fast."""
+    """The smallest even number >= ``least`` with no prime factor above 5: FFTs of such sizes are fast."""
     size = least + least % 2
     while True:
         rest = size

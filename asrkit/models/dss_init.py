@@ -1,4 +1,4 @@
-"""Where the eigenvalues of a diagonal state space start (Saon et al. 2023, arXiv 2302.14120, table 1)."""
+"""Initial eigenvalues of a diagonal state space (Saon et al. 2023, arXiv 2302.14120, table 1)."""
 
 from __future__ import annotations
 

@@ -19,11 +19,11 @@ from asrkit.figures import figure
 from asrkit.models.dss import DssKernel
 
 TAPS = 7
-"""Of the filters whose reach is told."""
+"""Of the filters whose reach is reported."""
 RIDGE = 1e-2
-"""Price of a squared output weight: what only huge weights could make is out of reach."""
+"""Penalty on squared output weights: filters that need huge weights are out of reach."""
 HORIZON = 200
-"""Frames to each side in which a kernel may disturb the filter."""
+"""Frames on each side in which a kernel may disturb the filter."""
 GRID = 24
 """Steps between which the reach of a channel is interpolated."""
 
@@ -37,16 +37,16 @@ class LayerSpectrum:
     frequencies: torch.Tensor
     """(N,) Im λ."""
     slope: float
-    """Of the line through the origin that fits frequency against index best."""
+    """Of the best-fitting line through the origin, frequency against index."""
     steps: torch.Tensor
     """(H,) Δ per frame."""
     reach: torch.Tensor
-    """(H,) share of a local filter that a channel can make, see :func:`local_reach`."""
+    """(H,) share of a local filter that a channel can form, see :func:`local_reach`."""
 
 
 @dataclass(frozen=True)
 class Moved:
-    """How far a layer's parameters are from where they started: the largest distance of each kind."""
+    """How far a layer's parameters are from their start: the largest distance of each kind."""
 
     log_step: float
     attenuation: float
@@ -55,7 +55,7 @@ class Moved:
 
 
 def dss_spectra(model: nn.Module) -> list[LayerSpectrum]:
-    """The spectra of a model's DSS layers, first layer first; none for a model without."""
+    """The spectra of a model's DSS layers in order; empty if it has none."""
     spectra = []
     for kernel in _kernels(model):
         re, im = (part.detach().cpu() for part in kernel.eigenvalues())
@@ -70,15 +70,15 @@ def dss_spectra(model: nn.Module) -> list[LayerSpectrum]:
 
 
 def local_reach(eigenvalues: torch.Tensor, steps: torch.Tensor, bidirectional: bool = True) -> torch.Tensor:
-    """Share of a filter of seven taps that a channel can make with output weights of moderate size.
+    """Share of a seven-tap filter that a channel can form with output weights of moderate size.
 
-    One minus the least of |f - K_w|² + ρ |w|² over the weights w, mean over the unit impulses f of the taps. (A channel
-    whose step is so small that none of its N frequencies comes near the frame rate has next to nothing in reach.)
+    One minus the minimum of |f - K_w|² + ρ |w|² over the weights w, averaged over the unit impulses f of the taps. (A
+    channel whose step is too small for any of its N frequencies to come near the frame rate reaches almost nothing.)
 
     Args:
         eigenvalues: complex (N,).
         steps: (H,) Δ per frame.
-        bidirectional: whether the kernel looks ahead too; else the taps are the frame and those before it.
+        bidirectional: whether the kernel looks ahead too; otherwise the taps are the frame and earlier ones.
 
     Returns:
         (H,) between 0 and 1.
@@ -91,7 +91,7 @@ def local_reach(eigenvalues: torch.Tensor, steps: torch.Tensor, bidirectional: b
 
 
 def movements(before: nn.Module, after: nn.Module) -> list[Moved]:
-    """How far each DSS layer of a model has moved from the same model before its training."""
+    """How far each DSS layer of a model has moved from the model before training."""
     moved = []
     for start, end in zip(_kernels(before), _kernels(after), strict=True):
         start_re, start_im = start.eigenvalues()
@@ -107,12 +107,12 @@ def movements(before: nn.Module, after: nn.Module) -> list[Moved]:
 
 
 def spectrum_table(spectra: Sequence[LayerSpectrum], moved: Sequence[Moved] = (), could_move: float = 0.0) -> str:
-    """A row for each layer as a Markdown table.
+    """A Markdown table with one row per layer.
 
     Args:
         spectra: of the trained model.
-        moved: of its layers, where the start is known.
-        could_move: about the largest distance that the training allowed.
+        moved: of its layers, if the start is known.
+        could_move: approximate largest distance that training allowed.
     """
     head = ["layer", "Δ per frame: 10, 50, 90 %", f"{TAPS} taps in reach", "slope of Im λ", "-Re λ"]
     if moved:

@@ -10,11 +10,11 @@ from asrkit.models.dss import DssLayer
 
 
 def dssformer(input_dim: int, *, dss: dict[str, Any], **conformer: Any) -> Conformer:
-    """The encoder: a drop-in replacement of the temporal convolution, everything else as in the conformer.
+    """The encoder: a drop-in replacement for the temporal convolution, everything else as in the conformer.
 
     Args:
         input_dim: F.
         dss: settings of :class:`DssLayer`.
-        conformer: settings of :class:`Conformer`; ``conv_kernel`` has no use.
+        conformer: settings of :class:`Conformer`; ``conv_kernel`` is unused.
     """
     return Conformer(input_dim, temporal=partial(DssLayer, **dss), **conformer)

@@ -1,4 +1,4 @@
-"""What every encoder is."""
+"""The encoder interface."""
 
 from __future__ import annotations
 
@@ -11,4 +11,4 @@ class Encoder(nn.Module):
     output_dim: int
     """D."""
     subsampling: int
-    """Feature frames in an encoder frame."""
+    """Feature frames per encoder frame."""

@@ -17,7 +17,7 @@ from asrkit.symbols import BLANK_ID
 class Joiner(nn.Module):
     """Logits of W_out tanh(W_enc h ∘ W_pred g), ∘ a sum or an element-wise product.
 
-    The product is that of Saon et al. 2021 (arXiv 2103.09935), eq. 4.
+    The product is from Saon et al. 2021 (arXiv 2103.09935), eq. 4.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Joiner(nn.Module):
         self.out = nn.Linear(joiner_dim, vocab_size)
 
     def combine(self, encoder_proj: torch.Tensor, predictor_proj: torch.Tensor) -> torch.Tensor:
-        """Projected encoder and predictor outputs of shapes that broadcast, (..., J), to logits (..., V)."""
+        """Projected encoder and predictor outputs of broadcastable shapes (..., J) to logits (..., V)."""
         result: torch.Tensor = self.out(torch.tanh(self._joined(encoder_proj, predictor_proj)))
         return result
 
@@ -41,7 +41,7 @@ class Joiner(nn.Module):
     def log_probs(
         self, encoder_proj: torch.Tensor, predictor_proj: torch.Tensor, blank_penalty: float = 0.0
     ) -> torch.Tensor:
-        """:meth:`combine` normalized over the symbols in float32 or more, ``blank_penalty`` taken off blank's logit.
+        """:meth:`combine` normalized over symbols in float32 or wider, ``blank_penalty`` subtracted from blank's logit.
 
         For a search: no gradient.
         """
@@ -76,7 +76,7 @@ class Joiner(nn.Module):
             token_lens: (B,).
 
         Returns:
-            (N, V): T'_b · (U_b + 1) rows an utterance, frame after frame, and padding as :func:`padded_rows` has it.
+            (N, V): T'_b · (U_b + 1) rows per utterance, frame by frame, padded as in :func:`padded_rows`.
         """
         joint = _PackedJoint.apply(  # type: ignore[no-untyped-call]
             self.encoder_proj(encoder_out),
@@ -130,7 +130,7 @@ class _PackedJoint(torch.autograd.Function):
 
 
 def _blocks(frames: list[int], rows: list[int], out: torch.Tensor) -> Iterator[tuple[int, slice, int, slice]]:
-    """Parts of the packed tensor that fit a cache: utterance, its frames, U_b + 1, and the rows of the tensor."""
+    """Cache-sized parts of the packed tensor: utterance, its frames, U_b + 1, and the rows of the tensor."""
     first = 0
     for b, (times, u) in enumerate(zip(frames, rows, strict=True)):
         step = max(1, block_elements(out.device) // (u * out.shape[1]))

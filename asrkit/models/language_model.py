@@ -1,8 +1,8 @@
 """Language models over the recognizer's symbols.
 
 A text line y_1 … y_U is read as <s> y_1 … y_U </s>; both marks are symbol 0, which is blank elsewhere. The
-sizes that Saon et al. 2021 (arXiv 2103.09935) state, 5 to 84 M, are those of an LSTM whose embedding is as wide as
-its state, whose upper layers see the embedding along with the layer below, and whose output passes a bottleneck.
+sizes stated by Saon et al. 2021 (arXiv 2103.09935), 5 to 84 M, match an LSTM whose embedding is as wide as its
+state, whose upper layers see the embedding and the layer below, and whose output passes through a bottleneck.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class LstmLanguageModel(nn.Module):
     """LSTM layers with a skip from the embedding and a bottleneck before the output.
 
     Args:
-        vocab_size: V, the boundary included.
+        vocab_size: V, including the boundary.
         hidden_dim: width of the embedding and of each layer.
         num_layers: LSTM layers.
         bottleneck_dim: width before the output.
@@ -53,7 +53,7 @@ class LstmLanguageModel(nn.Module):
         return self.log_probs(x)
 
     def lstms(self) -> list[LstmLayer]:
-        """The layers, first layer first."""
+        """The layers in order."""
         return cast(list[LstmLayer], list(self.layers))
 
     def log_probs(self, x: torch.Tensor) -> torch.Tensor:
@@ -63,23 +63,23 @@ class LstmLanguageModel(nn.Module):
 
 
 class LstmSteps:
-    """An LSTM language model one symbol at a time, for searches: without gradient, weights as they were when made.
+    """An LSTM language model one symbol at a time, for searches: without gradient, weights fixed at construction.
 
-    What a symbol adds to a layer's gates is looked up, so that a step is one product for the first layer and two for
-    each other one; bottleneck and output are one product. For float32 and more: bf16 would round too much in the gates.
+    A symbol's contribution to a layer's gates is looked up, so a step is one product for the first layer and two for
+    every other; bottleneck and output are one product. For float32 and wider: bf16 would round the gates too much.
     """
 
     def __init__(self, model: LstmLanguageModel) -> None:
         embedding = model.embedding.weight
         self.width = model.hidden_dim
         self.weights: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-        """A layer's table (V, 4 · hidden), and its weights (hidden, 4 · hidden) on its state and on the layer below."""
+        """A layer's table (V, 4 · hidden), and its weights (hidden, 4 · hidden) for its state and the layer below."""
         for layer in model.lstms():
             from_input, from_state = layer.weight_ih.detach(), layer.weight_hh.detach()
             bias, state_bias = layer.bias_ih.detach(), layer.bias_hh.detach()
-            # The embedding is the last part of what a layer reads, and the first layer reads nothing else.
+            # The embedding is the last part of a layer's input, and all of the first layer's.
             table = F.linear(embedding.detach(), from_input[:, -self.width :], bias + state_bias)
-            # Twice the cell's input, so that one sigmoid does for all gates: tanh x = 2 σ(2x) - 1.
+            # Doubles the cell's input, so that one sigmoid serves all gates: tanh x = 2 σ(2x) - 1.
             scale = torch.ones_like(bias)
             scale[2 * self.width : 3 * self.width] = 2
             self.weights.append((table * scale, from_state.t() * scale, from_input[:, : -self.width].t() * scale))
@@ -93,12 +93,12 @@ class LstmSteps:
 
     @torch.no_grad()
     def step(self, tokens: torch.Tensor, state: State, before: torch.Tensor) -> tuple[torch.Tensor, State]:
-        """Reads one symbol more, the boundary first.
+        """Reads one more symbol, the boundary first.
 
         Args:
             tokens: (N,).
             state: (M, hidden) each.
-            before: (N,) which of the M states each symbol follows: several may follow one, whose product is made once.
+            before: (N,) which of the M states each symbol follows: several may follow one, multiplied once.
 
         Returns:
             Log probabilities (N, V) of the next symbol, and the state (N, hidden) each.
@@ -116,7 +116,7 @@ class LstmSteps:
 
 
 class LayerSteps:
-    """An LSTM language model one symbol at a time, layer by layer as it computes a line: for layers of other kinds.
+    """An LSTM language model one symbol at a time, one layer after another, as over a line: for other layers.
 
     Args:
         model: the language model.
@@ -132,7 +132,7 @@ class LayerSteps:
 
     @torch.no_grad()
     def step(self, tokens: torch.Tensor, state: State, before: torch.Tensor) -> tuple[torch.Tensor, State]:
-        """Reads one symbol more, see :meth:`LstmSteps.step`."""
+        """Reads one more symbol, see :meth:`LstmSteps.step`."""
         embedded = x = self.model.embedding(tokens)
         after: list[torch.Tensor] = []
         for n, layer in enumerate(self.model.lstms()):
@@ -143,7 +143,7 @@ class LayerSteps:
 
 
 def steps_of(model: LstmLanguageModel) -> LstmSteps | LayerSteps:
-    """The fastest way to read lines symbol by symbol that computes what the model does."""
+    """The fastest symbol-by-symbol reader of lines that computes what the model does."""
     plain = all(type(layer) is LstmLayer for layer in model.layers)
     plain = plain and type(model.bottleneck) is nn.Linear and type(model.out) is nn.Linear
     return LstmSteps(model) if plain else LayerSteps(model)
@@ -153,7 +153,7 @@ class TransformerLanguageModel(nn.Module):
     """Pre-norm causal transformer with learned positions, for rescoring.
 
     Args:
-        vocab_size: V, the boundary included.
+        vocab_size: V, including the boundary.
         d_model: width.
         num_layers: blocks.
         num_heads: heads.
@@ -200,13 +200,13 @@ LanguageModel = LstmLanguageModel | TransformerLanguageModel
 def line_log_probs(
     model: LanguageModel, tokens: torch.Tensor, token_lens: torch.Tensor, with_end: bool
 ) -> torch.Tensor:
-    """log p of whole lines.
+    """log p of complete lines.
 
     Args:
         model: a language model.
         tokens: (B, U), padded.
         token_lens: (B,).
-        with_end: whether the end of the line counts, as in perplexity; a search's label scores leave it out.
+        with_end: whether the end of the line counts, as in perplexity; a search's label scores exclude it.
 
     Returns:
         (B,).

@@ -1,7 +1,7 @@
 """One LSTM layer (Hochreiter and Schmidhuber 1997), for the bi-LSTM encoder, the predictor and language models.
 
-Weights and states are explicit, so that whatever replaces a layer has one form to fill in: :meth:`LstmLayer.run` over a
-sequence, :meth:`LstmLayer.step` for one symbol. Gates stand in the order input, forget, cell, output.
+Weights and states are explicit, so that every replacement of a layer has one interface: :meth:`LstmLayer.run` over a
+sequence, :meth:`LstmLayer.step` for one symbol. Gates are in the order input, forget, cell, output.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch import nn
 LstmState = tuple[torch.Tensor, torch.Tensor]
 """h and c, (B, H) each."""
 WeightDropout = Callable[[torch.Tensor], torch.Tensor]
-"""What becomes of the hidden-to-hidden weights (4 H, H) for one sequence."""
+"""Transforms the hidden-to-hidden weights (4 H, H) for one sequence."""
 
 
 def lstm_cells(gates: torch.Tensor, c: torch.Tensor) -> LstmState:
-    """The gates' inputs (B, 4 H) and the cell states (B, H) before, to the state after them."""
+    """Gate inputs (B, 4 H) and previous cell states (B, H) to the next state."""
     input, forget, cell, output = gates.chunk(4, dim=-1)
     c = forget.sigmoid() * c + input.sigmoid() * cell.tanh()
     return output.sigmoid() * c.tanh(), c
@@ -43,7 +43,7 @@ class LstmLayer(nn.Module):
         )
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> LstmLayer:
-        """Moves the layer, and on CUDA puts its weights into one piece of memory, as ``nn.LSTM`` does for cuDNN."""
+        """Moves the layer, and on CUDA puts its weights into one block of memory, as ``nn.LSTM`` does for cuDNN."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         weights: list[torch.Tensor] = [self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
         if all(weight.is_cuda and torch.backends.cudnn.is_acceptable(weight) for weight in weights):
@@ -67,7 +67,7 @@ class LstmLayer(nn.Module):
         Args:
             x: (T, B, I).
             state: before the first frame; zero if None.
-            drop: drops connections; none are dropped if None.
+            drop: drops connections; none if None.
 
         Returns:
             (T, B, H) and the state after the last frame.

@@ -1,7 +1,7 @@
 """Prediction networks of the transducer: functions of the labels so far.
 
-Loss, search and export take the initial context from here alone: a history begins with ``context_size`` blanks.
-A state is a tuple of tensors (N, ...), one row a history, so that a search can pick and stack rows.
+Loss, search and export get the initial context only from here: a history begins with ``context_size`` blanks.
+A state is a tuple of tensors (N, ...), one row per history, so that a search can pick and stack rows.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from asrkit.models.lstm import LstmLayer
 from asrkit.symbols import BLANK_ID
 
 GROUP = 4
-"""Channels of a group of the stateless predictor's convolution."""
+"""Channels per group of the stateless predictor's convolution."""
 State = tuple[torch.Tensor, ...]
-"""What N histories leave behind, each (N, ...)."""
+"""State of N histories, each tensor (N, ...)."""
 
 
 class LstmPredictor(nn.Module):
@@ -88,7 +88,7 @@ class StatelessPredictor(nn.Module):
     """Embedding and a grouped convolution over the last ``context_size`` labels.
 
     The limited context of Ghodsi et al. 2020 ("RNN-Transducer with stateless prediction network", ICASSP), in the
-    form that other runtimes know: convolution without bias, groups of four channels, ReLU.
+    form that other runtimes support: convolution without bias, groups of four channels, ReLU.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class StatelessPredictor(nn.Module):
     def step(self, tokens: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
         """Extends N histories by one label (N,) each: (N, embedding) outputs and the new state."""
         history = torch.cat([state[0], tokens[:, None]], dim=1)
-        # At one position the convolution is a small product for each group, which convolution routines take longer for.
+        # At one position the convolution is a small product per group; convolution routines take longer.
         x = self.embedding(history).unflatten(2, (-1, GROUP)).permute(2, 0, 1, 3).flatten(2)  # (groups, N, context · 4)
         weight = self.conv.weight.unflatten(0, (-1, GROUP)).permute(0, 3, 2, 1).flatten(1, 2)
         return F.relu(torch.bmm(x, weight).transpose(0, 1).flatten(1)), (history[:, 1:],)

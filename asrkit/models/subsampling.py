@@ -1,4 +1,4 @@
-"""From features to the width of the encoder: by 4 or 8 in time, or not at all."""
+"""From features to the encoder's width, subsampled by 4 or 8, or not at all."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from asrkit.models.dropout import Dropout
 
 
 class InputProjection(nn.Module):
-    """A linear map at the rate of the input, for features that are stacked already."""
+    """A linear map at the rate of the input, for features that are already stacked."""
 
     subsampling = 1
 
@@ -35,8 +35,8 @@ class ConvSubsampling(nn.Module):
         channels: of the convolutions.
         output_dim: D.
         dropout: on the output.
-        subsampling: frames that become one, 4 by two convolutions or 8 by three (as in Rekesh et al. 2023,
-            arXiv 2305.05084, whose are separable: a saving with many channels).
+        subsampling: frames merged into one, 4 by two convolutions or 8 by three (as in Rekesh et al. 2023,
+            arXiv 2305.05084, with separable ones: a saving with many channels).
     """
 
     def __init__(self, feature_dim: int, channels: int, output_dim: int, dropout: float, subsampling: int = 4) -> None:
@@ -47,8 +47,8 @@ class ConvSubsampling(nn.Module):
             inputs = 1 if number == 1 else channels
             self.add_module(f"conv{number}", nn.Conv2d(inputs, channels, kernel_size=3, stride=2, padding=1))
             bins = (bins + 1) // 2
-        # Channels-last strides, which one input channel leaves open: without them, DistributedDataParallel warns that
-        # the gradient's differ.
+        # Channels-last strides, which one input channel leaves ambiguous: without them, DistributedDataParallel warns
+        # that the gradient's differ.
         first = self.convs()[0]
         first.weight.data = first.weight.data.as_strided((channels, 1, 3, 3), (9, 1, 3, 1))
         self.proj = nn.Linear(channels * bins, output_dim)

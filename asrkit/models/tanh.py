@@ -7,7 +7,7 @@ import torch
 
 @torch.no_grad()
 def tanh_(x: torch.Tensor) -> torch.Tensor:
-    """tanh x, written over ``x``; no gradient.
+    """tanh of ``x`` in place; no gradient.
 
     On a CPU it is 2 σ(2x) - 1, since the sigmoid has the faster kernel there. In float32 the error is at most 2e-7.
     """

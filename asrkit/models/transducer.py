@@ -47,5 +47,5 @@ class SimpleJoiner(nn.Module):
 
 
 def num_parameters(model: nn.Module) -> int:
-    """How many numbers are trained."""
+    """Number of trainable parameters."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -1,1 +1,1 @@
-"""Fewer bits."""
+"""Model quantization."""

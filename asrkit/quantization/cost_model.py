@@ -1,10 +1,10 @@
-"""How long a transducer with language models takes on an accelerator that is only described.
+"""Estimates the time of a transducer with language models on an accelerator from its description.
 
 The INT4 transducer of Fasoli et al. 2022 (arXiv 2206.07882) was timed on a simulated co-processor, whose details were
 not published. This is a model of the same kind (Fasoli et al. 2021, arXiv 2108.12074, section 4): every product takes
-as long as its arithmetic or as its weights take to arrive, whichever is longer; what is not a product is the host's, a
-fixed time for each step of the search. :data:`RAPID_LIKE` has the published figures of RaPiD and says which ones are
-assumed. Fed with a machine's measured rates the same model predicts that machine (``tools/bench/cost_model.py``).
+as long as its arithmetic or as its weights take to arrive, whichever is longer; everything else runs on the host, a
+fixed time per search step. :data:`RAPID_LIKE` has the published figures of RaPiD and says which ones are
+assumed. Given a machine's measured rates, the same model predicts that machine (``tools/bench/cost_model.py``).
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ class Accelerator:
 
     name: str
     macs_per_s: Mapping[str, float]
-    """Multiplications and additions a second by precision, at its peak, of all cores."""
+    """Peak multiplications and additions per second by precision, of all cores."""
     bytes_per_s: float
     """From memory."""
     scratchpad_bytes: float
-    """Weights that stay there arrive once an utterance."""
+    """Weights that stay there arrive once per utterance."""
     compute_share: float
-    """Of the peak that products reach."""
+    """Share of the peak that products reach."""
     bandwidth_share: float
-    """Of the bandwidth that weights reach."""
+    """Share of the bandwidth that weights reach."""
     host_s_per_step: float
-    """The host's share of a search step: sorting, pruning, gates, what is not a product."""
+    """The host's share of a search step: sorting, pruning, gates, everything except products."""
     call_s: float = 0.0
     """To start a product."""
     assumed: Sequence[str] = ()
-    """What of this was not published."""
+    """Which of these were not published."""
 
 
 RAPID_LIKE = Accelerator(
@@ -97,7 +97,7 @@ class Utterance:
 
 
 def lstm(name: str, part: str, inputs: int, hidden: int, calls: int, rows: int, over_time: bool) -> list[Product]:
-    """An LSTM layer: of a sequence all inputs are one product, of a search each step has its own."""
+    """An LSTM layer: for a sequence all inputs are one product, in a search each step has its own."""
     of_inputs = (1, calls * rows) if over_time else (calls, rows)
     found = [Product(f"{name}, hidden", part, 4 * hidden * hidden, calls, rows)]
     return [Product(f"{name}, input", part, 4 * hidden * inputs, *of_inputs), *found] if inputs else found
@@ -107,7 +107,7 @@ def paper_products(utterance: Utterance, with_lms: bool = True) -> list[Product]
     """The paper's transducer of 57 M parameters with its source (5 M) and external (84 M) language models.
 
     The search evaluates the predictor and the language models once for each new label sequence, at most ``beam`` of
-    them a step, together. What a symbol adds to a language model's gates is looked up.
+    them per step, together. A symbol's contribution to a language model's gates is looked up.
     """
     products = []
     for layer in range(6):
@@ -131,15 +131,15 @@ def paper_products(utterance: Utterance, with_lms: bool = True) -> list[Product]
 
 @dataclass(frozen=True)
 class Prediction:
-    """Seconds of an utterance."""
+    """Seconds per utterance."""
 
     by_part: dict[str, float]
-    """``host`` among them."""
+    """Including ``host``."""
     utterance: Utterance
 
     @property
     def seconds(self) -> float:
-        """In all."""
+        """In total."""
         return sum(self.by_part.values())
 
     @property
@@ -149,9 +149,9 @@ class Prediction:
 
 
 def predict(accelerator: Accelerator, products: Sequence[Product], utterance: Utterance, precision: str) -> Prediction:
-    """Times of all parts at a precision; what is not quantized takes FP16 where the precision has less.
+    """Times of all parts at a precision; what is not quantized takes FP16 if the precision is lower.
 
-    The matrices that are multiplied most often stay in the scratchpad as far as it goes, the encoder's layers one
+    The matrices multiplied most often stay in the scratchpad as far as they fit, the encoder's layers one
     after the other.
 
     Raises:
@@ -164,7 +164,7 @@ def predict(accelerator: Accelerator, products: Sequence[Product], utterance: Ut
     resident = set()
     for product in sorted(products, key=lambda product: (product.part == "encoder", -product.calls, product.weights)):
         taken = product.weights * WEIGHT_BYTES[_precision(product, precision)]
-        if product.part == "encoder":  # layer after layer, before the search begins
+        if product.part == "encoder":  # layer by layer, before the search begins
             if taken <= accelerator.scratchpad_bytes:
                 resident.add(product.name)
         elif taken <= free:
@@ -188,7 +188,7 @@ def _precision(product: Product, precision: str) -> str:
 
 
 def shares(products: Sequence[Product], of: Sequence[str]) -> dict[str, float]:
-    """Which share of all multiplications the products have whose names begin so."""
+    """Share of all multiplications in the products whose names begin with each ``of``."""
     total = sum(product.macs for product in products)
     return {name: sum(p.macs for p in products if p.name.startswith(name)) / total for name in of}
 

@@ -1,9 +1,9 @@
-"""Quantized models on integers: what :mod:`asrkit.quantization.qat` trains in floating point, as it ships.
+"""Quantized models on integers: what :mod:`asrkit.quantization.qat` trains in floating point, as exported.
 
 A value is step · (code - zero point), so that a product of quantized values is one of codes, summed without rounding,
 and scales are applied once to each sum (Fasoli et al. 2021, arXiv 2108.12074, section 2). Weights are kept as codes,
-two a byte where they have 4 bits; activations are quantized as they come. Results equal the trained model's up to the
-rounding of the floats that are left. :func:`use_integers` replaces a model's quantized layers for evaluation on a CPU.
+two per byte for 4 bits; activations are quantized on the fly. Results equal the trained model's up to the
+rounding of the remaining floats. :func:`use_integers` replaces a model's quantized layers for evaluation on a CPU.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ from asrkit.quantization.qat import QuantizedDepthwiseConv, QuantizedLinear, Qua
 from asrkit.quantization.quantizers import Quantizer, code_line
 
 EXACT = 1 << 24
-"""Whole numbers up to it are exact in float32."""
+"""Integers up to it are exact in float32."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The values of a quantizer as whole numbers: value = step · (factor · (code - half) + zero)."""
+    """The values of a quantizer as integers: value = step · (factor · (code - half) + zero)."""
 
     step: torch.Tensor
-    """(G,) of each group; of half the quantizer's where zero lies between two codes."""
+    """(G,) per group; half the quantizer's if zero lies between two codes."""
     factor: int
-    """1, or 2 where zero lies between two codes."""
+    """1, or 2 if zero lies between two codes."""
     zero: int
     half: int
-    """Taken off a code of an activation, so that it is signed; 0 for weights."""
+    """Subtracted from an activation's code, so that it is signed; 0 for weights."""
 
     @classmethod
     def of(cls, quantizer: Quantizer, signed: bool) -> Grid | None:
@@ -57,7 +57,7 @@ class Grid:
 
 
 def _width(bits: int) -> int:
-    """Of a code as products take it: fewer than 4 bits are multiplied as 4."""
+    """Of a code in products: fewer than 4 bits are multiplied as 4."""
     return 8 if bits == 8 else 4
 
 
@@ -72,7 +72,7 @@ class IntegerProduct:
         bits: of a weight's code.
 
     Raises:
-        ValueError: the quantizer of x has no grid of whole numbers.
+        ValueError: the quantizer of x has no integer grid.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ class IntegerProduct:
 
 
 def _quantizer_struct(quantizer: Quantizer, half: int) -> QuantizerStruct:
-    """What the C needs to make the codes of a quantizer."""
+    """What the C code needs to compute a quantizer's codes."""
     low, high = quantizer.low.detach().float(), quantizer.high.detach().float()
     start, factor = code_line(low, high, quantizer.levels, quantizer.zero_aligned)
     return QuantizerStruct(low=float(start), factor=float(factor), top=float(quantizer.levels - 1), half=half)
@@ -188,7 +188,7 @@ TorchProducts = type[FloatProducts] | type[Int8Products]
 
 @lru_cache(maxsize=1)
 def torch_products() -> TorchProducts:
-    """The faster of torch's ways on this machine, measured once."""
+    """The faster torch implementation on this machine, measured once."""
     codes = torch.randint(0, 16, (512, 512), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     x = codes[:16].long() - 8
     in_float, in_int8 = (_seconds(kind(codes, 4), x) for kind in (FloatProducts, Int8Products))
@@ -257,7 +257,7 @@ class IntegerLstmLayer(LstmLayer):
         self.input_dim, self.hidden_dim = sum(part.columns for part in inputs), hidden.columns
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> IntegerLstmLayer:
-        """Codes stay where they are: there is nothing to move."""
+        """Codes stay in place: there is nothing to move."""
         return self
 
     def initial_state(self, number: int) -> LstmState:
@@ -293,7 +293,7 @@ class IntegerLstmLayer(LstmLayer):
 
 
 def cells(gates: torch.Tensor, c: torch.Tensor) -> LstmState:
-    """Gates (B, 4 H) and cell states (B, H), which may be overwritten, to the state after them."""
+    """Gates (B, 4 H) and cell states (B, H), which may be overwritten, to the next state."""
     path = kernels.chosen()
     if path is not None:
         return kernels.run_cells(path, gates, c), c
@@ -301,12 +301,12 @@ def cells(gates: torch.Tensor, c: torch.Tensor) -> LstmState:
 
 
 def use_integers(model: nn.Module) -> list[str]:
-    """Replaces the quantized layers of a model by those that compute with codes; for evaluation on a CPU.
+    """Replaces the quantized layers of a model with those that compute with codes; for evaluation on a CPU.
 
-    A layer stays as it is whose inputs or weights are not quantized, or whose zero point is not among its codes.
+    A layer is unchanged if its inputs or weights are not quantized, or its zero point is not among its codes.
 
     Returns:
-        The names of the layers that were replaced.
+        The names of the replaced layers.
     """
     replaced = []
     for name, module in list(model.named_modules()):

@@ -1,4 +1,4 @@
-"""An LSTM language model on codes, one symbol at a time: what fusion asks for at each label of a search."""
+"""An LSTM language model on codes, one symbol at a time: what fusion needs at each label of a search."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from asrkit.quantization.integer import IntegerLstmLayer, cells
 
 
 class IntegerSteps:
-    """As :class:`asrkit.models.language_model.LstmSteps`: what a symbol adds to a layer's gates is looked up.
+    """As :class:`asrkit.models.language_model.LstmSteps`: a symbol's contribution to a layer's gates is looked up.
 
     Args:
         model: whose LSTM layers are all :class:`IntegerLstmLayer`.
@@ -22,7 +22,7 @@ class IntegerSteps:
         self.model, self.width = model, model.hidden_dim
         self.layers = cast(list[IntegerLstmLayer], list(model.layers))
         embedding = model.embedding.weight.detach()
-        # The embedding is the last part of what a layer reads, and the first layer reads nothing else.
+        # The embedding is the last part of a layer's input, and all of the first layer's.
         self.tables = [layer.inputs[-1](embedding) for layer in self.layers]
         self.num_states = 2 * len(self.layers)
 
@@ -32,7 +32,7 @@ class IntegerSteps:
 
     @torch.no_grad()
     def step(self, tokens: torch.Tensor, state: State, before: torch.Tensor) -> tuple[torch.Tensor, State]:
-        """Reads one symbol more, see :meth:`asrkit.models.language_model.LstmSteps.step`."""
+        """Reads one more symbol, see :meth:`asrkit.models.language_model.LstmSteps.step`."""
         x = torch.empty(0)
         after: list[torch.Tensor] = []
         for n, (layer, table) in enumerate(zip(self.layers, self.tables, strict=True)):
@@ -40,7 +40,7 @@ class IntegerSteps:
             gates = F.embedding(tokens, table)
             if len(layer.inputs) > 1:
                 layer.inputs[0](x, gates)
-            if len(h) <= len(before):  # several symbols may follow one state, whose product is made once
+            if len(h) <= len(before):  # several symbols may follow one state, whose product is computed once
                 gates += F.embedding(before, layer.hidden(h))
             else:
                 layer.hidden(F.embedding(before, h), gates)

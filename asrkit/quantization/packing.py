@@ -1,7 +1,7 @@
-"""Quantized weights as they are stored: codes of 4 bits two a byte, of 2 bits four.
+"""Quantized weights as they are stored: two 4-bit or four 2-bit codes per byte.
 
-A quantized weight is its codes and the quantizer's bounds, so nothing is lost: the values that codes stand for have
-those codes again, and a model read from packed weights computes what it did, bit for bit.
+A quantized weight is its codes and the quantizer's bounds, so nothing is lost: the values of codes have the same
+codes again, and a model read from packed weights computes the same, bit for bit.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from asrkit.quantization.qat import QuantizedDepthwiseConv, QuantizedLinear, Qua
 from asrkit.quantization.quantizers import Quantizer, calibrated, dequantize
 
 PACKED = "packed"
-"""Before the names of packed weights, where others have ``model``."""
+"""Prefix of packed weights' names, in place of ``model``."""
 
 
 def pack(codes: torch.Tensor, bits: int) -> torch.Tensor:
     """Codes of any shape, in bytes: ceil(N · bits / 8) of them, the first code in the lowest bits.
 
     Args:
-        codes: integers of 0 to 2^bits - 1.
+        codes: integers from 0 to 2^bits - 1.
         bits: of a code; codes of 3 bits take 4.
     """
     width, per_byte = _layout(bits)
@@ -35,10 +35,10 @@ def pack(codes: torch.Tensor, bits: int) -> torch.Tensor:
 
 
 def unpack(packed: torch.Tensor, bits: int, number: int) -> torch.Tensor:
-    """The first ``number`` codes in bytes of :func:`pack`, uint8 (number,).
+    """The first ``number`` codes in bytes from :func:`pack`, uint8 (number,).
 
     Raises:
-        ValueError: there are not as many bytes as so many codes take.
+        ValueError: the number of bytes is not what the codes take.
     """
     width, per_byte = _layout(bits)
     if packed.shape != (-(-number // per_byte),) or packed.dtype != torch.uint8:
@@ -50,7 +50,7 @@ def unpack(packed: torch.Tensor, bits: int, number: int) -> torch.Tensor:
 
 
 def packed_bytes(number: int, bits: int) -> int:
-    """How many bytes so many codes take."""
+    """Bytes that ``number`` codes take."""
     return -(-number // _layout(bits)[1])
 
 
@@ -99,12 +99,12 @@ def unpack_weights(
     Args:
         model: of which only the layers, their quantizers' settings and the weights' shapes are used; it may be without
             data (the ``meta`` device).
-        packed: of :func:`pack_weights`.
-        tensors: what else was saved of the model, the bounds of quantizers among it.
+        packed: from :func:`pack_weights`.
+        tensors: the model's other saved tensors, including the bounds of quantizers.
 
     Raises:
-        ValueError: a weight that the model does not quantize, bounds that are not there, another number of bytes than
-            the weight takes, or a code that the quantizer does not have.
+        ValueError: a weight that the model does not quantize, missing bounds, another number of bytes than the
+            weight takes, or a code that the quantizer does not have.
     """
     known = {name: (own, quantizer) for name, own, quantizer in quantized_weights(model)}
     values = {}

@@ -1,9 +1,9 @@
-"""Quantization-aware training: layers whose weights and activations pass quantizers.
+"""Quantization-aware training: layers with quantizers on weights and activations.
 
 Fasoli et al. 2021 (arXiv 2108.12074), section 3: linear layers and LSTMs compute with quantized weights, inputs and
 hidden states, in floating point, so that training adapts to the rounding. Cell states, biases, embeddings and norms
-stay as they are. :func:`quantize_layers` is the rewrite ``quantize``: a quantized model trains, resumes, averages and
-loads like any other. The quantized layers keep the names of the weights, so that a training can start from the
+are unchanged. :func:`quantize_layers` is the rewrite ``quantize``: a quantized model trains, resumes, averages and
+loads like any other. The quantized layers keep the names of the weights, so that training can start from the
 weights of a float model; :func:`calibrate` sets the bounds without training.
 """
 
@@ -33,9 +33,9 @@ from asrkit.quantization.quantizers import (
 
 GATES = 4
 QUANTIZER_STATE = "_quantizer."
-"""In the names of what quantizers keep, which a float model lacks."""
+"""In the names of quantizer state, which a float model lacks."""
 OBSERVED_BOUND = f"{QUANTIZER_STATE}bound"
-"""How the names of bounds end that are taken from the data, not learned."""
+"""Suffix of the names of bounds taken from the data, not learned."""
 
 
 class QuantizedLinear(nn.Linear):
@@ -117,7 +117,7 @@ QUANTIZED: dict[type[nn.Module], Callable[[nn.Module, LayerPolicyConfig], nn.Mod
     DepthwiseConv: QuantizedDepthwiseConv,  # type: ignore[dict-item]
     LstmLayer: QuantizedLstmLayer,  # type: ignore[dict-item]
 }
-"""What takes the place of each kind of layer."""
+"""The replacement for each kind of layer."""
 
 
 def quantize_layers(model: nn.Module, config: Config) -> None:
@@ -127,7 +127,7 @@ def quantize_layers(model: nn.Module, config: Config) -> None:
         UserError: no policy, one whose pattern matches no layer that can be quantized, or a model that cannot be.
     """
     if any(isinstance(module, nn.TransformerEncoderLayer) for module in model.modules()):
-        # Torch evaluates it in one call, past the quantizers of its layers.
+        # Torch evaluates it in one call, bypassing the quantizers of its layers.
         raise UserError("rewrites: quantize does not know lm.type=transformer; only lm.type=lstm can be quantized")
     policies = config.quantization.layers
     if not policies:
@@ -144,7 +144,7 @@ def quantize_layers(model: nn.Module, config: Config) -> None:
 
 
 def restore_layers(model: nn.Module) -> None:
-    """Takes quantized layers back to those that they replaced, with the weights that they have now."""
+    """Restores the layers that quantized layers replaced, with their current weights."""
     for name, module in list(model.named_modules()):
         plain: nn.Module
         with torch.device("meta"):
@@ -169,9 +169,9 @@ def quantizers(model: nn.Module) -> list[Quantizer]:
 
 @contextmanager
 def calibrate(model: nn.Module) -> Iterator[None]:
-    """While entered, quantizers take their bounds from what the model computes, which otherwise evaluates.
+    """While entered, quantizers take their bounds from what the model computes, in evaluation mode.
 
-    Learned bounds, which nothing trains here, are fitted for the least squared error; largest values are those of all
+    Learned bounds, which are not trained here, are fitted for the least squared error; maxima are over all
     tensors.
     """
     was_training = model.training
@@ -200,7 +200,7 @@ def _widen(quantizer: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
 
 
 class _Fit:
-    """Shows a quantizer what comes in."""
+    """Fits a quantizer to its inputs."""
 
     def __init__(self) -> None:
         self.number = 0
@@ -213,7 +213,7 @@ class _Fit:
 
 
 def weight_quantizer(config: QuantizerConfig, rows: int, gates: int = 1) -> nn.Module:
-    """The quantizer of a weight with so many rows; the identity for ``none``."""
+    """The quantizer of a weight with ``rows`` rows; the identity for ``none``."""
     groups = {"tensor": 1, "gate": gates, "channel": rows}[config.per]
     if config.type in ("pact", "pact_plus", "fixed"):
         raise UserError(f"quantization: {config.type} is for activations; weights take max, sawb or sawb_plus")

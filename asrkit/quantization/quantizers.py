@@ -7,10 +7,10 @@ spaced values between its bounds,
 
     code = clamp(round((x - a⁻) (n - 1) / (a⁺ - a⁻)), 0, n - 1),   y = a⁻ + code (a⁺ - a⁻) / (n - 1),
 
-with n = 2^k levels of k bits, or 2^k - 1 where zero has to be one of them ("zero-aligned"): a zero that dropout left
-must stay one. Bounds are taken from the data while training and kept for evaluation.
+with n = 2^k levels of k bits, or 2^k - 1 if zero has to be one of them ("zero-aligned"): a zero left by dropout must
+stay zero. Bounds are taken from the data during training and kept for evaluation.
 
-Shape letters: G groups of a weight that have bounds of their own, M elements of a group.
+Shape letters: G groups of a weight with their own bounds, M elements of a group.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ SAWB_COEFFICIENTS = {
 """c1 and c2 of a = c1 sqrt(E[w²]) + c2 E|w|, by bits and zero alignment."""
 SMALLEST_BOUND = 1e-6
 MAX_MOMENTUM = 0.1
-"""Share of the newest batch in the largest activation that evaluation clips at."""
+"""Share of the newest batch in the largest activation, at which evaluation clips."""
 
 
 FITTED_VALUES = 1 << 16
 FITTED_FRACTIONS = tuple(n / 20 for n in range(2, 21))
-"""Of the largest value, for bounds that are fitted to data without training."""
+"""Of the largest value, for bounds fitted to data without training."""
 
 
 class Quantizer(nn.Module):
-    """Maps a tensor to few values; the children differ in where their bounds come from.
+    """Maps a tensor to few values; subclasses differ in where their bounds come from.
 
     Args:
         bits: k.
-        zero_aligned: 2^k - 1 levels, of which one is zero.
-        groups: G, equal parts of the first dimension with bounds of their own: 1 for the whole tensor, 4 for the gates
-            of an LSTM, as many as there are rows for the channels.
-        clip_gradient: whether what lies outside the bounds gets no gradient.
+        zero_aligned: 2^k - 1 levels, one of which is zero.
+        groups: G, equal parts of the first dimension with their own bounds: 1 for the complete tensor, 4 for the gates
+            of an LSTM, the number of rows for the channels.
+        clip_gradient: whether values outside the bounds get no gradient.
     """
 
     low: torch.Tensor
@@ -68,7 +68,7 @@ class Quantizer(nn.Module):
         self.levels = 2**bits - int(zero_aligned)
 
     def observe(self, x: torch.Tensor) -> torch.Tensor | None:
-        """Takes the bounds from a tensor (G, M), while training; returns a⁺ (G,) if the tensor has one of its own."""
+        """Takes the bounds from a tensor (G, M) during training; returns a⁺ (G,) if the tensor has one of its own."""
         return None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -85,14 +85,14 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def codes(self, x: torch.Tensor) -> torch.Tensor:
-        """The codes of a tensor, int64 between 0 and the levels less 1, of its shape."""
+        """The codes of a tensor, int64 between 0 and levels - 1, of its shape."""
         low, high = self.low.to(x.device)[:, None], self.high.to(x.device)[:, None]
         grouped = x.reshape(self.groups, -1)
         return quantize(grouped, low, high, self.levels, self.zero_aligned).long().view(x.shape)
 
     @torch.no_grad()
     def scales(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Step and zero point (G,) each: a value is step · (code - zero point). Of an even number of levels between
+        """Step and zero point (G,) each: a value is step · (code - zero point). With an even number of levels between
         symmetric bounds the zero point lies between two codes."""
         zero = _zero_code(self.low, self.high, self.levels, self.zero_aligned)
         return (self.high - self.low) / (self.levels - 1), zero
@@ -121,13 +121,13 @@ class SymmetricQuantizer(Quantizer):
 
 
 class MaxQuantizer(SymmetricQuantizer):
-    """a = max |x| while training; for evaluation a running mean of it, or of weights the newest.
+    """a = max |x| during training; for evaluation a running mean of it, or for weights the newest.
 
     Args:
         bits: k.
         zero_aligned: as for activations.
         groups: G.
-        momentum: share of the newest maximum in the one that is kept; 1 for weights.
+        momentum: share of the newest maximum in the kept one; 1 for weights.
     """
 
     def __init__(self, bits: int, zero_aligned: bool, groups: int = 1, momentum: float = 1.0) -> None:
@@ -135,7 +135,7 @@ class MaxQuantizer(SymmetricQuantizer):
         self.momentum = momentum
 
     def observe(self, x: torch.Tensor) -> torch.Tensor:
-        """The largest value of each group (G, M); zeros and what is not finite leave the kept one as it is."""
+        """The largest value of each group (G, M); zeros and non-finite values leave the kept one unchanged."""
         largest = x.abs().amax(dim=1).to(self.bound.dtype)
         mean = torch.where(self.bound > 0, torch.lerp(self.bound, largest, self.momentum), largest)
         self.bound.copy_(torch.where((largest > 0) & largest.isfinite(), mean, self.bound))
@@ -143,13 +143,13 @@ class MaxQuantizer(SymmetricQuantizer):
 
     @torch.no_grad()
     def widen(self, x: torch.Tensor) -> None:
-        """Moves the bounds out to the largest values of a tensor."""
+        """Widens the bounds to the largest values of a tensor."""
         largest = x.reshape(self.groups, -1).abs().amax(dim=1).to(self.bound.dtype)
         self.bound.copy_(torch.maximum(self.bound, largest))
 
 
 class SawbQuantizer(SymmetricQuantizer):
-    """a = c1 sqrt(E[w²]) + c2 E|w|, near the bound of the least squared error for the usual shapes of weights.
+    """a = c1 sqrt(E[w²]) + c2 E|w|, near the bound of least squared error for the usual distributions of weights.
 
     Args:
         bits: k.
@@ -164,7 +164,7 @@ class SawbQuantizer(SymmetricQuantizer):
             raise ValueError(f"there are no SAWB coefficients for {self.levels} levels")
 
     def observe(self, x: torch.Tensor) -> None:
-        """The bound of each group (G, M); the largest value where the formula gives none."""
+        """The bound of each group (G, M); the largest value if the formula yields none."""
         first, second = SAWB_COEFFICIENTS[self.bits, self.zero_aligned]
         bound = first * x.square().mean(dim=1).sqrt() + second * x.abs().mean(dim=1)
         self.bound.copy_(torch.where(bound > 0, bound, x.abs().amax(dim=1)))
@@ -175,9 +175,9 @@ class PactQuantizer(Quantizer):
 
     Args:
         bits: k.
-        two_sided: learn a⁻ too; else it is 0, for activations that are not negative.
+        two_sided: learn a⁻ too; else it is 0, for nonnegative activations.
         zero_aligned: whether zero is a level.
-        bound: where the bounds start.
+        bound: initial bounds.
         residual: the rounding error inside the bounds moves them too ("PACT+").
     """
 
@@ -193,9 +193,9 @@ class PactQuantizer(Quantizer):
     def fit(self, x: torch.Tensor, number: int) -> None:
         """Moves the bounds to the mean, over tensors, of those that round a tensor with the least squared error.
 
-        Searched among fractions of the largest and of the smallest value, one after the other, twice: what is clipped
-        on one side says nothing of the other (the small negative values that SiLU leaves must not be). A large tensor
-        is sampled.
+        Searched among fractions of the largest and of the smallest value, one after the other, twice: clipping on one
+        side says nothing about the other (SiLU's small negative values must not be clipped). A large tensor is
+        sampled.
 
         Args:
             x: any shape.
@@ -231,15 +231,15 @@ class PactQuantizer(Quantizer):
 
 
 def _held(bound: torch.Tensor, least: float | None = None, most: float | None = None) -> torch.Tensor:
-    """A bound within limits, with the gradient that it would have without them."""
+    """A bound within limits, with the gradient it would have without them."""
     return bound + (bound.clamp(least, most) - bound).detach()
 
 
 class FixedQuantizer(Quantizer):
-    """Bound-aware clipping (BAC): a bound that is known beforehand and gets no gradient.
+    """Bound-aware clipping (BAC): a bound that is known in advance and gets no gradient.
 
     A hidden state of an LSTM lies within 1, as a product of a sigmoid and a tanh; the input of a layer within
-    1 / (1 - dropout), how far dropout's scaling lifts a value within 1.
+    1 / (1 - dropout), as dropout scales a value within 1.
 
     Args:
         bits: k.
@@ -249,7 +249,7 @@ class FixedQuantizer(Quantizer):
 
     def __init__(self, bits: int, bound: float, zero_aligned: bool = True) -> None:
         super().__init__(bits, zero_aligned)
-        self.bound = bound  # of the configuration, not of a checkpoint
+        self.bound = bound  # from the configuration, not a checkpoint
 
     @property
     def low(self) -> torch.Tensor:  # type: ignore[override]
@@ -263,9 +263,9 @@ class FixedQuantizer(Quantizer):
 
 
 def quantize(x: torch.Tensor, low: torch.Tensor, high: torch.Tensor, levels: int, zero_aligned: bool) -> torch.Tensor:
-    """Codes of a tensor, as whole numbers of its type; bounds broadcast to its shape."""
+    """Codes of a tensor, as integers of its dtype; bounds broadcast to its shape."""
     start, factor = code_line(low, high, levels, zero_aligned)
-    # From the value of code 0, as the formula has it: ties are rounded to even codes.
+    # From the value of code 0, as in the formula: ties are rounded to even codes.
     return ((x - start) * factor).round().clamp(0, levels - 1)
 
 
@@ -282,13 +282,13 @@ def code_line(
 def dequantize(
     codes: torch.Tensor, low: torch.Tensor, high: torch.Tensor, levels: int, zero_aligned: bool
 ) -> torch.Tensor:
-    """Values of codes: a zero is exact where it is a level, and so are symmetric bounds."""
+    """Values of codes: a zero is exact if it is a level, and so are symmetric bounds."""
     zero = _zero_code(low, high, levels, zero_aligned)
     return (codes - zero) * (high - low) / (levels - 1)
 
 
 def _zero_code(low: torch.Tensor, high: torch.Tensor, levels: int, zero_aligned: bool) -> torch.Tensor:
-    """The code of zero: a whole number where zero is aligned."""
+    """The code of zero: an integer if zero is aligned."""
     zero = -low * (levels - 1) / (high - low).clamp_min(_tiny(high))
     return zero.round() if zero_aligned else zero
 
@@ -298,11 +298,11 @@ def _tiny(x: torch.Tensor) -> float:
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Quantized values whose gradient takes the rounding for the identity.
+    """Quantized values whose gradient treats rounding as the identity.
 
-    With z = (x - a⁻) / step of x (x / step where zero is aligned) and g the gradient of y, d x = g where a⁻ <= x <= a⁺
-    (everywhere, if the gradient is not clipped), d a⁺ = Σ g over x >= a⁺ and d a⁻ = Σ g over x <= a⁻; PACT+ adds
-    (round z - z) / (n - 1) of what lies between to d a⁺, and its negative to d a⁻.
+    With z = (x - a⁻) / step of x (x / step if zero is aligned) and g the gradient of y, d x = g if a⁻ <= x <= a⁺
+    (everywhere if the gradient is not clipped), d a⁺ = Σ g over x >= a⁺ and d a⁻ = Σ g over x <= a⁻; PACT+ adds
+    (round z - z) / (n - 1) of values in between to d a⁺, and its negative to d a⁻.
     """
 
     @staticmethod
@@ -331,9 +331,7 @@ class _StraightThrough(torch.autograd.Function):
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
             of_high, of_low = above.to(grad.dtype), below.to(grad.dtype)
             if residual:
-                z = (
-                    (x if zero_aligned else x - low) * (levels - 1) / (high - low)
-                )  # a whole number more changes nothing
+                z = (x if zero_aligned else x - low) * (levels - 1) / (high - low)  # an integer offset changes nothing
                 rest = ((z.round() - z) / (levels - 1)).masked_fill(above | below, 0.0)
                 of_high, of_low = of_high + rest, of_low - rest
             by_low = (grad * of_low).sum(dim=1, keepdim=True).to(low.dtype)

@@ -1,4 +1,4 @@
-"""What a model takes as 32-bit numbers and as it is exported, part by part."""
+"""The size of a model as 32-bit numbers and as exported, part by part."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Size:
     parameters: int
     """Of the float model: bounds of quantizers are not counted."""
     quantized: int
-    """Those among them that are stored as codes."""
+    """Those of them stored as codes."""
     stored_bytes: int
     """Codes, bounds, and the other parameters as 32-bit numbers."""
 
@@ -36,7 +36,7 @@ class Size:
 
 
 def size_by_part(model: nn.Module) -> list[Size]:
-    """The sizes of a model's children, those without parameters left out; the model may be without data."""
+    """The sizes of a model's children, excluding those without parameters; the model may be without data."""
     sizes = []
     for part, child in model.named_children():
         codes = {name: quantizer.bits for name, _, quantizer in quantized_weights(child)}
@@ -67,7 +67,7 @@ def total_size(sizes: Sequence[Size]) -> Size:
 
 
 def size_table(model: nn.Module) -> str:
-    """A line for each part and one for all: parameters, their quantized share, megabytes, ratio."""
+    """One line per part and one for all: parameters, their quantized share, megabytes, ratio."""
     sizes = size_by_part(model)
     lines = [f"{'part':<12}{'parameters':>14}{'quantized':>12}{'float MB':>10}{'stored MB':>11}{'ratio':>8}"]
     for size in [*sizes, total_size(sizes)]:

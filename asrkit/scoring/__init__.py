@@ -1,1 +1,1 @@
-"""How good the hypotheses are."""
+"""Scoring hypotheses."""

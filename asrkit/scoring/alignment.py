@@ -20,9 +20,9 @@ _GAP_COST = 3 * _UNIT + 1
 def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Pair]:
     """Aligned pairs at sclite's costs (substitution 4, insertion and deletion 3), ``***`` for a gap.
 
-    Cost and number of errors together fix how many substitutions, deletions and insertions there are, so
+    Cost and number of errors together determine the numbers of substitutions, deletions and insertions, so
     these totals are sclite's whichever of the equally good alignments is shown. jiwer and kaldialign break
-    the ties otherwise: their splits, and at these costs the totals, may differ.
+    ties differently: their splits, and at these costs the totals, may differ.
     """
     cost = list(_cost_rows(reference, hypothesis))
     pairs: list[Pair] = []
@@ -45,7 +45,7 @@ def align(reference: Sequence[str], hypothesis: Sequence[str]) -> list[Pair]:
 
 
 def count(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[int, int, int]:
-    """Substitutions, deletions and insertions of :func:`align`, in memory that grows with the length alone."""
+    """Substitutions, deletions and insertions of :func:`align`, in memory linear in the length."""
     last = deque(_cost_rows(reference, hypothesis), maxlen=1)[0]
     cost, errors = divmod(int(last[-1]), _UNIT)
     substitutions = cost - 3 * errors
@@ -59,7 +59,7 @@ def cost(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
 
 
 def _cost_rows(reference: Sequence[str], hypothesis: Sequence[str]) -> Iterator[np.ndarray]:
-    """R + 1 rows of (H + 1,) int64: the least cost of aligning each pair of prefixes."""
+    """R + 1 rows of (H + 1,) int64: the minimum cost of aligning each pair of prefixes."""
     numbers: dict[str, int] = {}
     ref = np.array([numbers.setdefault(word, len(numbers)) for word in reference], dtype=np.int64)
     hyp = np.array([numbers.setdefault(word, len(numbers)) for word in hypothesis], dtype=np.int64)

@@ -1,4 +1,4 @@
-"""How a bilevel training (BL-JUST) went, from what each epoch left in ``metrics.jsonl``."""
+"""The course of bilevel training (BL-JUST), from each epoch's line in ``metrics.jsonl``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from asrkit.figures import figure
 
 KEY = "bl_just"
-"""Of an epoch's line."""
+"""Key in epoch lines."""
 
 
 def bilevel_table(metrics: Sequence[dict[str, Any]]) -> str:
     """f, g, the gap g − v, and the norms of both gradients with respect to θ, first and last, as a Markdown table.
 
-    v, the least g, is not known; the lowest one that an epoch ended with stands for it.
+    v, the minimum of g, is unknown; the lowest g at an epoch's end stands for it.
     """
     lines = ["| epoch | f | g | gap g − v | ‖∇f‖ | ‖∇g‖ |", "|---|---|---|---|---|---|"]
     lowest = min(line[KEY]["g"] for line in metrics)

@@ -1,4 +1,4 @@
-"""What a training and its decodings left in an experiment folder, as rows of a results table."""
+"""What training and decoding left in an experiment folder, as rows of a results table."""
 
 from __future__ import annotations
 
@@ -79,9 +79,9 @@ class Experiment:
         return spectrum_table(spectra, movements(start, self.bundle.model), self.could_move())
 
     def could_move(self) -> float:
-        """About the furthest that a parameter of a state space could go: the sum of its learning rates.
+        """About the furthest that a state space parameter could move: the sum of its learning rates.
 
-        Adam moves a parameter by at most about the learning rate in an update.
+        Adam moves a parameter by at most about the learning rate per update.
         """
         rates = [line["lr"] for line in self.metrics]
         ends = [*rates[1:], rates[-1] if len(rates) < 2 else max(0.0, 2 * rates[-1] - rates[-2])]
@@ -115,7 +115,7 @@ def table(rows: list[tuple[str, ...]]) -> str:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines of a ``metrics.jsonl``; a last line cut off by a kill is left out."""
+    """The lines of a ``metrics.jsonl``; a last line truncated by a kill is excluded."""
     lines = []
     if path.exists():
         for text in path.read_text(encoding="utf-8").splitlines():

@@ -1,4 +1,4 @@
-"""How several learners went, from what each epoch left in ``metrics.jsonl``."""
+"""The course of several learners, from each epoch's line in ``metrics.jsonl``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from asrkit.figures import figure
 
 KEY = "learners"
-"""Of an epoch's line."""
+"""Key in epoch lines."""
 
 
 def learners_table(metrics: Sequence[dict[str, Any]]) -> str:

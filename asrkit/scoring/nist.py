@@ -1,7 +1,7 @@
-"""NIST's trn format as sclite reads it: ``words (speaker-utterance)``, one utterance a line.
+"""NIST's trn format as sclite reads it: ``words (speaker-utterance)``, one utterance per line.
 
-Lines that begin with ``;;`` are comments. The key is all that stands in the last parentheses; its speaker is what
-stands before the first ``-`` or ``_``. ``{ uh / um / @ }`` in a reference are alternatives, ``@`` the empty one.
+Lines that begin with ``;;`` are comments. The key is the content of the last parentheses; its speaker is the
+part before the first ``-`` or ``_``. ``{ uh / um / @ }`` in a reference are alternatives, ``@`` the empty one.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from asrkit.text.normalize import canonical
 
 _LINE = re.compile(r"(.*)\(([^()\s]+)\)\s*$")
 MOST_COMBINATIONS = 256
-"""Choices among a reference's alternatives that are all tried; of more, one alternative is chosen after the other."""
+"""Combinations of a reference's alternatives that are all tried; beyond, alternatives are chosen one by one."""
 
 
 def trn_line(text: str, speaker: str, utterance_id: str) -> str:
-    """One line. sclite takes what stands before the first ``-`` or ``_`` of the id for the speaker.
+    """One line. sclite takes the part of the id before the first ``-`` or ``_`` as the speaker.
 
-    What the format has no way to write, spaces and parentheses in names, becomes a point.
+    What the format cannot express, spaces and parentheses in names, becomes a period.
     """
     speaker, utterance_id = re.sub(r"[-_()\s]+", ".", speaker), re.sub(r"[()\s]+", ".", utterance_id)
     return f"{canonical(text)} ({speaker}-{utterance_id})".lstrip()
 
 
 def write_trn(path: Path, lines: Iterable[tuple[str, str, str]]) -> None:
-    """Writes (text, speaker, utterance id) lines in the order of their ids."""
+    """Writes (text, speaker, utterance id) lines sorted by id."""
     rows = sorted(lines, key=lambda line: line[2])
     write_text(path, "".join(trn_line(*row) + "\n" for row in rows))
 
@@ -40,7 +40,7 @@ def read_trn(path: Path, case_sensitive: bool = False) -> dict[str, tuple[str, s
     """Key to (speaker, text), the text in canonical form and, unless case counts, in lower case.
 
     Raises:
-        UserError: no such file, not UTF-8, no utterances, a line of another form, or a key that comes twice.
+        UserError: no such file, not UTF-8, no utterances, a malformed line, or a duplicate key.
     """
     if not path.is_file():
         raise UserError(f"{path} is missing; asrkit decode writes ref.trn and hyp.trn")
@@ -62,10 +62,10 @@ def read_trn(path: Path, case_sensitive: bool = False) -> dict[str, tuple[str, s
 
 
 def choose_alternatives(reference: str, hypothesis: Sequence[str]) -> list[str]:
-    """The words of a reference, with those of its alternatives that are nearest to a hypothesis.
+    """The words of a reference, with the alternatives nearest to a hypothesis.
 
     Raises:
-        UserError: braces that do not match.
+        UserError: unmatched braces.
     """
     parts = _parts(reference.split())
     if all(len(options) == 1 for options in parts):
@@ -88,7 +88,7 @@ def _joined(parts: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _parts(words: Sequence[str]) -> list[list[list[str]]]:
-    """For each word, or each group in braces, the ways in which it may be said."""
+    """For each word, or each group in braces, the ways to say it."""
     parts: list[list[list[str]]] = []
     group: list[list[str]] | None = None
     for word in words:

@@ -17,7 +17,7 @@ def score_trn(reference: dict[str, tuple[str, str]], hypothesis: dict[str, tuple
     """Scores what :func:`asrkit.scoring.nist.read_trn` read.
 
     Raises:
-        UserError: the two hold different utterances, or no word is said in the reference.
+        UserError: the two hold different utterances, or the reference has no words.
     """
     missing = sorted(reference.keys() - hypothesis.keys())
     extra = sorted(hypothesis.keys() - reference.keys())
@@ -68,7 +68,7 @@ def headline(values: dict[str, Any]) -> str:
 
 
 def text_report(score: Score, values: dict[str, Any]) -> str:
-    """The whole report: headline, speakers, confusions, aligned errors."""
+    """The complete report: headline, speakers, confusions, aligned errors."""
     blocks = [
         headline(values),
         "The interval is a 95 % bootstrap over utterances; S, D and I are split as NIST sclite splits them.\n",

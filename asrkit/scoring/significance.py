@@ -1,5 +1,5 @@
 """Bootstrap over utterances (Bisani and Ney 2004, "Bootstrap estimates for confidence intervals in ASR performance
-evaluation", ICASSP): intervals of error rates, and of the difference of two systems on the same utterances."""
+evaluation", ICASSP): intervals of error rates, and of the difference between two systems on the same utterances."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from asrkit.scoring.wer import Errors
 def bootstrap_interval(
     errors: Sequence[Errors], *, replications: int = 10_000, level: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
-    """Interval of an error rate, in percent, when the utterances are drawn again with replacement.
+    """Interval of an error rate, in percent, when the utterances are resampled with replacement.
 
     Args:
         errors: counts of each utterance.
         replications: draws.
-        level: share of the draws that lie within.
+        level: share of the draws within it.
         seed: of the draws.
     """
     if not errors:
@@ -48,11 +48,11 @@ class Difference:
     """95 % interval of system - baseline, in points."""
     high: float
     p_value: float
-    """Share of the draws, two-sided, in which the difference is not of the sign that was measured."""
+    """Share of the draws, two-sided, in which the difference does not have the measured sign."""
 
     @property
     def points(self) -> float:
-        """System minus baseline: below 0 where the system is better."""
+        """System minus baseline: below 0 if the system is better."""
         return self.system - self.baseline
 
 
@@ -64,20 +64,20 @@ def paired_bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> Difference:
-    """The difference of two systems, each trained once or more, on the same utterances.
+    """The difference between two systems, each trained at least once, on the same utterances.
 
     A draw takes utterances with replacement, the same for both systems and all their trainings, and with several
     trainings it draws those too: the interval covers another test set as well as other seeds.
 
     Args:
         baseline: for each training, the counts of each utterance.
-        system: the same of the other system; the utterances are in the same order.
+        system: the same for the other system; utterances in the same order.
         replications: draws.
-        level: share of the draws that lie in the interval.
+        level: share of the draws in the interval.
         seed: of the draws.
 
     Raises:
-        UserError: no training, no reference words, or other utterances.
+        UserError: no training, no reference words, or different utterances.
     """
     wrongs = [np.array([[e.total for e in one] for one in each], dtype=np.float64) for each in (baseline, system)]
     lengths = {tuple(e.reference for e in one) for each in (baseline, system) for one in each}

@@ -118,30 +118,30 @@ def score_utterance(id: str, speaker: str, reference: str, hypothesis: str) -> S
 
 
 def word_errors(reference: str, hypothesis: str) -> Errors:
-    """The word errors of one utterance alone."""
+    """The word errors of one utterance."""
     ref = reference.split()
     return Errors(len(ref), *count(ref, hypothesis.split()))
 
 
 def oracle(reference: str, texts: Sequence[str]) -> str:
-    """The text of an n-best list with the fewest word errors, the better ranked one of equals; empty of none."""
+    """The text of an n-best list with the fewest word errors, the better-ranked of ties; empty if none."""
     return min(texts, key=lambda text: word_errors(reference, text).total, default="")
 
 
 def word_error_rate(pairs: Iterable[tuple[str, str]]) -> float:
-    """WER in percent of (reference, hypothesis) texts, whose case does not count.
+    """WER in percent of (reference, hypothesis) texts, ignoring case.
 
     Raises:
-        UserError: there is no word in the references.
+        UserError: the references have no words.
     """
     return _scored(pairs).words.rate
 
 
 def character_error_rate(pairs: Iterable[tuple[str, str]]) -> float:
-    """CER in percent of (reference, hypothesis) texts, whose case and spaces do not count.
+    """CER in percent of (reference, hypothesis) texts, ignoring case and spaces.
 
     Raises:
-        UserError: there is no character in the references.
+        UserError: the references have no characters.
     """
     return _scored(pairs).characters.rate
 

@@ -1,7 +1,7 @@
-"""The C of ``w4a4.c``: finding it, choosing the instructions that it runs on, and calling it.
+"""The C code of ``w4a4.c``: finding it, choosing the instructions it uses, and calling it.
 
-It is compiled when the package is installed, where there is a compiler, and is called through ctypes: neither torch's
-nor Python's own interface is compiled against. Without it, products of codes are made by torch, as exactly.
+It is compiled when the package is installed, if there is a compiler, and is called through ctypes: it is compiled
+against neither torch's nor Python's interface. Without it, torch computes products of codes, as exactly.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from asrkit.errors import UserError
 
 FOLDER = Path(__file__).resolve().parent
 SLACK = 64
-"""Readable bytes that must stand behind codes."""
+"""Readable bytes that must follow codes."""
 PANEL = 16
-"""Columns that stand together."""
+"""Columns stored together."""
 GROUP = 8
 """K is padded to a multiple of it."""
 VERSION = 1
@@ -71,12 +71,12 @@ class QuantizerStruct(Structure):
 
 @lru_cache(maxsize=1)
 def library() -> ctypes.CDLL | None:
-    """The compiled C, or none where there was no compiler at installation."""
+    """The compiled C, or None if there was no compiler at installation."""
     path = FOLDER / f"_w4a4{sysconfig.get_config_var('EXT_SUFFIX')}"
     try:
         found = ctypes.CDLL(str(path))
         current = found.asrkit_interface() == 1000 * ctypes.sizeof(ProductStruct) + VERSION
-    except (OSError, AttributeError):  # not compiled; of another processor; of an earlier version
+    except (OSError, AttributeError):  # not compiled; for another processor; an earlier version
         return None
     if not current:
         return None
@@ -101,7 +101,7 @@ def openmp() -> ctypes.CDLL | None:
     except OSError:
         return None
     loaded = {line.split(maxsplit=5)[5] for line in lines if re.search(r"/lib(gomp|iomp5|omp)[^/]*\.so[^/]*$", line)}
-    # Other packages bring theirs.
+    # Other packages bundle theirs.
     for path in sorted(loaded, key=lambda path: "torch" not in path):
         try:
             library = ctypes.CDLL(path)
@@ -121,10 +121,10 @@ def available() -> list[Instructions]:
 
 @lru_cache(maxsize=1)
 def chosen() -> Instructions | None:
-    """What products run on: the fastest that there is, or what the environment asks for; None stands for torch.
+    """What products run on: the fastest available, or what the environment requests; None means torch.
 
     Raises:
-        UserError: the environment asks for what there is not.
+        UserError: the environment requests what is unavailable.
     """
     paths, asked = available(), os.environ.get(CHOICE, "").lower()
     if asked == "torch" or (not asked and not paths):
@@ -187,7 +187,7 @@ def run_lstm(
     h: torch.Tensor,
     c: torch.Tensor,
 ) -> torch.Tensor:
-    """What the inputs add to the gates (T, B, 4 H), and the state before, to hidden states (T, B, H).
+    """Input contributions to the gates (T, B, 4 H), and the previous state, to hidden states (T, B, H).
 
     ``gates`` and ``c`` are overwritten, c with the cell state after the last step.
     """
