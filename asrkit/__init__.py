@@ -12,7 +12,7 @@ __all__ = ["Recognizer"]
 
 
 def __getattr__(name: str) -> object:
-    """Imports :class:`~asrkit.export.recognizer.Recognizer` when it is first used: ``import asrkit`` is instant."""
+    """Imports :class:`~asrkit.export.recognizer.Recognizer` on first use: ``import asrkit`` is instant."""
     if name == "Recognizer":
         from asrkit.export.recognizer import Recognizer
 

@@ -32,7 +32,7 @@ class ProgressLine:
         self._bar = bar
 
     def advance(self, status: str = "") -> None:
-        """One step further, with a word on how it goes."""
+        """Advances one step, with a word on progress."""
         if self._bar:
             progress, task = self._bar
             progress.update(task, advance=1, status=status)

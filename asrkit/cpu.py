@@ -1,11 +1,11 @@
-"""What a CPU trains and searches faster with, since batches differ in length and each brings other shapes.
+"""Faster training and search on a CPU, where batches differ in length and each brings new shapes.
 
-Memory: glibc's malloc spends a quarter of a training searching its lists of free blocks, since sizes keep changing;
-gperftools' tcmalloc (Debian: libtcmalloc-minimal4) does not.
+Memory: glibc's malloc spends a quarter of training searching its free lists, since sizes keep changing; gperftools'
+tcmalloc (Debian: libtcmalloc-minimal4) does not.
 
-Kernels: oneDNN compiles a kernel for every new shape of a bf16 product and keeps the last 1024, which are soon used
-up; from then on each new one is a search through all for the oldest. So many are kept here that a training does not
-get there, and padding makes the shapes few (``loaders.PAD_FRAMES``, ``transducer.PAD_ROWS``).
+Kernels: oneDNN compiles a kernel for every new shape of a bf16 product and caches the last 1024, which are soon used
+up; from then on, each new one searches all for the oldest. The cache here is too large for training to fill, and
+padding keeps shapes few (``loaders.PAD_FRAMES``, ``transducer.PAD_ROWS``).
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ KERNELS = 1 << 16
 
 
 def find_allocator() -> str | None:
-    """The name of a tcmalloc that the loader finds, or none."""
+    """The name of a tcmalloc that the loader finds, or None."""
     return next((found for name in LIBRARIES if (found := ctypes.util.find_library(name))), None)
 
 
 def keep_kernels() -> None:
-    """Lets oneDNN keep the kernels of many shapes; to be called before its first product.
+    """Lets oneDNN keep the kernels of many shapes; call it before the first product.
 
-    Environment: an ``ONEDNN_PRIMITIVE_CACHE_CAPACITY`` that is set is left as it is.
+    Environment: an existing ``ONEDNN_PRIMITIVE_CACHE_CAPACITY`` is kept.
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(KERNELS))
 
 
 def restart_with_allocator(arguments: Sequence[str]) -> None:
-    """Starts Python again with tcmalloc in place of malloc; returns where there is none or it is in already.
+    """Restarts Python with tcmalloc in place of malloc; returns if there is none or it is already in use.
 
     Args:
-        arguments: of Python, that make the same command.
+        arguments: of Python, to repeat the command.
 
-    Environment: a ``LD_PRELOAD`` that is set, if only to nothing, is left as it is.
+    Environment: an existing ``LD_PRELOAD``, even if empty, is kept.
     """
     library = find_allocator() if sys.platform == "linux" and "LD_PRELOAD" not in os.environ else None
     if library:

@@ -1,4 +1,4 @@
-"""Devices, and the precision that a device multiplies in."""
+"""Devices, and the precision in which they multiply."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ DTYPES = {"none": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def choose_device(device: str) -> torch.device:
-    """``auto`` is CUDA where there is one.
+    """``auto`` is CUDA if available.
 
     Raises:
-        UserError: CUDA is asked for and there is none.
+        UserError: CUDA is requested but not available.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("train.device=cuda, but torch finds no CUDA device here; asrkit doctor tells what it sees")
@@ -26,7 +26,7 @@ def choose_device(device: str) -> torch.device:
 
 
 def resolve_autocast(device: torch.device, name: str) -> str:
-    """``train.autocast`` where ``auto`` is ``bf16`` if the device multiplies in it and ``none`` if not."""
+    """Resolves ``auto`` in ``train.autocast``: ``bf16`` if the device multiplies in it, else ``none``."""
     if name != "auto":
         return name
     if device.type == "cuda":
@@ -38,7 +38,7 @@ def resolve_autocast(device: torch.device, name: str) -> str:
 def autocast(device: torch.device, name: str) -> Iterator[None]:
     """The context of a resolved ``train.autocast``: ``none``, ``bf16`` or ``fp16``."""
     dtype = DTYPES[name]
-    # Where oneDNN has no bf16, torch keeps everything from it but LSTMs, which then fail.
+    # If oneDNN has no bf16, torch keeps everything from it except LSTMs, which then fail.
     without_kernel = (
         device.type == "cpu" and dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )

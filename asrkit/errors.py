@@ -4,12 +4,12 @@ from __future__ import annotations
 
 
 def shown(text: str) -> str:
-    """Text for a message: what cannot be printed, or would act on a terminal, is written as an escape."""
+    """Text for a message: unprintable characters, and those that would act on a terminal, are escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode("ascii") for c in text)
 
 
 class UserError(Exception):
-    """Bad input, said in one line: what is wrong, where, and what to do. The command exits with code 2."""
+    """Bad input, described in one line: what is wrong, where, and what to do. The command exits with code 2."""
 
     def __str__(self) -> str:
         return "\n".join(map(shown, super().__str__().split("\n")))

@@ -1,4 +1,4 @@
-"""Pictures as files: panels, lines with bands over seeds."""
+"""Figures as files: panels, lines with bands over seeds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from asrkit.files import atomic_path
 
 @contextmanager
 def figure(path: Path, rows: int, columns: int) -> Iterator[list[Any]]:
-    """Axes of ``rows`` × ``columns`` panels, row by row; the picture is written when the block ends."""
+    """Axes of ``rows`` × ``columns`` panels, row by row; the figure is written when the block ends."""
     from matplotlib.figure import Figure
 
     made = Figure(figsize=(5.2 * columns, 3.8 * rows), layout="constrained")

@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or a run that was cut off, never meets half a file."""
+"""Writing files so that a reader, or an interrupted run, never sees a partial file."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import hashlib
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from asrkit.errors import UserError
 
@@ -26,7 +27,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     The temporary name keeps the suffixes of ``path`` because writers choose their format by them.
 
     Raises:
-        UserError: the file system refused (disk full, no permission); an earlier ``path`` stays as it was.
+        UserError: the file system refused (disk full, no permission); an earlier ``path`` is unchanged.
     """
     path = Path(path)
     suffixes = "".join(path.suffixes[-2:])[-24:]
@@ -46,7 +47,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
             f"cannot write {path}: {reason}; free some space or choose another folder, then run again"
         ) from error
     finally:
-        with suppress(OSError):  # of a folder that is none; the reason has been given
+        with suppress(OSError):  # the folder may not be one; the reason has been given
             temporary.unlink(missing_ok=True)
 
 
@@ -59,23 +60,35 @@ def _short(name: str) -> str:
 
 
 def companion(path: Path, suffix: str) -> Path:
-    """A file that says more of another one: its name with a suffix, or a short one where that were too long."""
+    """A file that accompanies another: its name with a suffix, or a hash of it if that is too long."""
     name = f"{path.name}{suffix}"
     return path.with_name(name if len(os.fsencode(name)) <= _LONGEST_NAME else f"{_short(path.name)}{suffix}")
 
 
+_ORPHANS_S = 30.0
+"""A lock outlives its process in what that had started, such as data loaders, which end by themselves."""
+
+
+def _locked(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
 @contextmanager
 def exclusive(folder: Path, name: str = _LOCK) -> Iterator[None]:
-    """While entered, no other process on this machine works in a folder, which is made if need be.
+    """While entered, no other process on this machine works in a folder, which is created if missing.
 
-    What processes that were killed left half written there is removed.
+    Partial files left there by killed processes are removed.
 
     Args:
         folder: the folder.
-        name: of the file that is locked: work under different names goes on side by side.
+        name: of the lock file: work under different names runs in parallel.
 
     Raises:
-        UserError: another process works there, or the folder cannot be made.
+        UserError: another process is working there, or the folder cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -83,14 +96,14 @@ def exclusive(folder: Path, name: str = _LOCK) -> Iterator[None]:
     except OSError as error:
         raise UserError(f"cannot work in the folder {folder}: {error.strerror}; choose another one") from error
     with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        deadline = time.monotonic() + _ORPHANS_S
+        while not _locked(file):
             file.seek(0)
             who = file.read(20).strip() or "unknown"
-            raise UserError(
-                f"process {who} is working in {folder}; wait for it, stop it, or choose another folder"
-            ) from error
+            alive = not who.isdigit() or Path("/proc", who).exists() or not Path("/proc").exists()
+            if alive or time.monotonic() > deadline:
+                raise UserError(f"process {who} is working in {folder}; wait for it, stop it, or choose another folder")
+            time.sleep(0.2)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
@@ -99,7 +112,7 @@ def exclusive(folder: Path, name: str = _LOCK) -> Iterator[None]:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Removes temporary files of processes of this machine that are no more."""
+    """Removes temporary files of ended processes on this machine."""
     prefix = f"{_TEMPORARY}{_machine()}-"
     for path in list(folder.rglob(f"{prefix}*")):
         pid = path.name.removeprefix(prefix).split("-")[0]
@@ -110,7 +123,7 @@ def _remove_leftovers(folder: Path) -> None:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """While entered, no other process on this machine is in a block with the same folder, which is made if need be.
+    """While entered, no other process on this machine is in a block with the same folder, which is created if missing.
 
     Raises:
         UserError: the folder cannot be written to.
@@ -146,7 +159,7 @@ def utf8_text(path: Path) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes ``text`` to ``path`` in one piece."""
+    """Writes ``text`` to ``path`` atomically."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

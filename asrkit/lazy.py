@@ -1,4 +1,4 @@
-"""Sequences whose items are put together when they are asked for."""
+"""Sequences whose items are built on demand."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ Item = TypeVar("Item")
 
 
 class LazySequence(Sequence[Item]):
-    """A sequence that has its length and a way to make each item."""
+    """A sequence with a length and a way to build each item."""
 
     @abstractmethod
     def item(self, number: int) -> Item:
-        """The item of a number from 0 to the length less 1."""
+        """The item with a number from 0 to the length - 1."""
 
     @overload
     def __getitem__(self, number: int) -> Item: ...

@@ -1,4 +1,4 @@
-"""``map`` over several processes of this machine."""
+"""``map`` over several processes on this machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from asrkit.errors import UserError
 def mapping(
     number: int, chunksize: int, start: str | None = None, prepare: Callable[[], object] | None = None
 ) -> Iterator[Callable[..., Iterator[Any]]]:
-    """``map``, in so many processes; in this one for 1.
+    """``map``, in ``number`` processes; in this one if 1.
 
     Args:
         number: of processes.
@@ -26,7 +26,7 @@ def mapping(
         prepare: what each process does first.
 
     Raises:
-        UserError: a process was ended.
+        UserError: a process was killed.
     """
     if number == 1:
         yield map
@@ -37,5 +37,5 @@ def mapping(
         except BrokenProcessPool as error:
             raise UserError("a process that read audio was ended, perhaps for memory; try --num-jobs 1") from error
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # what is left would only delay the message
+            pool.shutdown(cancel_futures=True)  # remaining work would only delay the message
             raise

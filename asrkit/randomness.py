@@ -10,8 +10,8 @@ import torch
 def seeded_generator(*parts: int | str) -> torch.Generator:
     """A generator whose stream depends on ``parts`` alone, such as (seed, epoch, utterance id).
 
-    A resumed run asks with the same parts and so repeats the unbroken run. Several parts are hashed together. One
-    integer alone is the seed itself: studies that draw all their data from one stream have published numbers that
+    A resumed run passes the same parts and so repeats the uninterrupted run. Several parts are hashed together. A
+    single integer is the seed itself: studies that draw all their data from one stream have published numbers that
     depend on it.
     """
     if len(parts) == 1 and isinstance(parts[0], int):

@@ -26,7 +26,7 @@ _OLD_NAME = "made_of.json"
 class Record:
     """What a stage's outputs depend on: its settings, and digests of the files that it reads.
 
-    Inputs that either side lacks, and files that are gone, count as the same.
+    Inputs that either side lacks, and missing files, count as the same.
     """
 
     path: Path
@@ -47,7 +47,7 @@ class Record:
         write_json(self.path, self.inputs)
 
     def has(self, name: str) -> bool:
-        """Whether the record that is there holds an input."""
+        """Whether the existing record holds an input."""
         return name in self._before()
 
     def exists(self) -> bool:
@@ -72,13 +72,13 @@ class Record:
         return None
 
     def require_same(self, remedy: str) -> None:
-        """Refuses outputs of other inputs.
+        """Rejects outputs of other inputs.
 
         Args:
             remedy: what the user can do about them.
 
         Raises:
-            UserError: an input differs; the first is named.
+            UserError: an input differs; names the first.
         """
         if difference := self.difference():
             raise UserError(f"{self.path.parent} holds outputs of {difference}; {remedy}")
@@ -99,10 +99,10 @@ class Record:
 
 
 def is_done(outputs: Sequence[Path], record: Record, force: bool, remedy: str = "--force runs it again") -> bool:
-    """Whether a stage's outputs are all there and complete, in which case it says so. Without a record they are not.
+    """Whether a stage's outputs all exist and are complete, in which case it says so. Without a record they are not.
 
     Raises:
-        UserError: they are there, but of other inputs.
+        UserError: they exist, but with other inputs.
     """
     if force or not all(path.is_file() for path in outputs) or record.is_unfinished() or not record.exists():
         return False
@@ -112,10 +112,10 @@ def is_done(outputs: Sequence[Path], record: Record, force: bool, remedy: str = 
 
 
 def digest(path: Path) -> str | None:
-    """Tells a file's content from another's; None where it cannot be read, which the stage reports when it reads it."""
+    """Identifies a file's content; None if it cannot be read, which the stage reports when it reads it."""
     content = hashlib.sha256()
     try:
-        # What gzip has packed, since its header holds the time.
+        # The uncompressed content, since gzip's header holds the time.
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
             while block := file.read(1 << 20):
                 content.update(block)
@@ -125,7 +125,7 @@ def digest(path: Path) -> str | None:
 
 
 def stamp(path: Path) -> str | None:
-    """Tells a file from another version of it without reading it, by size and time; None where there is none."""
+    """Identifies a version of a file by size and time, without reading it; None if there is none."""
     try:
         status = path.stat()
     except OSError:

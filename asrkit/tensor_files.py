@@ -20,7 +20,7 @@ def read_tensors(path: Path, remedy: str) -> dict[str, torch.Tensor]:
 
     Args:
         path: the file.
-        remedy: what the user can do about one that cannot be read.
+        remedy: what the user can do about an unreadable one.
 
     Raises:
         UserError: it cannot be read.
@@ -32,7 +32,7 @@ def read_tensors(path: Path, remedy: str) -> dict[str, torch.Tensor]:
 
 
 def write_state(path: Path, state: dict[str, Any], digest_path: Path) -> None:
-    """Writes a training's state in one piece, and next to it what tells whether it is the one that was written.
+    """Writes a training's state atomically, and next to it the digest that verifies it.
 
     Raises:
         UserError: the file system refused.

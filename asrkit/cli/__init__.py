@@ -1,1 +1,1 @@
-"""The asrkit command: one subcommand a stage."""
+"""The asrkit command: one subcommand per stage."""

@@ -32,22 +32,22 @@ def processes_option(command: Command) -> Command:
 
 
 def already_done(outputs: Sequence[Path], record: Record, force: bool) -> bool:
-    """:func:`asrkit.records.is_done`; where it is not, no other process may work in that folder until this one ends.
+    """:func:`asrkit.records.is_done`; if not, other processes are locked out of that folder until this one ends.
 
     Raises:
-        UserError: the outputs are of other inputs, or another process works there.
+        UserError: the outputs have other inputs, or another process is working there.
     """
     if is_done(outputs, record, force):
         return True
     name = record.path.name
     lock = ".lock" if name == INPUTS else f".lock-{name.removesuffix(INPUTS).rstrip('.')}"[:80]
     click.get_current_context().with_resource(exclusive(record.path.parent, lock))
-    return is_done(outputs, record, force)  # by another process, for which this one would have waited
+    return is_done(outputs, record, force)  # by another process in the meantime
 
 
 @contextmanager
 def told_when_stopped() -> Iterator[None]:
-    """Says that a training which a signal stopped has saved everything, and exits as the signal would."""
+    """Says that a training stopped by a signal has saved everything, and exits as the signal would."""
     from asrkit.console import log
     from asrkit.training.stopping import Stopped
 
@@ -61,13 +61,13 @@ def told_when_stopped() -> Iterator[None]:
 def launch_if_several(
     processes: int, command: Sequence[str | Path], exp_dir: Path, settings: TrainConfig | None = None
 ) -> None:
-    """Runs a subcommand in ``processes`` processes and exits; returns in one of those, or if there is one.
+    """Runs a subcommand in ``processes`` processes and exits; returns within those, or if there is only one.
 
     Args:
         processes: how many.
         command: the subcommand and its arguments.
-        exp_dir: what all but the first print goes to ``log`` in it.
-        settings: of a training.
+        exp_dir: all but the first log to ``log`` in it.
+        settings: of the training.
     """
     if processes == 1 or "RANK" in os.environ:
         return
@@ -81,10 +81,10 @@ def launch_if_several(
 
 
 def make_folder(path: Path) -> None:
-    """Makes a stage's output folder before the work begins.
+    """Creates a stage's output folder before the work begins.
 
     Raises:
-        UserError: it cannot be made.
+        UserError: it cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from asrkit.scoring.wer import Errors
 @click.option("--system", type=PATH, multiple=True, required=True, help="The same of the other system.")
 @click.option("--characters", is_flag=True, help="Compare character error rates.")
 def compare(baseline: tuple[Path, ...], system: tuple[Path, ...], characters: bool) -> None:
-    """Print the difference of two systems with its interval, by a paired bootstrap pooled over seeds."""
+    """Print the difference between two systems with its interval, by a paired bootstrap pooled over seeds."""
     counts = [[_errors(folder, characters) for folder in folders] for folders in (baseline, system)]
     found = paired_bootstrap(*counts)
     unit = "CER" if characters else "WER"

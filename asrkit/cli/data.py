@@ -46,12 +46,12 @@ _JOBS = click.option(
     "--num-jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Processes that read audio."
 )
 _SHAPING = ("sampling_rate_hz", "num_mel_bins", "speed_factors", "tempo_factors", "store")
-"""Settings that the feature stage's files depend on; the others are applied while training."""
+"""Settings that the feature stage's files depend on; the others are applied in training."""
 _FORCE = click.option("--force", is_flag=True, help="Run it again where it is done.")
 
 
 def _options(command: Command) -> Command:
-    """Adds what says how a corpus is read."""
+    """Adds options for reading a corpus."""
     rules = f"Rules for transcripts, joined by commas, applied in this order: {', '.join(RULES)}."
     which = f"Channel that is heard: a number from 0, {LOUDEST}, {MIX}, or {SPLIT}, which makes utterances of each."
     unlabelled = "Take the training set without transcripts, for training on speech alone."
@@ -103,9 +103,9 @@ def prepare(
         "files": origin(read, corpus_dir),
     }
     record = Record(data_dir / INPUTS, inputs, {UNLABELLED: False})
-    record = replace(record, complete=record.has("files"))  # earlier versions kept less
+    record = replace(record, complete=record.has("files"))  # earlier versions recorded less
     if not force and folder.cuts("train").is_file() and not record.is_unfinished():
-        record.require_same("--force prepares it again")  # a folder may hold train alone
+        record.require_same("--force prepares it again")  # a folder may hold only train
     if already_done([folder.cuts(split) for split in options.splits], record, force):
         Roots(folder.path, [corpus_dir.resolve()]).save()  # where the corpus is now
         return
@@ -134,7 +134,7 @@ def check(
     max_seconds: float | None,
     unlabelled: bool,
 ) -> None:
-    """Report every missing, truncated, silent, duplicate or unusable utterance of a corpus, and what is suspicious."""
+    """Report every missing, truncated, silent, duplicate or unusable utterance of a corpus, and anything suspicious."""
     options = Options(channel_choice(channel), text_normalization, min_seconds, _limit(max_seconds), unlabelled)
     read = read_corpus(corpus, corpus_dir, DataFolder(data_dir), options)
     number = size(read)
@@ -182,7 +182,7 @@ def combine(sources: tuple[Path, ...], data_dir: Path, force: bool) -> None:
 @_FORCE
 @config_options
 def features(data_dir: Path, num_jobs: int, force: bool, config_path: Path | None, overrides: tuple[str, ...]) -> None:
-    """Make speed replicas, feature statistics and, with features.store, the features themselves."""
+    """Create speed replicas, feature statistics and, with features.store, the features themselves."""
     settings = load_config(config_path, overrides, reads=("features",)).features
     folder = DataFolder(data_dir)
     require_same_corpus(folder)
@@ -221,7 +221,7 @@ def features(data_dir: Path, num_jobs: int, force: bool, config_path: Path | Non
         log(f"features of {split}: {len(written)} utterances, {hours:.2f} h{', stored' if settings.store else ''}")
     folder.save_statistics(statistics)
     record.keep()
-    # Where there are no symbols yet, the training counts the labels.
+    # If there are no symbols yet, training counts the labels.
     open_index(folder, "train", folder.load_tokenizer() if folder.tokenizer.is_file() else None, num_jobs)
     if "dev" in splits:
         open_index(folder, "dev", num_jobs=num_jobs)
@@ -232,7 +232,7 @@ def features(data_dir: Path, num_jobs: int, force: bool, config_path: Path | Non
 @_FORCE
 @config_options
 def tokenizer(data_dir: Path, force: bool, config_path: Path | None, overrides: tuple[str, ...]) -> None:
-    """Make the tokenizer from the training transcripts."""
+    """Build the tokenizer from the training transcripts."""
     settings = load_config(config_path, overrides, reads=("tokenizer",)).tokenizer
     folder = DataFolder(data_dir)
     require_same_corpus(folder)

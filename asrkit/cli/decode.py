@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
 from lhotse.cut import Cut
 
 from asrkit.bundle.model_file import load_language_model, load_recognizer
@@ -27,8 +28,8 @@ from asrkit.decoding.nbest import attach_hypotheses, best_text, hypothesis_from_
 from asrkit.decoding.nbest import rescore as rescore_nbest
 from asrkit.decoding.search import BEAM, GREEDY, METHODS, require_weights
 from asrkit.decoding.tune_fusion import Lists, tune_fusion
-from asrkit.devices import choose_device
 from asrkit.distributed.join import join_processes
+from asrkit.distributed.learners import AllReduce
 from asrkit.errors import UserError
 from asrkit.files import atomic_path, companion, write_json
 from asrkit.records import INPUTS, Record, digest
@@ -37,11 +38,11 @@ from asrkit.scoring.wer import oracle, word_error_rate, word_errors
 from asrkit.text.tokenizer import Tokenizer
 
 DECODED = ("hypotheses.jsonl.gz", "hyp.trn", "ref.trn")
-"""What decoding leaves in its folder."""
+"""Files that decoding writes."""
 SETTINGS = "decode.json"
-"""And how it was done."""
+"""How it was done."""
 HEARTBEAT_S = 30.0
-"""Processes that decode together end when one has not been heard of for so long."""
+"""Processes that decode together stop when one has been silent for this long."""
 
 
 @click.command()
@@ -73,27 +74,41 @@ def decode(
     config_path: Path | None,
     overrides: tuple[str, ...],
 ) -> None:
-    """Decode a split; only the decode.* settings of the configuration are used, all else is in the model.
+    """Decode a split; only the configuration's decode.* settings are used, all else is in the model.
 
-    Several machines: torchrun --nnodes N --nproc-per-node M ... -m asrkit decode ... on each of them.
+    Several machines: torchrun --nnodes N --nproc-per-node M ... -m asrkit decode ... on each.
     """
     final = {"decode.method": method} if method else None
     settings = load_config(config_path, overrides, reads=("decode",), final=final).decode
     if fusion_of:
         settings = replace(settings, fusion=read_fusion(fusion_of, settings.fusion))
+    if tune and (processes > 1 or "RANK" in os.environ):
+        raise UserError("--tune-fusion works in one process; find the weights first, then give --fusion-of")
     folder = DataFolder(data_dir)
     require_current(folder)
+    launch_if_several(processes, sys.argv[1:], out_dir)
+    with join_processes(torch.device("cpu"), HEARTBEAT_S) as group:  # which exchange hypotheses, not tensors
+        _decode_together(group, model_path, folder, split, out_dir, settings, tune, force)
+
+
+def _decode_together(
+    group: AllReduce,
+    model_path: Path,
+    folder: DataFolder,
+    split: str,
+    out_dir: Path,
+    settings: DecodeConfig,
+    tune: bool,
+    force: bool,
+) -> None:
+    """Decodes this process's share of a split; the first process writes what all have."""
     inputs = _decoding_inputs(model_path, folder.features(split), settings) | {"--tune-fusion": tune}
     record = Record(out_dir / INPUTS, inputs)
-    if already_done([out_dir / name for name in (*DECODED, SETTINGS)], record, force):
+    outputs = [out_dir / name for name in (*DECODED, SETTINGS)]
+    if group.agree(group.is_main and already_done(outputs, record, force)):
         return
-    several = processes > 1 or "RANK" in os.environ
-    if several and tune:
-        raise UserError("--tune-fusion works in one process; find the weights first, then give --fusion-of")
     if not tune:
         require_weights(settings.fusion)
-    if several:
-        launch_if_several(processes, sys.argv[1:], out_dir)
     bundle = load_recognizer(model_path)
     if tune and settings.method != BEAM:
         raise UserError("--tune-fusion needs decode.method=beam, whose scores are those that it weighs")
@@ -108,13 +123,12 @@ def decode(
             return word_errors(reference, text).total
 
         settings = replace(settings, fusion=tune_fusion(bundle, settings.fusion, lists, errors, out_dir, click.echo))
-    with join_processes(choose_device("auto"), HEARTBEAT_S) as group:
-        own = decode_split(bundle, folder, split, settings, group.place)
-        parts = group.gather((own.lists, own.seconds))
+    own = decode_split(bundle, folder, split, settings, group.place)
+    parts = group.gather((own.lists, own.seconds))
     if not group.is_main:
         return
     found = [pair for pairs, _ in parts for pair in pairs]
-    if several:  # in the order of one process
+    if group.world_size > 1:  # in the order of a single process
         place = {cut.id: n for n, cut in enumerate(folder.read_features(split))}
         found.sort(key=lambda pair: (-pair[0].duration, place[pair[0].id]))
     decoded = Decoded(found, max(seconds for _, seconds in parts))
@@ -143,7 +157,7 @@ def nbest(
     config_path: Path | None,
     overrides: tuple[str, ...],
 ) -> None:
-    """Keep decode.nbest hypotheses of each utterance, for label smoothing; print their oracle WER."""
+    """Keep decode.nbest hypotheses per utterance, for label smoothing; print their oracle WER."""
     settings = load_config(config_path, overrides, reads=("decode",)).decode
     folder = DataFolder(data_dir)
     require_current(folder)
@@ -220,7 +234,7 @@ def read_fusion(folder: Path, given: FusionConfig) -> FusionConfig:
     """The language models and weights of an earlier decoding.
 
     Raises:
-        UserError: the folder holds none, or others than are ``given``.
+        UserError: the folder holds none, or others than ``given``.
     """
     path = folder / SETTINGS
     if not path.is_file():
@@ -240,7 +254,7 @@ def write_lists(path: Path, decoded: list[tuple[Cut, list[Hypothesis]]], tokeniz
 
 
 def write_decoded(out_dir: Path, decoded: list[tuple[Cut, list[Hypothesis]]], tokenizer: Tokenizer) -> None:
-    """Writes the n-best lists, and the best hypotheses and the transcripts as trn files."""
+    """Writes the n-best lists, and the best hypotheses and transcripts as trn files."""
     lists, hyp, ref = (out_dir / name for name in DECODED)
     write_lists(lists, decoded, tokenizer)
     speaker = {cut.id: cut.supervisions[0].speaker or cut.id for cut, _ in decoded}

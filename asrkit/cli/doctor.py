@@ -36,7 +36,7 @@ OPTIONAL = {
     "bm25s": "retrieval by words (extra retrieval)",
     "sentence-transformers": "dense retrieval, asrkit retrieve and pcas (extra retrieval)",
 }
-"""Packages that may be missing, and what each missing one switches off."""
+"""Optional packages, and what each one switches off if missing."""
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 

@@ -69,9 +69,9 @@ def export(
 ) -> None:
     """Write one file with weights, feature statistics, tokenizer and configuration, or a folder of ONNX files.
 
-    The one file has quantized weights as their codes, 4-bit ones two a byte; the sizes of the parts are printed. With
-    --int4 a float model is quantized first. The configuration's decode.* settings say how fewer bits are tested; of
-    ONNX files the test rounds the weights, while ONNX Runtime may round activations to 8 bits as well.
+    The one file stores quantized weights as codes, 4-bit ones two per byte; the sizes of the parts are printed. With
+    --int4, a float model is quantized first. The configuration's decode.* settings say how fewer bits are tested; for
+    ONNX files, the test rounds the weights, while ONNX Runtime may also round activations to 8 bits.
     """
     bits = int(onnx_bits)
     fewer = int4 or bits < 32
@@ -152,7 +152,7 @@ def transcribe(
 ) -> None:
     """Transcribe recordings with an exported model: files, folders, lists of files (.txt, .lst, .scp), or - for a list.
 
-    A recording that cannot be read is named, and the others are transcribed; the exit code is 2 then.
+    A recording that cannot be read is named, and the others are transcribed; the exit code is then 2.
     """
     form = "json" if as_json else form
     named = recordings(audio)

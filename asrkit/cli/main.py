@@ -39,11 +39,11 @@ MODULES = {
     "pcas": "retrieve",
     "retrieve": "retrieve",
 }
-"""Where each subcommand is."""
+"""Module of each subcommand."""
 
 
 class _Commands(click.Group):
-    """Imports a subcommand when it is asked for: some restart Python before they import torch, others need none."""
+    """Imports a subcommand on demand: some restart Python before importing torch, others do not need it."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(MODULES)
@@ -61,7 +61,7 @@ class _Commands(click.Group):
 
 
 def _first_sentence(command: str) -> str:
-    """How a subcommand's docstring begins, read from its source."""
+    """The first line of a subcommand's docstring, read from its source."""
     source = Path(__file__).with_name(f"{MODULES[command]}.py").read_text(encoding="utf-8")
     function = command.replace("-", "_")
     for node in ast.parse(source).body:
@@ -78,12 +78,12 @@ click.version_option(__version__)(cli)
 
 
 def _discard_output() -> None:
-    """Keeps the interpreter from writing what is left of the output when it ends."""
+    """Keeps the interpreter from writing the remaining output at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def main() -> None:
-    """Runs the command; what the user can fix is one line and exit code 2."""
+    """Runs the command; errors users can fix print one line, with exit code 2."""
     if sys.argv[1:2] in (["train"], ["train-lm"], ["decode"], ["nbest"], ["pseudo-label"]):
         restart_with_allocator(["-m", "asrkit", *sys.argv[1:]])
         keep_kernels()
@@ -93,7 +93,7 @@ def main() -> None:
     except UserError as error:
         print(f"asrkit: {error}", file=sys.stderr)
         code = 2
-    except BrokenPipeError:  # whoever read the output has enough
+    except BrokenPipeError:  # the reader closed the output
         _discard_output()
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -112,5 +112,5 @@ def main() -> None:
         code = 2
     sys.stderr.flush()
     if "RANK" in os.environ:
-        os._exit(code)  # threads of a process group that ended early would abort the interpreter's own exit
+        os._exit(code)  # threads of a process group that ended early would abort a normal exit
     sys.exit(code)

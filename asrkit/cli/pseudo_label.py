@@ -58,7 +58,7 @@ def pseudo_label(
         "digests of corpora": [cut_digests(source)],
         "decode": asdict(settings),
         "--min-confidence": min_confidence,
-        UNLABELLED: True,  # no dev and test
+        UNLABELLED: True,  # no dev or test
     }
     record = Record(out_dir / INPUTS, inputs)
     if already_done([folder.cuts("train")], record, force):

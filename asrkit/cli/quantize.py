@@ -61,7 +61,7 @@ def quantize(
     if source.kind == RECOGNIZER:
         recognizer = quantize_recognizer(recognizer_of(source), policies, folder, split, utterances)
         record.begin()
-        # With the heads that only training needs, for a quantization-aware training that starts from the output.
+        # With the training-only heads, for quantization-aware training that starts from the output.
         save_recognizer(output, recognizer, part_of(source.tensors, "objective"))
     else:
         lm = quantize_language_model(language_model_of(source), policies, folder, split, utterances)

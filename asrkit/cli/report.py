@@ -20,10 +20,10 @@ from asrkit.scoring.learners import learners_table, plot_learners
 def report(exp_dirs: tuple[Path, ...]) -> None:
     """Print experiments as rows of a Markdown table, from the files that the stages wrote.
 
-    Of a DSSformer, a table says what its state spaces can do and how far they have moved; dss_spectrum.png draws
-    their attenuations, frequencies and reach. Of a training with BL-JUST, a table and bl_just.png have both losses and
-    the norms of their gradients. Of learners with weights of their own, a table and learners.png have the spread of
-    the weights, staleness and what each did.
+    For a DSSformer, a table says what its state spaces can do and how far they have moved; dss_spectrum.png shows
+    their attenuations, frequencies and reach. For BL-JUST training, a table and bl_just.png show both losses and their
+    gradient norms. For learners with their own weights, a table and learners.png show the weight spread, staleness and
+    what each did.
     """
     rows, more = [], []
     for exp_dir in exp_dirs:

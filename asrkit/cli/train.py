@@ -54,7 +54,7 @@ def train(
 ) -> None:
     """Train a recognizer, or resume where an earlier run of the same experiment stopped.
 
-    Several machines: torchrun --nnodes N --nproc-per-node M ... -m asrkit train ... on each of them.
+    Several machines: torchrun --nnodes N --nproc-per-node M ... -m asrkit train ... on each.
     """
     config = load_config(config_path, overrides, reads=READS)
     folder = DataFolder(data_dir)

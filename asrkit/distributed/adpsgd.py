@@ -25,53 +25,18 @@ import torch.distributed as dist
 from torch import nn
 
 from asrkit.console import log
+from asrkit.distributed.adpsgd_state import Counts, Running
 from asrkit.distributed.consensus import mean_of_members
 from asrkit.distributed.flat import assign, flattened
 from asrkit.distributed.gossip import Gossip, Tally
 from asrkit.distributed.learners import AllReduce, Pause, Round, added
-from asrkit.distributed.membership import Membership, position
+from asrkit.distributed.membership import LeftBehind, Membership, position
 from asrkit.distributed.own_state import load_own_of_all, own_path, write_own
 from asrkit.distributed.work_queue import Claim, WorkQueue
 from asrkit.errors import UserError
 
 Value = TypeVar("Value")
 JOIN_POLL_S = 0.1
-
-
-@dataclass
-class Counts:
-    """Of an epoch."""
-
-    updates: int = 0
-    staleness: int = 0
-    """Sum over the updates."""
-    most_stale: int = 0
-    mixing_s: float = 0.0
-    """That steps took for the weights' sake."""
-
-
-@dataclass
-class Running:
-    """What changes while learners train."""
-
-    gossip: Gossip | None = None
-    weights: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
-    """(d,) where this learner takes its gradient."""
-    seen: int = 0
-    """Updates of all learners when it took them."""
-    done: int = 0
-    """Shares of the epoch that all had done after its last step."""
-    epoch: int = 0
-    round: int = 0
-    joined: bool = False
-    """Just now, in the midst of a round."""
-    inside: bool = False
-    """Whether this learner is one of those that meet."""
-    members: list[int] = field(default_factory=list)
-    """Super-learners at the last meeting."""
-    counts: Counts = field(default_factory=Counts)
-    spread: float = 0.0
-    """‖w − w_a‖² of this learner at the last consensus."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +125,8 @@ class Adpsgd:
             )
         running.weights = own.cpu()
         epoch = self._join() if self._joins_later() else None
+        if running.gossip:
+            running.gossip.open()
         running.inside = True
         self._take(module)
         return epoch
@@ -176,16 +143,16 @@ class Adpsgd:
 
     def _join(self) -> int:
         def wait(membership: Membership) -> dict[str, int]:
-            started = time.monotonic()
-            while (where := position(self.store)) is None:
+            weights = None
+            while (where := position(self.store)) is None or (weights := self._gossip.fetch()) is None:
                 membership.require()
-                if time.monotonic() - started > 10 * self.limit_s:
-                    raise UserError("the other learners are not training; start all together")
+                membership.require_first()
                 time.sleep(JOIN_POLL_S)
-            if (weights := self._gossip.fetch()) is not None:
-                self._gossip.put(weights)
+            self._gossip.put(weights)
             membership.met = where["met"]
             membership.admit()
+            if position(self.store) != where:  # they have met meanwhile
+                raise LeftBehind
             return where
 
         where = self._first(wait)
@@ -202,16 +169,18 @@ class Adpsgd:
         def open_round(membership: Membership) -> tuple[list[int], int, str]:
             asked = Pause.NONE.name
             if running.joined:
-                running.joined = False
+                running.joined, done = False, self._queue.number_done_in(epoch)
             else:
                 self._gossip.pause()
                 key = self._pause_key(membership)
-                said = membership.meet(self.store.get(key).decode() if self.store.check([key]) else asked)
-                asked = max(said.values(), key=[p.name for p in Pause].index)
+                own = self.store.get(key).decode() if self.store.check([key]) else asked
+                said = membership.meet((own, self._queue.number_done_in(epoch)))
+                asked = max((asked for asked, _ in said.values()), key=[p.name for p in Pause].index)
+                done = said[0][1]  # as learner 0 counts, for one that was lost may still finish a share
                 running.round = running.round + 1 if epoch == running.epoch else 0
             running.epoch = epoch
             order = self._queue.open(epoch, running.round, num_steps * self.supers)
-            return order, self._queue.number_done() // self.supers, asked
+            return order, done // self.supers, asked
 
         order, done, asked = self._first(open_round)
         return Round(order, done, Pause[asked])
@@ -242,6 +211,7 @@ class Adpsgd:
 
         def look(membership: Membership) -> bool:
             membership.require()
+            membership.require_not_left_behind()
             key = self._pause_key(membership)
             if stop:
                 self.store.set(key, Pause.STOP.name)
@@ -318,14 +288,17 @@ class Adpsgd:
 
     def _mean(self, membership: Membership, buffers: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """The mean weights of those present, and the first one's buffers; once more without one that is lost."""
+        failed: list[tuple[list[int], str]] = []
         while True:
             membership.meet("mean")
             self._gossip.settle()
             own = self._gossip.weights()
             try:
                 found = mean_of_members(self.store, membership, own, buffers, self.limit_s)
-            except RuntimeError:  # whom the connection to was lost, the heartbeats tell
-                found = []
+            except RuntimeError as error:  # the heartbeats tell to whom the connection was lost
+                found, failed = [], [*failed, (membership.members, str(error).splitlines()[0])]
+            if len(failed) > 1 and failed[-1][0] == failed[-2][0]:
+                raise UserError(f"the learners cannot reach each other: {failed[-1][1]}")
             if all(membership.meet(bool(found)).values()):
                 self.running.spread = float((own - found[0]).square().sum())
                 return found
@@ -335,8 +308,9 @@ class Adpsgd:
         and what each learner did."""
         counts, self.running.counts = self.running.counts, Counts()
         tally = self._gossip.take_tally() if self.membership else Tally()
-        parts = self.gather((self.membership is not None, self.running.spread, vars(counts), vars(tally)))
-        firsts = [part for part in parts if part[0]]
+        number = self.number if self.membership else None
+        parts = self.gather((number, self.running.spread, vars(counts), vars(tally)))
+        firsts = [part for part in parts if part[0] is not None]
         sums = added([{**part[2], **part[3]} for part in firsts])
         updates = max(1, sums["updates"])
         return {
@@ -348,7 +322,7 @@ class Adpsgd:
             "failures": sums["failures"],
             "taken_back": sums["taken_back"],
             "learners": len(firsts),
-            "updates": {str(i): part[2]["updates"] for i, part in enumerate(firsts)},
+            "updates": {str(part[0]): part[2]["updates"] for part in firsts},
         }
 
     # On disk
@@ -359,7 +333,8 @@ class Adpsgd:
 
     def load_state_dict(self, state: dict[str, Any], epoch: int, step: int) -> None:
         """Takes what :meth:`state_dict` gave; of another number of learners, the first ``step`` steps of the epoch."""
-        if self.is_main and not self._joins_later() and step:
+        joins_later = self._joins_later()  # which all processes of a super-learner ask
+        if self.is_main and not joins_later and step:
             done = state["done"] if state.get("learners") == self.supers else range(step * self.supers)
             self._queue.restore(epoch, done)
 
@@ -387,14 +362,14 @@ class Adpsgd:
         if self.membership:
             try:
                 found = [ask(self.membership), None, self.membership.members]
-            except UserError as error:
+            except (UserError, LeftBehind) as error:
                 if self.in_step.world_size == 1:
                     raise
-                found[1] = str(error)
+                found[1] = error
         if self.in_step.world_size > 1:
             dist.broadcast_object_list(found, 0)
         if found[1] is not None:
-            raise UserError(found[1])
+            raise found[1]
         self.running.members = found[2]
         value: Value = found[0]
         return value

@@ -19,8 +19,8 @@ import torch
 
 from asrkit.distributed.membership import Membership, Peer
 from asrkit.distributed.mixing import SHARES, partner
+from asrkit.distributed.sockets import bytes_of, read_exactly, shut
 from asrkit.distributed.updates import exchanged
-from asrkit.errors import UserError
 
 EXCHANGE, QUERY, FETCH = 1, 2, 3
 HEADER = struct.Struct("!8sBiiqqq")
@@ -108,11 +108,12 @@ class Gossip:
         self._steps = 0
         self._turn = threading.Condition()
         self._due = self._busy = self._ended = False
-        self._open = True
+        self.error: Exception | None = None
+        self._asks = True
         self._peers: dict[int, Peer] = {}
         self._peers_at = -PEERS_S
         self._server = socket.create_server((host, 0), backlog=128)
-        membership.announce(host, self._server.getsockname()[1])
+        self.host = host
         self._answering: dict[threading.Thread, socket.socket] = {}
         self._threads = [
             threading.Thread(target=self._accept, name="gossip-accept", daemon=True),
@@ -121,14 +122,20 @@ class Gossip:
         for thread in self._threads:
             thread.start()
 
+    def open(self) -> None:
+        """From now on others may ask this learner, whose weights are worth it."""
+        self.membership.announce(self.host, self._server.getsockname()[1])
+
     def step(self, update: torch.Tensor) -> torch.Tensor:
         """Adds an update (d,) to the weights, has them averaged in the background, and returns a copy of them."""
+        if self.error:
+            raise self.error
         with self._lock:
             self._weights += update
             weights = self._weights.clone()
             self._steps += 1
         with self._turn:
-            self._due = self._open
+            self._due = self._asks
             self._turn.notify_all()
         return weights
 
@@ -154,13 +161,13 @@ class Gossip:
     def pause(self) -> None:
         """Asks nobody any more, once a request on its way is answered or given up."""
         with self._turn:
-            self._open = self._due = False
+            self._asks = self._due = False
             self._turn.wait_for(lambda: not self._busy)
 
     def resume(self) -> None:
         """Asks again after each step."""
         with self._turn:
-            self._open = True
+            self._asks = True
 
     def settle(self) -> None:
         """Asks those whose answers may have got lost whether they added them, and takes back those that were not."""
@@ -185,18 +192,18 @@ class Gossip:
     def drop_connections(self) -> None:
         """Closes every connection to those that this learner asks; they are opened again."""
         for link in list(self._links.values()):
-            _shut(link.connection)
+            shut(link.connection)
 
     def close(self) -> None:
         """Ends the threads: one that still ran when Python ends could bring the process down."""
         with self._turn:
             self._ended = True
             self._turn.notify_all()
-        _shut(self._server)
+        shut(self._server)
         self.drop_connections()
         answering = list(self._answering.items())
         for _, connection in answering:
-            _shut(connection)
+            shut(connection)
         for thread in [*self._threads, *(thread for thread, _ in answering)]:
             thread.join(self.timeout_s)
 
@@ -211,9 +218,12 @@ class Gossip:
                 if self._ended:
                     return
                 self._due, self._busy = False, True
-            peer = self._choose()
-            if peer is not None:
-                self._exchange(peer)
+            try:
+                peer = self._choose()
+                if peer is not None:
+                    self._exchange(peer)
+            except Exception as error:  # of any kind: the thread must not end in silence
+                self.error = error
 
     def _choose(self) -> Peer | None:
         now, counts = time.monotonic(), self.membership.beats.counts
@@ -234,7 +244,7 @@ class Gossip:
         link = self._links.get(peer.rank)
         if link is None or link.peer.incarnation != peer.incarnation:
             if link is not None:
-                _shut(link.connection)
+                shut(link.connection)
             link = self._links[peer.rank] = Link(peer)
         link.number += 1
         try:
@@ -252,7 +262,7 @@ class Gossip:
             assert link.connection is not None
             link.connection.sendall(ADDED)
         except OSError:
-            _shut(link.connection)
+            shut(link.connection)
             link.connection = None
             if link.added != link.number:
                 self.tally.failures += 1
@@ -285,7 +295,8 @@ class Gossip:
             try:
                 connection, _ = self._server.accept()
             except OSError:
-                return
+                time.sleep(CHECK_S if not self._ended else 0.0)  # as with too many open files
+                continue
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             thread = threading.Thread(target=self._serve, args=(connection,), name="gossip-answer", daemon=True)
             self._answering[thread] = connection
@@ -355,45 +366,3 @@ class Gossip:
 
     def _tensor(self, content: bytearray) -> torch.Tensor:
         return torch.frombuffer(content, dtype=self._weights.dtype)
-
-
-def bytes_of(weights: torch.Tensor) -> memoryview:
-    """Those of a vector, not copied."""
-    return memoryview(weights.numpy().data).cast("B")
-
-
-def read_exactly(connection: socket.socket, size: int) -> bytearray:
-    """So many bytes.
-
-    Raises:
-        ConnectionError: the connection ended before.
-    """
-    content = bytearray(size)
-    view = memoryview(content)
-    while len(view):
-        count = connection.recv_into(view)
-        if not count:
-            raise ConnectionError("the connection was closed")
-        view = view[count:]
-    return content
-
-
-def _shut(connection: socket.socket | None) -> None:
-    if connection is not None:
-        with contextlib.suppress(OSError):
-            connection.shutdown(socket.SHUT_RDWR)
-        connection.close()
-
-
-def host_that_reaches(address: str, port: int) -> str:
-    """The address of this machine on the network that leads to another one.
-
-    Raises:
-        UserError: there is no way.
-    """
-    try:
-        with socket.create_connection((address, port), 30) as probe:
-            host: str = probe.getsockname()[0]
-            return host
-    except OSError as error:
-        raise UserError(f"{address}:{port} cannot be reached ({error}); is learner 0 running?") from error

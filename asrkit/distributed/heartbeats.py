@@ -27,10 +27,9 @@ class Heartbeats:
         on_lost: called with the rank of a learner when it is found to be lost.
     """
 
-    def __init__(
-        self, store: dist.Store, rank: int, limit_s: float, on_lost: Callable[[int], None] | None = None
-    ) -> None:
-        self.store, self.rank, self.limit_s, self.on_lost = store, rank, limit_s, on_lost
+    def __init__(self, store: Any, rank: int, limit_s: float, on_lost: Callable[[int], None] | None = None) -> None:
+        # A connection of its own: a request that waits would hold up those of the same one.
+        self.store, self.rank, self.limit_s, self.on_lost = store.clone(), rank, limit_s, on_lost
         self.interval_s = limit_s / BEATS_PER_LIMIT
         self.counts: dict[int, int] = {}
         self.heard_at: dict[int, float] = {}

@@ -17,11 +17,11 @@ from asrkit.console import log
 from asrkit.devices import choose_device
 from asrkit.distributed.adpsgd import Adpsgd
 from asrkit.distributed.dpsgd import Dpsgd
-from asrkit.distributed.gossip import host_that_reaches
 from asrkit.distributed.heartbeats import Heartbeats, end_without
 from asrkit.distributed.learners import AllReduce, Learners
-from asrkit.distributed.membership import LeftBehind, Membership
+from asrkit.distributed.membership import START_LIMIT_S, LeftBehind, Membership
 from asrkit.distributed.mixing import AVERAGE
+from asrkit.distributed.sockets import host_that_reaches
 from asrkit.errors import UserError
 
 JOIN_AGAIN = 75
@@ -53,7 +53,10 @@ def join_learners(config: TrainConfig) -> Iterator[Learners]:
     device, processes = choose_device(config.device), int(os.environ.get("WORLD_SIZE", 1))
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
-        torch.cuda.set_device(device)
+    if config.super_learner > 1 and (processes == 1 or not is_asynchronous(config)):
+        raise UserError(
+            "train.super_learner needs several processes, train.parallel=adpsgd and a train.mixing other than average"
+        )
     if processes > 1 and is_asynchronous(config):
         with _asynchronous(config, processes, device) as learners:
             yield learners
@@ -79,6 +82,7 @@ def join_processes(device: torch.device, limit_s: float) -> Iterator[AllReduce]:
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield AllReduce(device=device)
         return
+    _take_own_card()
     store, rank, processes = next(dist.rendezvous("env://"))
     dist.init_process_group(_backend(device), store=store, rank=rank, world_size=processes)
     beats = Heartbeats(shared_by_learners(store, "in step"), rank, limit_s, partial(end_without, limit_s=limit_s))
@@ -101,14 +105,19 @@ def _asynchronous(config: TrainConfig, processes: int, device: torch.device) -> 
         raise UserError(f"{processes} processes cannot be super-learners of {size}; set train.super_learner")
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     held = os.environ.get(AGENT_STORE) == "True"
-    # A blocked request would hold up the heartbeats, so none waits for long.
-    limit = timedelta(seconds=config.heartbeat_s)
-    tcp = dist.TCPStore(address, port, None, rank == 0 and not held, limit, wait_for_workers=False)
+    _take_own_card()
+    try:
+        start = timedelta(seconds=START_LIMIT_S)
+        tcp = dist.TCPStore(address, port, None, rank == 0 and not held, start, wait_for_workers=False)
+    except dist.DistError as error:
+        raise UserError(f"{address}:{port} cannot be reached; is learner 0 running?") from error
     store = shared_by_learners(tcp, os.environ.get(ATTEMPT, "0"))
     number, inside = divmod(rank, size)
     if size > 1:
         own = dist.PrefixStore(f"super-learner/{number}", store)
         dist.init_process_group(_backend(device), store=own, rank=inside, world_size=size)
+        end = partial(end_without, limit_s=config.heartbeat_s)
+        together = Heartbeats(dist.PrefixStore("together", own), inside, config.heartbeat_s, end)
     membership = Membership(store, number, processes // size, config.heartbeat_s) if inside == 0 else None
     host = host_that_reaches(address, port)
     in_step = AllReduce(inside, size, device)
@@ -122,11 +131,21 @@ def _asynchronous(config: TrainConfig, processes: int, device: torch.device) -> 
         raise SystemExit(JOIN_AGAIN) from error
     except UserError as error:
         if membership:
-            membership.fail(str(error))
+            with contextlib.suppress(dist.DistError):
+                membership.fail(str(error))
         raise
+    except dist.DistError as error:
+        raise UserError("what the learners share cannot be reached any more; run the same command to resume") from error
     learners.close()
     if size > 1:
+        together.close()
         dist.destroy_process_group()
+
+
+def _take_own_card() -> None:
+    """Of several CUDA devices, the one of this process."""
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
 
 
 def _backend(device: torch.device) -> str:

@@ -23,6 +23,8 @@ from asrkit.distributed.membership import position, tell_gone
 POLL_S = 0.2
 TAIL_LINES = 20
 PR_SET_PDEATHSIG = 1
+ENDING_S, SAVING_S = 5.0, 300.0
+"""For the others to end after one has, and to write a checkpoint first after a signal."""
 MOST_RESTARTS = 10
 """Of one process."""
 
@@ -94,8 +96,10 @@ def launch(processes: int, command: Sequence[str], log_dir: Path, restart: bool 
         if store is None or signalled or (code > 0 and code != JOIN_AGAIN):
             return False
         if children.starts[rank] > MOST_RESTARTS:
-            print(f"asrkit: process {rank} was started {MOST_RESTARTS + 1} times; it is left out", file=sys.stderr)
-            return False
+            print(f"asrkit: process {rank} was started {MOST_RESTARTS + 1} times and is given up", file=sys.stderr)
+            if rank:
+                tell_gone(shared_by_learners(store, str(children.attempt)), rank)
+            return rank > 0
         shared = shared_by_learners(store, str(children.attempt))
         what = f"asrkit: process {rank} of {processes} {_ended_by(code)}"
         if rank == 0 and position(shared) is None:  # the others wait for it to close a meeting that it was at
@@ -113,7 +117,7 @@ def launch(processes: int, command: Sequence[str], log_dir: Path, restart: bool 
         children.start(rank)
         return True
 
-    return _wait(children, processes, take_back)
+    return _wait(children, processes, take_back, lambda: signalled)
 
 
 def _free_port() -> int:
@@ -129,7 +133,9 @@ def end_with_parent() -> None:
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _wait(children: Processes, processes: int, take_back: Callable[[int, int], bool]) -> int:
+def _wait(
+    children: Processes, processes: int, take_back: Callable[[int, int], bool], signalled: Callable[[], bool]
+) -> int:
     while children.running:
         time.sleep(POLL_S)
         for rank, child in list(children.running.items()):
@@ -142,7 +148,7 @@ def _wait(children: Processes, processes: int, take_back: Callable[[int, int], b
             if not code or take_back(rank, code):
                 continue
             first = children.running.get(0)
-            _end(list(children.running.values()))
+            _end(list(children.running.values()), SAVING_S if signalled() else ENDING_S)
             if code < 0:
                 print(
                     f"asrkit: process {rank} of {processes} {_ended_by(code)}; run the same command to resume",
@@ -164,9 +170,9 @@ def _ended_by(code: int) -> str:
     return f"was ended by {name}{', perhaps for memory' if name == 'SIGKILL' else ''}"
 
 
-def _end(children: list[subprocess.Popen[bytes]]) -> None:
-    """Gives the others time to save, for they have the same error or signal, and then ends them."""
-    deadline = time.monotonic() + 5.0
+def _end(children: list[subprocess.Popen[bytes]], seconds: float) -> None:
+    """Gives the others time, for they have the same error or signal, and then ends them."""
+    deadline = time.monotonic() + seconds
     for child in children:
         try:
             child.wait(max(0.0, deadline - time.monotonic()))

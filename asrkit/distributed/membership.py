@@ -7,9 +7,11 @@ the meeting; a learner that is lost is not waited for, and one that comes back i
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 import time
+import zlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,6 +55,8 @@ class Membership:
         self.incarnation = int(store.add(f"incarnation/{rank}", 1))
         self.joins_later = self.incarnation > 1 or rank >= expected
         self.beats = Heartbeats(store, rank, limit_s)
+        self._first_missing = 0, 0.0
+        """Incarnation of learner 0, and since when it is missing."""
         self.met = 0
         """Meetings this learner has been at, or could have been."""
         self.members = [rank]
@@ -85,7 +89,7 @@ class Membership:
             LeftBehind: the others met without this one.
         """
         number, self.met = self.met, self.met + 1
-        self.store.set(f"said/{number}/{self.rank}", pickle.dumps(value).hex())
+        self.store.set(f"said/{number}/{self.rank}", zlib.compress(pickle.dumps(value)).hex())
         decided, started = f"decided/{number}", time.monotonic()
         while not self.store.check([decided]):
             self.require()
@@ -96,22 +100,18 @@ class Membership:
                     self.store.set("meetings", str(number + 1))
                     self._forget(number - 2)
                     break
-            elif 0 in self.beats.lost():
-                raise UserError(
-                    "learner 0, which writes the files, is lost and the others cannot go on; run the same command to "
-                    "resume"
-                )
+            else:
+                self.require_first()
             if number == 0 and time.monotonic() - started > START_LIMIT_S:
                 absent = sorted(set(range(self.expected)) - members(self.store, "registered"))
                 raise UserError(f"learners {absent} were not there within {START_LIMIT_S:g} s; start them all")
             time.sleep(POLL_S)
         self.members = json.loads(self.store.get(decided))
-        if self.rank not in self.members:
+        keys = [f"said/{number}/{rank}" for rank in self.members]
+        if self.rank not in self.members or not self.store.check(keys):  # forgotten two meetings later
             raise LeftBehind
-        said = self.store.multi_get([f"said/{number}/{rank}" for rank in self.members])
-        return {
-            rank: pickle.loads(bytes.fromhex(value.decode())) for rank, value in zip(self.members, said, strict=True)
-        }
+        said = self.store.multi_get(keys)
+        return {rank: _plain(value) for rank, value in zip(self.members, said, strict=True)}
 
     def tell_position(self, where: dict[str, int]) -> None:
         """For those that join: where the others are, until they meet next; see :func:`position`."""
@@ -129,6 +129,32 @@ class Membership:
         self.beats.require()
         if self.store.check(["failed"]):
             raise UserError(self.store.get("failed").decode())
+
+    def require_not_left_behind(self) -> None:
+        """Raises:
+        LeftBehind: the others have met without this one, which is at work.
+        """
+        if self.store.check([f"decided/{self.met}"]):
+            raise LeftBehind
+
+    def require_first(self) -> None:
+        """Raises:
+        UserError: learner 0 is lost, or has left, and no launcher starts it again.
+        """
+        if self.rank == 0:
+            return
+        incarnation = int(self.store.add("incarnation/0", 0))
+        left = 0 in members(self.store, "registered") and 0 not in taking_part(self.store)
+        missing = 0 in self.beats.lost() and not self._gone(0, incarnation)
+        now = time.monotonic()
+        if not missing or self._first_missing[0] != incarnation:
+            self._first_missing = incarnation, now
+        # One that has just started again is heard with the next heartbeat.
+        if left or now - self._first_missing[1] > 3 * self.beats.interval_s:
+            raise UserError(
+                "learner 0, which writes the files, is lost or has finished, and the others cannot go on; run the same "
+                "command to resume"
+            )
 
     def close(self) -> None:
         """Leaves in order."""
@@ -164,6 +190,17 @@ class Membership:
             return
         for rank in members(self.store, "registered"):
             self.store.delete_key(f"said/{number}/{rank}")
+
+
+class _Plain(pickle.Unpickler):
+    """Reads plain values only: whoever reaches the store could write there, and a pickle could run any code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"a learner said something with {module}.{name}")
+
+
+def _plain(value: bytes) -> Any:
+    return _Plain(io.BytesIO(zlib.decompress(bytes.fromhex(value.decode())))).load()
 
 
 def position(store: dist.Store) -> dict[str, int] | None:

@@ -85,7 +85,11 @@ class WorkQueue:
 
     def number_done(self) -> int:
         """Shares of the epoch that are done."""
-        return int(self.store.add(self._key("count"), 0))
+        return self.number_done_in(self.epoch)
+
+    def number_done_in(self, epoch: int) -> int:
+        """Shares of an epoch that are done."""
+        return int(self.store.add(f"work/{epoch}/count", 0))
 
     def done(self) -> list[int]:
         """The shares of the epoch that are done, in ascending order."""

@@ -1,1 +1,1 @@
-"""Passage retrieval that takes what is known about the user into account."""
+"""Passage retrieval that takes into account what is known about the user."""

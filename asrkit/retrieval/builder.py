@@ -1,8 +1,8 @@
-"""A data set for context-aware retrieval: what is asked × what is true of the one who asks.
+"""A data set for context-aware retrieval: what is asked × what is true of the user.
 
 An intent's passages differ in one attribute of the user (where they live, what they eat, ...), which the query never
-tells and one of the user's contexts does, in other words than the passages'. The other contexts of the user are about
-other attributes. Intents of the test questions are not among those of the training questions.
+states and one of the user's contexts does, worded differently from the passages. The user's other contexts are about
+other attributes. Test and training questions share no intents.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ def build_data(corpus_dir: Path, contexts: int = 20, seed: int = 1) -> PassageDa
 
     Args:
         corpus_dir: with ``attributes.yaml`` (kinds of attributes, their values, how passages name such people and what
-            they say of themselves) and ``intents.yaml`` (the kind that matters, queries, passages).
-        contexts: of each user.
-        seed: of the numbers, phrasings and contexts.
+            they say about themselves) and ``intents.yaml`` (the kind that matters, queries, passages).
+        contexts: per user.
+        seed: for the numbers, phrasings and contexts.
 
     Raises:
         UserError: a file is missing or not of this form.
@@ -59,7 +59,7 @@ def build_data(corpus_dir: Path, contexts: int = 20, seed: int = 1) -> PassageDa
 
 
 def _user(attributes: dict[str, Any], pertinent_kind: str, count: int, generator: torch.Generator) -> list[str]:
-    """What a random user says about other attributes than the one that matters."""
+    """What a random user says about attributes other than the one that matters."""
     said = [
         text
         for kind, values in attributes.items()

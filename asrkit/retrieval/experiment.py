@@ -40,9 +40,9 @@ def make_retriever(settings: RetrieverSettings, passages: Sequence[str], model: 
     """A retriever over passages.
 
     Args:
-        settings: of it.
+        settings: its settings.
         passages: texts.
-        model: its encoder, if it has been trained here; else it is loaded.
+        model: its encoder, if trained here; else it is loaded.
     """
     if settings.type == "bm25":
         return Bm25Retriever(passages, settings.k1, settings.b)
@@ -55,7 +55,7 @@ def make_retriever(settings: RetrieverSettings, passages: Sequence[str], model: 
 
 
 def run_pcas(out_dir: Path, data_dir: Path, settings: RetrievalSettings) -> dict[str, Any]:
-    """Runs all on a folder's data, or reads what an earlier run left.
+    """Runs everything on a folder's data, or reads an earlier run's results.
 
     Args:
         out_dir: where results.json, RESULTS.md and the figures go.
@@ -127,7 +127,7 @@ def _trained(one: RetrieverSettings, data: PassageData, settings: RetrievalSetti
 
 
 def _draws(test: Sequence[Question], count: int, settings: RetrievalSettings) -> list[list[Question]]:
-    """The questions with so many contexts, as often as the settings say with other ones."""
+    """The questions with ``count`` contexts, drawn anew as often as the settings say."""
     generator = seeded_generator(settings.seed)
     return [[with_contexts(q, count, generator) for q in test] for _ in range(settings.draws)]
 
@@ -135,16 +135,16 @@ def _draws(test: Sequence[Question], count: int, settings: RetrievalSettings) ->
 def measure(
     retriever: Retriever, draws: Sequence[Sequence[Question]], system: System, settings: RetrievalSettings
 ) -> dict[str, Any]:
-    """Ranks of the right passages, whether the right context was named, and seconds (new texts' encoding with it).
+    """Ranks of the right passages, whether the right context was named, and seconds (including encoding new texts).
 
     Args:
         retriever: over the passages.
-        draws: the questions, once or more with other contexts.
+        draws: the questions, once or more, with different contexts.
         system: what is measured.
         settings: depth and separator.
 
     Returns:
-        ``ranks`` and ``context`` by draw and question, ``context`` None where the system names none.
+        ``ranks`` and ``context`` by draw and question, ``context`` None if the system names none.
     """
     start = time.perf_counter()
     answers = [retrieve(retriever, asked, system, settings.depth, settings.separator) for asked in draws]
@@ -189,7 +189,7 @@ def _row(name: str, values: dict[str, Any]) -> str:
 
 
 def _reciprocal(values: dict[str, Any]) -> np.ndarray:
-    """MRR@10's terms, one a question."""
+    """MRR@10's terms, one per question."""
     return np.asarray(reciprocal_ranks(values["ranks"], 10).mean(axis=0))
 
 

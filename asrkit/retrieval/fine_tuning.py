@@ -1,4 +1,4 @@
-"""Fine-tuning of a sentence encoder by contrast: a query with its pertinent context against passages of a batch.
+"""Contrastive fine-tuning of a sentence encoder: a query with its pertinent context against passages of a batch.
 
 The other passages of a batch are the negatives (InfoNCE, van den Oord et al. 2018, arXiv 1807.03748, eq. 4), in both
 directions.
@@ -21,7 +21,7 @@ from asrkit.retrieval.questions import PassageData, Question
 
 @dataclass
 class FineTuning:
-    """How."""
+    """Settings of fine-tuning."""
 
     epochs: int = 2
     batch_size: int = 32
@@ -36,9 +36,9 @@ def contrastive_loss(
     """Mean cross entropy of the right passage among the batch's, and of the right query among them.
 
     Args:
-        queries: (B, D) of length 1.
-        passages: (B, D) of length 1, the right one of each query.
-        gold: (B,) indices of the passages; the same passage twice is no negative of itself.
+        queries: (B, D) of unit length.
+        passages: (B, D) of unit length, the right one of each query.
+        gold: (B,) indices of the passages; a repeated passage is not its own negative.
         temperature: of the cosines.
     """
     scores = queries @ passages.T / temperature  # (B, B)
@@ -49,7 +49,7 @@ def contrastive_loss(
 
 
 def fine_tune(model: Any, data: PassageData, questions: Sequence[Question], how: FineTuning, separator: str) -> None:
-    """Trains ``model`` (of sentence-transformers) in place on questions that have a pertinent context."""
+    """Trains ``model`` (from sentence-transformers) in place on questions with a pertinent context."""
     generator = seeded_generator(how.seed)
     torch.manual_seed(how.seed)  # the model's own dropout
     usable = [q for q in questions if q.context is not None]

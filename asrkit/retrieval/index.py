@@ -1,4 +1,4 @@
-"""The nearest vectors among many: faiss, exact or by a graph, and brute force as the reference."""
+"""Nearest-vector search: faiss, exact or by graph, and brute force as the reference."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ GRAPH_NEIGHBOURS, GRAPH_EFFORT = 32, 128
 
 
 def brute_force(vectors: np.ndarray, queries: np.ndarray, depth: int) -> np.ndarray:
-    """(Q, depth) indices of the vectors (N, D) with the greatest inner products with queries (Q, D), best first.
+    """(Q, depth) indices of the vectors (N, D) with the largest inner products with queries (Q, D), best first.
 
     Ties go to the lower index.
     """
@@ -46,6 +46,6 @@ class VectorIndex:
         self._index.add(vectors)
 
     def search(self, queries: np.ndarray, depth: int) -> np.ndarray:
-        """(Q, depth) indices, best first; -1 where a graph search found fewer."""
+        """(Q, depth) indices, best first; -1 if a graph search found fewer."""
         found: np.ndarray = self._index.search(queries, depth)[1]
         return found

@@ -6,7 +6,7 @@ scoring rules here are a **reconstruction**, a family that holds the plausible r
     S(p, c) = w_q s(q, p) + w_c s(c, p) + w_j s(q ⊕ c, p) + w_r s(q, c)
     score of a passage = max, log-sum-exp or mean of S(p, c) over c;    ĉ = argmax_c max_p S(p, c)
 
-with s of a retriever, ⊕ joining texts, and contexts c that a system chooses to look at.
+with s from a retriever, ⊕ joining texts, and contexts c chosen by a system.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Retrieved:
     scores: np.ndarray
     """(K,)."""
     context: int | None
-    """ĉ, its place in the question's contexts; none where none was used."""
+    """ĉ, its place in the question's contexts; None if none was used."""
     parts: dict[str, float]
     """s of the first passage with its best context, by weight; the weighted sum is S(p, c)."""
 
@@ -123,14 +123,14 @@ def retrieve(
 ) -> list[Retrieved]:
     """Answers questions.
 
-    The candidates are the union of the ``depth`` best of every text that the system looks for; from there on all
-    is exact. Passages with equal scores are in the order of their indices.
+    The candidates are the union of the ``depth`` best for every text that the system searches for; from there on, all
+    is exact. Passages with equal scores are ordered by index.
 
     Args:
         retriever: s.
         questions: queries and contexts.
         system: what to do with contexts.
-        depth: passages of each search.
+        depth: passages per search.
         separator: between query and context.
     """
     chosen = [choose_contexts(retriever, question, system, separator) for question in questions]
@@ -155,7 +155,7 @@ def rank(parts: Parts, candidates: np.ndarray, places: Sequence[int | None], sys
     Args:
         parts: of M contexts and K candidates.
         candidates: (K,) indices of passages.
-        places: of the M contexts in the question; none for the empty one or for several in one.
+        places: of the M contexts in the question; None for the empty one or for several in one.
         system: how.
     """
     scores, used = joint_scores(parts, system)
@@ -175,7 +175,7 @@ def rank(parts: Parts, candidates: np.ndarray, places: Sequence[int | None], sys
 def choose_contexts(
     retriever: Retriever, question: Question, system: System, separator: str = " "
 ) -> list[tuple[int | None, str]]:
-    """The contexts that take part, with their places in the question; an empty one where there is none else."""
+    """The contexts that take part, with their places in the question; an empty one if there are no others."""
     chosen: list[tuple[int | None, str]] = list(enumerate(question.contexts))
     if system.contexts == "none":
         chosen = []
@@ -202,7 +202,7 @@ def score_parts(
     system: System,
     separator: str = " ",
 ) -> Parts:
-    """The parts that the system weighs (the others are 0) of the contexts and candidates of a question.
+    """The parts that the system weighs (the others are 0) for the contexts and candidates of a question.
 
     An empty context has s(c, p) = s(q, c) = 0 and q ⊕ c = q.
     """
@@ -222,7 +222,7 @@ def score_parts(
 
 
 def joined(query: str, context: str, separator: str) -> str:
-    """q ⊕ c; encoders cut off what is too long for them, at the end."""
+    """q ⊕ c; encoders truncate texts that are too long, at the end."""
     return f"{query}{separator}{context}" if context else query
 
 

@@ -1,7 +1,7 @@
-"""What is asked and what is known: the data of context-aware passage retrieval, and its files.
+"""Queries and known contexts: the data of context-aware passage retrieval, and its files.
 
-A folder holds ``passages.jsonl``, one ``{"id": ..., "text": ...}`` a line, and ``questions.jsonl``, one
-``{"query": ..., "contexts": [...], "passage": <id>, "context": <index or null>, "split": "train" or "test"}`` a line.
+A folder holds ``passages.jsonl``, one ``{"id": ..., "text": ...}`` per line, and ``questions.jsonl``, one
+``{"query": ..., "contexts": [...], "passage": <id>, "context": <index or null>, "split": "train" or "test"}`` per line.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ PASSAGES, QUESTIONS = "passages.jsonl", "questions.jsonl"
 
 @dataclass(frozen=True)
 class Question:
-    """A query of a user of whom some contexts are known."""
+    """A query of a user with some known contexts."""
 
     query: str
     contexts: tuple[str, ...] = ()
     passage: int = -1
-    """Index of the passage that answers; -1 where it is not known."""
+    """Index of the passage that answers; -1 if unknown."""
     context: int | None = None
     """Index of the pertinent context, if there is one."""
     split: str = "test"

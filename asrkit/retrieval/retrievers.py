@@ -36,7 +36,7 @@ class DenseRetriever:
     Args:
         passages: texts.
         encoder: of queries and contexts.
-        passage_encoder: of passages, where it is another one, as in DPR (Karpukhin et al. 2020, arXiv 2004.04906).
+        passage_encoder: of passages, if different, as in DPR (Karpukhin et al. 2020, arXiv 2004.04906).
         index: ``flat`` or ``hnsw``.
     """
 
@@ -53,22 +53,22 @@ class DenseRetriever:
         self.index = VectorIndex(self.vectors, index)
 
     def search(self, texts: Sequence[str], depth: int) -> np.ndarray:
-        """As :class:`Retriever`."""
+        """See :class:`Retriever`."""
         return self.index.search(self.encoder.encode(texts), min(depth, self.num_passages))
 
     def score(self, texts: Sequence[str], passages: np.ndarray) -> np.ndarray:
-        """As :class:`Retriever`."""
+        """See :class:`Retriever`."""
         result: np.ndarray = (self.encoder.encode(texts) @ self.vectors[passages].T).astype(np.float64)
         return result
 
     def similarity(self, query: str, contexts: Sequence[str]) -> np.ndarray:
-        """As :class:`Retriever`."""
+        """See :class:`Retriever`."""
         result: np.ndarray = (self.encoder.encode(contexts) @ self.encoder.encode([query])[0]).astype(np.float64)
         return result
 
 
 class Bm25Retriever:
-    """BM25 (Robertson and Zaragoza 2009) without stemming, English stop words left out.
+    """BM25 (Robertson and Zaragoza 2009) without stemming or English stop words.
 
     Args:
         passages: texts.
@@ -86,19 +86,19 @@ class Bm25Retriever:
         self._known: dict[str, np.ndarray] = {}
 
     def search(self, texts: Sequence[str], depth: int) -> np.ndarray:
-        """As :class:`Retriever`."""
+        """See :class:`Retriever`."""
         every = self.score(texts, np.arange(self.num_passages))
         return np.argsort(-every, axis=1, kind="stable")[:, :depth]
 
     def score(self, texts: Sequence[str], passages: np.ndarray) -> np.ndarray:
-        """As :class:`Retriever`."""
+        """See :class:`Retriever`."""
         for text in texts:
             if text not in self._known:
                 self._known[text] = _scores(self._index, text, self.num_passages)
         return np.stack([self._known[text][passages] for text in texts])
 
     def similarity(self, query: str, contexts: Sequence[str]) -> np.ndarray:
-        """As :class:`Retriever`, the contexts being the documents."""
+        """See :class:`Retriever`; the contexts are the documents."""
         return _scores(self._build(contexts), query, len(contexts))
 
     def _build(self, texts: Sequence[str]) -> object:

@@ -1,4 +1,4 @@
-"""Settings of retrieval, as YAML has them."""
+"""Settings of retrieval, as in YAML."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class RetrieverSettings:
 
     type: str = setting("dense", "By vectors or by words.", choices=("dense", "bm25"))
     encoder: str = "minilm"
-    """``minilm`` (from a package), a folder or a name of sentence-transformers."""
+    """``minilm`` (from a package), a folder or a sentence-transformers name."""
     passage_encoder: str = ""
     """Another one for passages; empty for the same."""
     normalize: bool = True
-    """Cosines; without it inner products, as some encoders were trained."""
+    """Cosines; otherwise inner products, as some encoders were trained."""
     index: str = setting("flat", "Of the vectors.", choices=("flat", "hnsw"))
     k1: float = 0.9
     b: float = 0.4
@@ -34,14 +34,14 @@ class RetrievalSettings:
     retrievers: dict[str, RetrieverSettings] = field(default_factory=dict)
     systems: dict[str, System] = field(default_factory=dict)
     depth: int = 100
-    """Passages of each search."""
+    """Passages per search."""
     separator: str = " "
     """Between query and context."""
     context_counts: list[int] = field(default_factory=lambda: [3, 5, 10, 20])
-    """Contexts of each user, in turn."""
+    """Contexts per user, in turn."""
     table_count: int = 10
-    """Contexts of each user in the tables."""
+    """Contexts per user in the tables."""
     draws: int = 1
-    """Times that each question is asked, with other contexts."""
+    """Times each question is asked, with different contexts."""
     seed: int = 1
     fine_tuning: FineTuning = field(default_factory=FineTuning)

@@ -1,1 +1,1 @@
-"""Auxiliary studies of learning itself; tied to no speech room but the progress bar."""
+"""Auxiliary studies of learning itself, without speech."""

@@ -19,7 +19,7 @@ from asrkit.randomness import seeded_generator
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 PICKLES = "cifar-10-batches-py"
 MEAN, DEVIATION = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
-"""Of the channels of the training images."""
+"""Per channel of the training images."""
 ALLOWED = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
@@ -43,7 +43,7 @@ class Images:
 
 
 def read_cifar10(folder: Path) -> tuple[Images, Images]:
-    """Training and test images, in an order that is random but always the same.
+    """Training and test images, in a random but fixed order.
 
     Args:
         folder: with ``cifar-10-batches-py`` (or its files), or with ``train.zip`` and ``test.zip``.
@@ -100,7 +100,7 @@ def _read_archive(path: Path) -> tuple[np.ndarray, list[int]]:
 
 
 def _finish(read: tuple[np.ndarray, list[int]]) -> Images:
-    """Shuffled, since the archives are in the order of classes, and normalized."""
+    """Shuffled, since the archives are ordered by class, and normalized."""
     images, labels = torch.from_numpy(read[0]), torch.tensor(read[1])
     order = torch.randperm(len(labels), generator=seeded_generator(0))
     mean, deviation = torch.tensor(MEAN).view(3, 1, 1), torch.tensor(DEVIATION).view(3, 1, 1)

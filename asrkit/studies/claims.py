@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper and what came of it."""
+    """A claim of the paper and its outcome."""
 
     claim: str
     measured: str
@@ -18,7 +18,7 @@ class Claim:
 
 
 def verdict(holds: bool, partly: bool = False) -> str:
-    """The word for it; ``partly`` is asked where it does not hold."""
+    """The verdict; ``partly`` counts if it does not hold."""
     return "reproduced" if holds else "partly" if partly else "not reproduced"
 
 
@@ -48,5 +48,5 @@ def results_page(title: str, source: str, found: Sequence[Claim], tables: Sequen
 
 
 def listed(values: Sequence[float], places: Sequence[float]) -> str:
-    """Values with the places they belong to."""
+    """Values with their places."""
     return ", ".join(f"{v:.3f}" for v in values) + " at " + ", ".join(map(str, places))

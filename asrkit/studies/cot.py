@@ -1,4 +1,4 @@
-"""Chain of thought of one attention layer: tasks, prompts, model, training and inference.
+"""Chain of thought in one attention layer: tasks, prompts, model, training and inference.
 
 Li et al. 2025, "Training nonlinear transformers for chain-of-thought inference: a theoretical generalization
 analysis" (ICLR, arXiv 2410.02167). A task is K steps z_k = f_k(z_{k-1}) over orthonormal patterns. An example is K
@@ -7,7 +7,7 @@ positional vector added. The layer
 
     F = Σ_i W_V p_i · softmax_i((W_K p_i)ᵀ W_Q p_query)
 
-is trained to the label z_k by squared loss and SGD. Test examples take wrong steps by a transition matrix A_k.
+is trained on the label z_k with squared loss and SGD. Test examples take wrong steps by a transition matrix A_k.
 
 Shape letters: S runs at once, B prompts, l examples, K steps, N columns of a context, D = 2d width of a column.
 """
@@ -62,7 +62,7 @@ class World:
 class Noise:
     """How test examples go wrong: one step is right with p = τ^{1/K}, the strongest wrong one has (1 - ρ) p.
 
-    Where that leaves more than 1, the strongest wrong step gets what is left of it.
+    If that sums to more than 1, the strongest wrong step gets the rest.
     """
 
     tau: float = 0.5
@@ -82,7 +82,7 @@ class Noise:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Contexts with what is asked of them."""
+    """Contexts with their queries."""
 
     columns: torch.Tensor
     """(S, B, N, D) with positions added."""
@@ -95,7 +95,7 @@ class Prompts:
     same_pattern: torch.Tensor
     """(S, B, N) whether its example begins with the query's pattern."""
     valid: torch.Tensor
-    """(S, B, N) whether there is a column."""
+    """(S, B, N) whether the column exists."""
 
 
 def random_tasks(shape: Sequence[int], steps: int, patterns: int, generator: torch.Generator) -> torch.Tensor:
@@ -136,7 +136,7 @@ def noisy_trajectories(
 def training_prompts(
     world: World, alpha: torch.Tensor, batch: int, examples: int, generator: torch.Generator
 ) -> Prompts:
-    """Prompts without noise, each about a step of its own.
+    """Prompts without noise, each about its own step.
 
     Args:
         world: patterns and steps.
@@ -175,7 +175,7 @@ def unanswered(z: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
 
 
 def initial_parameters(world: World, delta: float, seeds: Sequence[int], deviation: float = 0.01) -> Tensors:
-    """``query`` and ``key`` (S, D, D) are δ times the identity, ``value`` (S, d, D) reads the lower half alone."""
+    """``query`` and ``key`` (S, D, D) are δ times the identity, ``value`` (S, d, D) reads only the lower half."""
     width, values = 2 * world.dim, []
     for seed in seeds:
         generator = seeded_generator(seed)

@@ -75,7 +75,7 @@ class Suite:
         self.parameters: Tensors = {}
 
     def run(self) -> dict[str, Any]:
-        """All of them, then the files."""
+        """All experiments, then the files."""
         experiments = (self.dynamics, self.curves, self.condition, self.scaling)
         return conduct(
             self.out_dir,
@@ -89,7 +89,7 @@ class Suite:
         )
 
     def dynamics(self) -> None:
-        """Training of all seeds, with where attention goes."""
+        """Training of all seeds, and where attention goes."""
         shares = torch.full((len(self.seeds),), ALPHA)
         watched = training_prompts(WORLD, shares, 200, EXAMPLES, self.generator)
         steps, groups = [], []
@@ -121,7 +121,7 @@ class Suite:
         return draw_test_set(WORLD, noise, self.patterns, shares, self.scale.queries, length, self.generator)
 
     def curves(self) -> None:
-        """Errors by the number of examples, for series of α', τ and ρ, by chain of thought and in context."""
+        """Errors by the number of examples, for series of α', τ and ρ, with chain of thought and in context."""
         for what, values in SERIES.items():
             chain: dict[str, Any] = {}
             context: dict[str, Any] = {}
@@ -231,13 +231,13 @@ class Suite:
 
 
 def misleading_matrices(patterns: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """The paper's worked example in blocks of two patterns: of an even start the right final label is the rarer one."""
+    """The paper's worked example in blocks of two patterns: from an even start, the right final label is rarer."""
     first, second = torch.tensor([[0.6, 0.4], [0.4, 0.6]]), torch.tensor([[0.4, 0.6], [0.8, 0.2]])
     blocks = patterns // 2
     return torch.block_diag(*[first] * blocks), torch.block_diag(*[second] * blocks)
 
 
 def run_cot(out_dir: Path, full: bool) -> dict[str, Any]:
-    """Runs the suite, or reads what an earlier run left; ``full`` takes more seeds and queries."""
+    """Runs the suite, or reads an earlier run's results; ``full`` uses more seeds and queries."""
     scale = FULL if full else Scale()
     return run_once(out_dir, scale, "", Suite(out_dir, scale).run)

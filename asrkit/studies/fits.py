@@ -9,9 +9,9 @@ import torch
 
 
 def power_law(x: Sequence[float], y: np.ndarray) -> tuple[float, float]:
-    """Exponent and factor of y = factor · x^exponent by least squares of the logarithms.
+    """Exponent and factor of y = factor · x^exponent by least squares on the logarithms.
 
-    Values of y that are not finite are left out; those below 1, such as counts of 0, count as 1.
+    Values of y that are not finite are excluded; those below 1, such as counts of 0, count as 1.
 
     Raises:
         ValueError: fewer than two values are left.

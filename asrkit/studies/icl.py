@@ -1,4 +1,4 @@
-"""In-context learning of one transformer layer: data, model and training.
+"""In-context learning in one transformer layer: data, model and training.
 
 Li et al. 2024, "How do nonlinear transformers learn and generalize in in-context learning?" (ICML, arXiv
 2402.15607). A prompt holds l pairs of an input and its label's embedding, and a query; an input is a relevant
@@ -7,7 +7,7 @@ pattern at random. The layer
 
     F = aᵀ ReLU(W_O Σ_i W_V p_i · softmax_i((W_K p_i)ᵀ W_Q p_query))
 
-is trained by hinge loss and SGD; a is fixed.
+is trained with hinge loss and SGD; a is fixed.
 
 Shape letters: S runs trained at once (seeds and settings), B prompts, l context pairs, D width of a column (input
 and label embedding), M neurons.
@@ -53,7 +53,7 @@ class World:
     def out_of_domain_patterns(self, coefficient_sum: float) -> torch.Tensor:
         """(M_1 / 2, d_X) patterns of length ``beta``, orthogonal to each other, each a mixture of two relevant ones.
 
-        The mixture's coefficients c1 + c2 = S_1 and c1² + c2² = 1, so that 0 <= S_1 <= √2.
+        The mixture's coefficients satisfy c1 + c2 = S_1 and c1² + c2² = 1, so that 0 <= S_1 <= √2.
 
         Raises:
             ValueError: no such coefficients.
@@ -94,7 +94,7 @@ def all_tasks(patterns: int) -> list[tuple[int, int]]:
 
 
 def unseen_tasks(relevant: int) -> list[tuple[int, int]]:
-    """All ordered pairs that are not trained on."""
+    """All ordered pairs not trained on."""
     trained = training_tasks(relevant)
     return [task for task in all_tasks(relevant) if task not in trained]
 
@@ -124,7 +124,7 @@ def draw_prompts(
     pair = torch.tensor(tasks)[of_prompt]  # (S, B, 2)
     sign = torch.randint(2, (runs, batch), generator=generator)  # 0: the query has μ_a
     asked = pair.gather(2, sign[..., None])[..., 0]
-    # Others than the task's two: a number below P - 2, moved past both.
+    # Not the task's two: a number below P - 2, moved past both.
     low, high = pair.min(2).values[..., None], pair.max(2).values[..., None]
     other = torch.randint(max(1, len(patterns) - 2), shape, generator=generator)
     other = other + (other >= low)
@@ -156,9 +156,9 @@ def _inputs(world: World, patterns: torch.Tensor, which: torch.Tensor, generator
 def initial_parameters(
     world: World, neurons: int, delta: float, seeds: Sequence[int], deviation: float = 0.01
 ) -> Tensors:
-    """Parameters of S runs, one a seed.
+    """Parameters of S runs, one per seed.
 
-    ``query``, ``key`` and ``value`` (S, D, D) are δ times the identity, the first two on the input's part alone;
+    ``query``, ``key`` and ``value`` (S, D, D) are δ times the identity, the first two only on the input part;
     ``out`` (S, M, D) is Gaussian; ``sign`` (S, M), not trained, is ±1 / √M.
     """
     width = 2 * world.input_dim
@@ -193,7 +193,7 @@ def _neurons(parameters: Tensors, prompts: Prompts, weights: torch.Tensor) -> to
 
 @dataclass(frozen=True)
 class Measured:
-    """What a batch of prompts says of each run, (S,) each."""
+    """Measurements of each run on a batch, (S,) each."""
 
     hinge: torch.Tensor
     error: torch.Tensor
@@ -222,8 +222,8 @@ def train(
     """SGD on the hinge loss; each run has its own prompts and its own gradient.
 
     Args:
-        parameters: of :func:`initial_parameters`.
-        draw: a fresh batch.
+        parameters: from :func:`initial_parameters`.
+        draw: returns a fresh batch.
         steps: updates.
         lr: η.
         watch: called before each update and after the last one.

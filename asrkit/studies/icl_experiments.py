@@ -68,7 +68,7 @@ class Suite:
         self.parameters: Tensors = {}
 
     def run(self) -> dict[str, Any]:
-        """All of them, then the files."""
+        """All experiments, then the files."""
         experiments = (
             self.dynamics,
             self.generalization,
@@ -91,7 +91,7 @@ class Suite:
         )
 
     def prompts(self, runs: int, alpha: float, length: int, count: int | None = None) -> Prompts:
-        """In-domain test prompts of unseen tasks, as many as the scale has unless ``count`` is given."""
+        """In-domain test prompts of unseen tasks, as many as the scale says unless ``count`` is given."""
         return draw_prompts(
             WORLD,
             WORLD.relevant_patterns(),
@@ -116,7 +116,7 @@ class Suite:
         )
 
     def fresh(self, alphas: Sequence[float], length: int) -> Callable[[], Prompts]:
-        """Training batches, a run for each α."""
+        """Training batches, one run per α."""
         shares = torch.tensor(list(alphas))
         patterns, tasks = WORLD.relevant_patterns(), training_tasks(WORLD.relevant)
         return lambda: draw_prompts(WORLD, patterns, tasks, shares, self.scale.batch, length, self.generator)
@@ -205,7 +205,7 @@ class Suite:
             axes.legend()
 
     def out_of_domain(self) -> None:
-        """Hinge and error of prompts over patterns that training has not seen."""
+        """Hinge and error of prompts over patterns unseen in training."""
         found = [
             measure(self.parameters, self.foreign_prompts(len(self.seeds), s, LENGTH, ALPHA)) for s in COEFFICIENT_SUMS
         ]
@@ -306,7 +306,7 @@ class Suite:
 
 
 def run_icl(out_dir: Path, full: bool) -> dict[str, Any]:
-    """Runs the suite, or reads what an earlier run left.
+    """Runs the suite, or reads an earlier run's results.
 
     Args:
         out_dir: where results.json, RESULTS.md and the figures go.

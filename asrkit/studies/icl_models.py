@@ -1,4 +1,4 @@
-"""What the one-layer transformer is held against: a deeper one, and classical learners on the same prompts."""
+"""What the one-layer transformer is compared with: a deeper one, and classical learners on the same prompts."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class DeepTransformer(nn.Module):
     def forward(self, context: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
         """Columns (B, l, D) and queries (B, D) to outputs (B,)."""
         x = self.read(torch.cat([context, query[:, None]], dim=1))
-        x = x + self.positions[-x.shape[1] :]  # the query stands at the same place whatever l is
+        x = x + self.positions[-x.shape[1] :]  # the query has the same position for any l
         result: torch.Tensor = self.out(self.blocks(x)[:, -1])[:, 0]
         return result
 
 
 def train_deep(model: DeepTransformer, draw: Callable[[], Prompts], steps: int, lr: float) -> None:
-    """Adam on the hinge loss; ``draw()`` gives prompts of one run."""
+    """Adam on the hinge loss; ``draw()`` returns prompts of one run."""
     optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps, pct_start=0.1)
     for _ in range(steps):
@@ -86,7 +86,7 @@ def classical_errors(prompts: Prompts) -> dict[str, float]:
                 answer = y[0]
             else:
                 with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # a fit that has not converged is the fit it is
+                    warnings.simplefilter("ignore")  # a fit that has not converged is used as is
                     answer = make().fit(x, y).predict(query[None])[0]  # type: ignore[no-untyped-call]
             wrong[name] += float(answer != label)
     return {name: number / len(labels) for name, number in wrong.items()}

@@ -1,4 +1,4 @@
-"""What Cui et al. 2023 (arXiv 2311.12727) claim of soft random sampling, against the numbers of a run."""
+"""What Cui et al. 2023 (arXiv 2311.12727) claim about soft random sampling, against the numbers of a run."""
 
 from __future__ import annotations
 

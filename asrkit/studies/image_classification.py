@@ -1,8 +1,8 @@
-"""Training image classifiers on a part of the images: soft random sampling and what it is compared with.
+"""Training image classifiers on part of the images: soft random sampling and its baselines.
 
-Cui et al. 2023 (arXiv 2311.12727): with a selection rate r, an epoch sees r·N images. Which ones is the question:
-redrawn each epoch with replacement (soft random sampling) or without (RS2), drawn once at random, or chosen once by a
-score of importance, EL2N or GraNd (Paul et al. 2021, arXiv 2107.07075).
+Cui et al. 2023 (arXiv 2311.12727): with a selection rate r, an epoch sees r·N images. They are redrawn each
+epoch with replacement (soft random sampling) or without (RS2), drawn once at random, or chosen once by an importance
+score, EL2N or GraNd (Paul et al. 2021, arXiv 2107.07075).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from asrkit.studies.cifar10 import Images
 from asrkit.studies.image_models import ImageModel
 
 EpochIndices = Callable[[int], torch.Tensor]
-"""An epoch (from 1) to the indices that it trains on, in this order."""
+"""An epoch (from 1) to the indices that it trains on, in order."""
 METHODS = ("SRS", "RS2", "fixed random", "EL2N", "GraNd", "full, fewer epochs")
 MAX_SHIFT = 4
 
@@ -37,12 +37,12 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     augment: bool = True
-    """Flip and shift images: not where left and right mean something, as in digits."""
+    """Flip and shift images; not if left and right matter, as in digits."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of a training."""
+    """The result of training."""
 
     steps: int
     samples: int
@@ -53,11 +53,11 @@ def epoch_indices(method: str, n: int, rate: float, seed: int, scores: dict[str,
     """What a method trains on.
 
     Args:
-        method: of ``METHODS``. ``full, fewer epochs`` goes through all images in turn, r·N an "epoch": the baseline of
+        method: of ``METHODS``. ``full, fewer epochs`` goes through all images in turn, r·N per "epoch": the baseline of
             all data with as many updates.
         n: images.
         rate: share of them in an epoch.
-        seed: of the draws.
+        seed: for the draws.
         scores: (N,) importance by name, for the methods that keep the highest.
     """
     if method == "SRS":
@@ -71,14 +71,14 @@ def epoch_indices(method: str, n: int, rate: float, seed: int, scores: dict[str,
 
 
 def _in_turn(n: int, size: int, seed: int, epoch: int) -> torch.Tensor:
-    """The part of an endless row of permutations that an epoch of ``size`` images gets."""
+    """The part of an endless sequence of permutations that an epoch of ``size`` images gets."""
     places = torch.arange((epoch - 1) * size, epoch * size)
     rounds = {int(r): repeated_subset(n, 1.0, seed, int(r) + 1) for r in torch.unique(places // n)}
     return torch.stack([rounds[int(place) // n][int(place) % n] for place in places])
 
 
 def full_epochs(n: int, seed: int) -> EpochIndices:
-    """All images, in another order each epoch."""
+    """All images, in a new order each epoch."""
     return lambda epoch: repeated_subset(n, 1.0, seed, epoch)
 
 
@@ -90,16 +90,16 @@ def train_classifier(
     seed: int,
     after_epoch: Callable[[int], None] | None = None,
 ) -> Trained:
-    """SGD with Nesterov momentum, the rate falling to 0 as a cosine over the run; images may be flipped and shifted.
+    """SGD with Nesterov momentum and cosine decay to 0 over the run; images may be flipped and shifted.
 
-    Each epoch makes floor(draws / batch) updates; what is left over is not used, as with any loader that drops it.
+    Each epoch makes floor(draws / batch) updates; the rest is dropped, as by any loader that drops it.
 
     Args:
         model: changed in place.
         data: what the indices point to.
         indices: by epoch.
         recipe: how.
-        seed: of flips and shifts.
+        seed: for flips and shifts.
         after_epoch: called with the epoch's number.
 
     Raises:
@@ -140,7 +140,7 @@ def train_classifier(
 
 
 def flipped_and_shifted(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """(B, 3, H, W) with half of the images mirrored, and each moved by up to 4 pixels, zeros coming in."""
+    """(B, 3, H, W) with half of the images mirrored, and each shifted by up to 4 pixels with zero padding."""
     batch, _, height, width = x.shape
     flip = torch.rand(batch, generator=generator) < 0.5
     x = torch.where(flip.view(-1, 1, 1, 1), x.flip(3), x)
@@ -153,7 +153,7 @@ def flipped_and_shifted(x: torch.Tensor, generator: torch.Generator) -> torch.Te
 
 @torch.inference_mode()
 def accuracy(model: ImageModel, data: Images, batch_size: int = 500) -> torch.Tensor:
-    """(N,) 1 where the label is right."""
+    """(N,) 1 if the label is right."""
     return torch.cat(
         [(logits.argmax(1) == labels).float() for logits, _, labels in _outputs(model, data, batch_size, "auto")]
     )
@@ -161,10 +161,10 @@ def accuracy(model: ImageModel, data: Images, batch_size: int = 500) -> torch.Te
 
 @torch.inference_mode()
 def importance(model: ImageModel, data: Images, batch_size: int = 500) -> dict[str, torch.Tensor]:
-    """(N,) scores of the images by a briefly trained model.
+    """(N,) scores of the images from a briefly trained model.
 
     EL2N is ‖softmax − one-hot‖₂; GraNd the norm of the loss gradient of the last layer's weights and biases, which is
-    EL2N · √(‖h‖² + 1) with h what that layer reads.
+    EL2N · √(‖h‖² + 1) with h that layer's input.
     """
     errors, norms = [], []
     for logits, hidden, labels in _outputs(model, data, batch_size, "none"):

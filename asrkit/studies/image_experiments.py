@@ -1,4 +1,4 @@
-"""Soft random sampling on CIFAR-10 against other ways to train on a part of the images: numbers and figures."""
+"""Soft random sampling on CIFAR-10 against other ways to train on part of the images: numbers and figures."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Suite:
         }
 
     def run(self) -> dict[str, Any]:
-        """All of them, then the files."""
+        """All experiments, then the files."""
         return conduct(
             self.out_dir,
             "cifar10",
@@ -90,7 +90,7 @@ class Suite:
         )
 
     def coverage(self) -> None:
-        """The share of the images that was drawn, measured and as the formula has it."""
+        """The share of the images drawn, measured and from the formula."""
         found: dict[str, Any] = {"epochs": COVERAGE_EPOCHS, "rates": {}}
         n = self.results["images"]
         with figure(self.out_dir / "coverage.png", 1, 1) as (axes,):
@@ -154,7 +154,7 @@ class Suite:
         }
 
     def _scores(self, seed: int) -> tuple[dict[str, torch.Tensor], float]:
-        """Mean importance over briefly trained models, and the seconds that it took."""
+        """Mean importance over briefly trained models, and the seconds it took."""
         start = time.perf_counter()
         total: dict[str, torch.Tensor] = {}
         brief = replace(self.scale.recipe, epochs=self.scale.scoring_epochs)
@@ -203,7 +203,7 @@ class Suite:
 
 
 def run_images(out_dir: Path, data_dir: Path, full: bool = False) -> dict[str, Any]:
-    """Runs the suite, or reads what an earlier run left; ``full`` takes ResNet-18 and 200 epochs of all images."""
+    """Runs the suite, or reads an earlier run's results; ``full`` uses ResNet-18 and 200 epochs of all images."""
 
     scale = FULL if full else Scale()
 

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 
 class ImageModel(nn.Module):
-    """A body that makes a vector of an image, and a last layer.
+    """A body that maps an image to a vector, and a last layer.
 
     Args:
         body: (B, 3, H, W) to (B, width).
@@ -32,7 +32,7 @@ class ImageModel(nn.Module):
 
 
 def small_cnn(first: int = 16, second: int = 32, third: int = 64) -> ImageModel:
-    """Three 3 × 3 convolutions of so many channels with batch normalization, and the mean over places."""
+    """Three 3 × 3 convolutions with these channels and batch normalization, and the mean over positions."""
     body = nn.Sequential(
         _convolution(3, first),
         nn.ReLU(),
@@ -60,7 +60,7 @@ def resnet18() -> ImageModel:
 
 
 class ResidualBlock(nn.Module):
-    """Two convolutions and a way past them."""
+    """Two convolutions and a shortcut."""
 
     def __init__(self, width: int, new: int, stride: int) -> None:
         super().__init__()

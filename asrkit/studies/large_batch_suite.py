@@ -1,4 +1,4 @@
-"""The map of who learns with which batch and learning rate, as numbers, pictures and claims."""
+"""Which strategy learns with which batch and learning rate: numbers, figures and claims."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Scale:
     learners: int = 16
     batch_sizes: tuple[int, ...] = (512, 2048)
     base_lr: float = 0.05
-    """At a batch of 512; larger ones begin from the linear rule."""
+    """At a batch of 512; larger ones follow the linear rule."""
     factors: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0)
     epochs: int = 12
     warmup_epochs: float = 2.0
@@ -44,7 +44,7 @@ FULL = Scale(images=50_000 - 1024, batch_sizes=(1024, 2048, 4096, 8192), epochs=
 
 
 def run_large_batches(out_dir: Path, data_dir: Path, full: bool) -> None:
-    """Runs the grid, or reads what an earlier run found, and writes pictures and RESULTS.md."""
+    """Runs the grid, or reads an earlier run's results, and writes figures and RESULTS.md."""
     scale = FULL if full else Scale()
     results = run_once(out_dir, scale, str(data_dir), lambda: {"runs": _grid(scale, data_dir)})
     runs: list[dict[str, Any]] = results["runs"]
@@ -98,7 +98,7 @@ def _learned(runs: Sequence[dict[str, Any]]) -> int:
 
 
 def _tables(runs: Sequence[dict[str, Any]], scale: Scale) -> list[str]:
-    """Of each batch size: runs that learned, and the median of their final loss."""
+    """For each batch size: runs that learned, and the median final loss."""
     lines = []
     for batch_size in scale.batch_sizes:
         rates = [scale.base_lr * factor * batch_size / 512 for factor in scale.factors]

@@ -1,4 +1,4 @@
-"""Who still learns with a large batch: synchronous and decentralized SGD on images (Zhang et al. 2021,
+"""Which learners cope with large batches: synchronous and decentralized SGD on images (Zhang et al. 2021,
 arXiv 2112.01433).
 
 All learners are rows of one matrix (:mod:`asrkit.distributed.virtual`), so a run is exact and needs one process.
@@ -22,9 +22,9 @@ from asrkit.randomness import seeded_generator
 from asrkit.studies.cifar10 import Images
 
 STRATEGIES = {"SSGD": "", "SSGD with noise": "", "DPSGD": "random_pairs", "D1D": AVERAGE}
-"""And which weights their learners average."""
+"""Which weights each one's learners average."""
 WATCH_EVERY = 4
-"""Steps between two measurements of the noise."""
+"""Steps between noise measurements."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Run:
     batch_size: int
     """Of all learners together."""
     lr: float
-    """The highest; it is reached by a linear warm-up."""
+    """The peak, reached by a linear warm-up."""
     seed: int
     learners: int
     epochs: int
@@ -46,7 +46,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Trace:
-    """What was measured on the way, by step."""
+    """Measurements during training, by step."""
 
     steps: list[int]
     losses: list[float]
@@ -56,15 +56,15 @@ class Trace:
     noise: list[float]
     """Δ of the step of the mean weight."""
     noise_of_batches: list[float]
-    """Δ_S, its part that is there when all gradients are taken at the mean weight."""
+    """Δ_S, its part when all gradients are taken at the mean weight."""
     spread: list[float]
     """σ_w²."""
     final_loss: float
-    """Of the mean weight on the training images; infinite where a loss was."""
+    """Of the mean weight on the training images; infinite if any loss was."""
 
 
 def small_network() -> nn.Sequential:
-    """Three convolutions and no normalization, so that the learners' batches do not meet."""
+    """Three convolutions without normalization, so that the learners' batches do not interact."""
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, stride=2, padding=1),
         nn.ReLU(),
@@ -80,12 +80,12 @@ def small_network() -> nn.Sequential:
 def train(
     run: Run, images: Images, reference: Images, network: Callable[[], nn.Module] = small_network, watch: bool = False
 ) -> Trace:
-    """Trains with plain SGD and says what came of it.
+    """Trains with plain SGD and returns the measurements.
 
     Args:
         run: how.
-        images: to learn.
-        reference: whose gradient the steps are compared with.
+        images: training images.
+        reference: images whose gradient the steps are compared with.
         network: the model.
         watch: measure the noise every few steps.
     """
@@ -133,7 +133,7 @@ def _measure(
     reference: Images,
     lr: float,
 ) -> None:
-    """Adds α_e, Δ and σ_w² of a step; the same mini-batches at the mean weight give the part of Δ that is theirs."""
+    """Adds α_e, Δ and σ_w² of a step; the same mini-batches at the mean weight give their part of Δ."""
     mean = weights.mean(0)
     full, _ = learners.full_gradient(mean, reference.images, reference.labels)
     at_mean, _ = learners.gradients(mean.expand_as(weights), x, y)
@@ -145,5 +145,5 @@ def _measure(
 
 
 def parameters_of(network: Callable[[], nn.Module]) -> int:
-    """How many a network has."""
+    """A network's parameter count."""
     return flattened(network()).numel()

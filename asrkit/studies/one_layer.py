@@ -1,4 +1,4 @@
-"""What the one-layer transformers of both studies share: attention, and SGD of several runs at once.
+"""What the one-layer transformers of both studies share: attention, and SGD on several runs at once.
 
 Shape letters: S runs, B prompts, N columns of a context, D width of a column.
 """
@@ -22,7 +22,7 @@ def attention(
         parameters: ``query`` and ``key``, (S, D, D) each.
         columns: (S, B, N, D).
         query: (S, B, D).
-        valid: (S, B, N) which columns there are; all of them if None.
+        valid: (S, B, N) which columns exist; all of them if None.
 
     Returns:
         (S, B, N).
@@ -44,7 +44,7 @@ def sgd(
     """Plain gradient descent; each run has its own loss and its own gradient.
 
     Args:
-        parameters: where to begin, each (S, ...).
+        parameters: where to start, each (S, ...).
         losses: the loss of each run (S,), on a fresh batch.
         steps: updates.
         lr: η.
@@ -56,7 +56,7 @@ def sgd(
     for step in range(steps):
         if watch:
             watch(step, trained)
-        # The sum over runs leaves each run's gradient as it is.
+        # The sum over runs leaves each run's gradient unchanged.
         gradients = torch.autograd.grad(losses(trained).sum(), free)
         with torch.no_grad():
             for value, gradient in zip(free, gradients, strict=True):

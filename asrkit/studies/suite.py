@@ -1,4 +1,4 @@
-"""Running a study's experiments once, and writing what they found."""
+"""Running a study's experiments once, and writing their results."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ RESULTS = "results.json"
 
 
 def run_once(out_dir: Path, settings: DataclassInstance, data: str, run: Callable[[], Results]) -> Results:
-    """What ``run`` returns, or what an earlier run left in ``out_dir``; kept in results.json.
+    """What ``run`` returns, or an earlier run's results in ``out_dir``; kept in results.json.
 
     Args:
         out_dir: where results.json goes.
         settings: of the run.
-        data: what it is run on, empty for what it makes itself.
+        data: what it runs on, empty if it generates its own.
         run: writes all other files.
 
     Raises:
@@ -35,7 +35,7 @@ def run_once(out_dir: Path, settings: DataclassInstance, data: str, run: Callabl
     done = out_dir / RESULTS
     inputs = {"data": data, "settings": json.loads(json.dumps(asdict(settings), default=lambda f: f.__name__))}
     record = Record(out_dir / INPUTS, inputs, complete=True)
-    if done.is_file() and not record.path.is_file():  # of version 0.1, which kept no record
+    if done.is_file() and not record.path.is_file():  # from version 0.1, which kept no record
         found = json.loads(done.read_text(encoding="utf-8"))
         write_json(record.path, {name: found.get(name) for name in inputs})
     if is_done([done], record, force=False, remedy="give another --out-dir, or remove that file to run it again"):
@@ -68,7 +68,7 @@ def conduct(
         experiments: in this order.
         results: filled by them.
         claims: the paper's claims against the results.
-        seeds: over how many the means are.
+        seeds: number of seeds averaged over.
     """
     for experiment in experiments:
         log(f"{study}: {experiment.__name__.replace('_', ' ')}")

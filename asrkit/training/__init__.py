@@ -1,1 +1,1 @@
-"""The loop, its schedules, checkpoints and progress."""
+"""The training loop, its schedules, checkpoints and progress."""

@@ -1,20 +1,20 @@
 """BL-JUST: bilevel joint unsupervised and supervised training (Cui et al. 2024, arXiv 2412.08548, algorithm 1).
 
-The backbone θ (the encoder) and the supervised head φ minimise the supervised loss f(θ, φ), subject to θ minimising,
-with the unsupervised head η, the loss g(θ, η) of speech without transcripts. The constraint becomes a penalty: with the
-least value v of g, which is a constant,
+The backbone θ (the encoder) and the supervised head φ minimise the supervised loss f(θ, φ), subject to θ and the
+unsupervised head η minimising the loss g(θ, η) on speech without transcripts. The constraint becomes a penalty, with v
+the minimum of g, a constant:
 
     min f(θ, φ) + γ (g(θ, η) − v).
 
-Epoch k of K explores first, with updates of (θ, η) by ∇g alone, and then makes joint updates
+Epoch k of K first explores, updating (θ, η) by ∇g alone, and then makes joint updates
 
     (θ, φ, η) ← (θ, φ, η) − α (∇f + γ_k ∇g),    γ_k = (k − 1) γ_max / K,
 
 each from a labelled and an unlabelled batch drawn independently ("double sampling"). So θ gets both gradients, φ that
-of f and η that of g. After epoch K, f alone is fine-tuned. An update's f is the mean over its labelled utterances and
-its g over its unlabelled ones, whichever process has them.
+of f and η that of g. After epoch K, fine-tuning minimises f alone. An update's f is the mean over its labelled
+utterances and its g over its unlabelled ones, regardless of process.
 
-All phases share one optimizer: a parameter without a gradient is left as it is, weight decay and moments included.
+All phases share one optimizer: a parameter without a gradient is not updated or decayed, nor are its moments.
 """
 
 from __future__ import annotations
@@ -52,10 +52,10 @@ from asrkit.training.task import Step
 from asrkit.training.unsupervised import CpcObjective, unsupervised_objective
 
 G = "unsupervised"
-"""Name of g among the parts of the loss."""
+"""Name of g among the loss parts."""
 NO_LIMIT = 1 << 62
 DIAGNOSED = 16
-"""Utterances that f, g and their gradients are measured on after an epoch."""
+"""Utterances on which f, g and their gradients are measured after an epoch."""
 
 
 def gamma(epoch: int, num_epochs: int, config: BlJustConfig) -> float:
@@ -66,10 +66,10 @@ def gamma(epoch: int, num_epochs: int, config: BlJustConfig) -> float:
 
 
 class BilevelObjective(nn.Module):
-    """f, g, or f + γ g, by the phase.
+    """f, g or f + γ g, by phase.
 
     Args:
-        supervised: f, with the part of φ that is not shipped.
+        supervised: f, with the unshipped part of φ.
         unsupervised: g, with η.
     """
 
@@ -78,10 +78,10 @@ class BilevelObjective(nn.Module):
         self.supervised, self.unsupervised = supervised, unsupervised
 
     def forward(self, model: Transducer, batch: Batch, phase: Phase) -> Losses:
-        """The losses of a batch; g is not seen by φ, nor f by η.
+        """The losses of a batch; φ does not see g, nor η f.
 
-        ``phase.penalty`` is the weight of the sum of g: γ times labelled over unlabelled utterances of the update, as
-        the update is divided by the labelled ones.
+        ``phase.penalty`` is the weight of the sum of g: γ times labelled over unlabelled utterances of the update,
+        whose loss is divided by the labelled ones.
         """
         if phase.name == EXPLORATION:
             g = self._sum_of_g(model, batch)
@@ -111,10 +111,10 @@ class BilevelTask(SpeechTask):
         bundle: the recognizer.
         data: its labelled speech.
         objective: f and g.
-        learners: who train together.
+        learners: those training together.
         exp_dir: where the final model goes.
         unlabelled: speech without transcripts.
-        pipeline: its features, without augmentation: BEST-RQ masks its input itself.
+        pipeline: its features, without augmentation, as BEST-RQ masks its own input.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class BilevelTask(SpeechTask):
         self.bl_just, self.unlabelled, self.unlabelled_pipeline = bundle.config.bl_just, unlabelled, pipeline
         self.objective = objective
         self.after: dict[str, float] = {}
-        """What :meth:`diagnose` found after the last epoch."""
+        """Results of :meth:`diagnose` after the last epoch."""
         self.last = self.first + self.settings.num_epochs
         self.num_epochs = self.last + self.bl_just.fine_tuning_epochs
         self.averaged = min(self.averaged, self.num_epochs - self.last or self.settings.num_epochs)  # of the last stage
@@ -153,7 +153,7 @@ class BilevelTask(SpeechTask):
 
     @property
     def first(self) -> int:
-        """Epochs of pre-training, before those with transcribed speech."""
+        """Pre-training epochs, before those on transcribed speech."""
         return self.config.bl_just.pretraining_epochs
 
     def plan(self, epoch: int) -> Sequence[Step]:
@@ -182,14 +182,14 @@ class BilevelTask(SpeechTask):
         )
 
     def supervised_phase(self, epoch: int) -> Phase:
-        """What an epoch of transcribed speech minimises, with γ_k as the penalty's weight before fine-tuning."""
+        """What an epoch on transcribed speech minimises, with penalty weight γ_k before fine-tuning."""
         k = epoch - self.first
         phase = super().supervised_phase(k)
         penalty = gamma(k, self.settings.num_epochs, self.bl_just) if 0 < k <= self.settings.num_epochs else 0.0
         return replace(phase, penalty=penalty, all_used=phase.all_used and penalty > 0)
 
     def learning_rate(self, epoch: int, fraction: float) -> float:
-        """The rate in an epoch, from 1, of which a fraction is done: each of the three stages has a schedule."""
+        """The rate after a fraction of an epoch (from 1): each of the three stages has its own schedule."""
         settings = self.bl_just
         if epoch <= self.first:
             return learning_rate(settings.pretraining_schedule, epoch, fraction, self.first)
@@ -199,13 +199,13 @@ class BilevelTask(SpeechTask):
         return super().learning_rate(epoch - self.first, fraction)
 
     def batches(self, parts: Sequence[Sequence[Any]], epoch: int) -> Iterator[list[Batch] | LoaderError]:
-        """Batches of this learner's parts of each share."""
+        """This learner's batches, one list per share."""
         unlabelled = BatchDataset(self.unlabelled, [], self.unlabelled_pipeline)
         dataset = PairedDataset(self.dataset([], epoch), unlabelled, parts)
         return iterate(dataset, self.settings.num_workers)
 
     def counts(self, batch: Batch) -> dict[str, float]:
-        """Utterances, seconds of speech, and hits of each augmentation; unlabelled speech apart."""
+        """Utterances, seconds of speech, and hits of each augmentation; unlabelled speech separately."""
         labelled = bool(batch.tokens.numel())
         other = batch.unlabelled if labelled else batch
         found = super().counts(batch) if labelled and batch.counts else {}
@@ -224,7 +224,7 @@ class BilevelTask(SpeechTask):
         return f"{', '.join(means)}, {speech_s / seconds / 3600:.3f} h of speech/s"
 
     def measure(self, epoch: int) -> float | None:
-        """WER, or CER, of greedy search on dev, in percent; not while there is no supervised training."""
+        """WER or CER of greedy search on dev, in percent; None before supervised training."""
         refused = ""
         if self.learners.is_main:
             try:
@@ -235,13 +235,12 @@ class BilevelTask(SpeechTask):
         return super().measure(epoch) if epoch > self.first + self.config.loss.ctc_only_epochs else None
 
     def epoch_values(self, sums: Mapping[str, float]) -> dict[str, Any]:
-        """What an epoch saw, and f, g and the norms of their gradients with respect to θ after it."""
+        """What an epoch saw, and f, g and their gradient norms with respect to θ after it."""
         values = super().epoch_values(sums)
         return values | {"unlabelled_s": round(sums.get("unlabelled_s", 0.0), 2), "bl_just": self.after}
 
     def diagnose(self) -> dict[str, float]:
-        """f and g of a few utterances, the same in all epochs, without augmentation, and ‖∇f‖ and ‖∇g‖ with respect
-        to θ."""
+        """f, g, ‖∇f‖ and ‖∇g‖ with respect to θ, without augmentation, on the same few utterances in all epochs."""
         upper = SpeechTask.supervised_phase(self, self.num_epochs - self.first)
         labelled = replace(self.dataset([], 1), epoch=None, views=1, smoothing=None)
         others = BatchDataset(self.unlabelled, [], self.unlabelled_pipeline)
@@ -253,7 +252,7 @@ class BilevelTask(SpeechTask):
     def _measured(
         self, name: str, dataset: BatchDataset, num_tokens: np.ndarray, budget: BatchBudget, phase: Phase
     ) -> dict[str, float]:
-        """The mean loss of a few utterances in the batches of a budget, and the norm of its gradient."""
+        """The mean loss of a few utterances, batched by a budget, and its gradient norm."""
         seconds = durations_of(dataset.cuts)
         some = np.unique(np.linspace(0, len(seconds) - 1, min(DIAGNOSED, len(seconds))).astype(np.int64))
         plan = plan_epoch(seconds, num_tokens, replace(budget, parts=1, views=1), seed=0, epoch=0, drawn=some)
@@ -284,7 +283,7 @@ class BilevelTask(SpeechTask):
 
 
 def read_unlabelled(config: Config, bundle: ModelBundle[Transducer]) -> tuple[CutIndex, FeaturePipeline]:
-    """Speech without transcripts, and how it becomes model input: with the labelled speech's normalization.
+    """Speech without transcripts, and its feature pipeline, with the labelled speech's normalization.
 
     Raises:
         UserError: no folder is given, or it cannot be read.
@@ -299,7 +298,7 @@ def read_unlabelled(config: Config, bundle: ModelBundle[Transducer]) -> tuple[Cu
 def bilevel_objective(
     config: Config, supervised: nn.Module, encoder: Encoder, unlabelled: CutIndex, pipeline: FeaturePipeline
 ) -> BilevelObjective:
-    """f with the g of the settings.
+    """f, with g from the settings.
 
     Raises:
         UserError: settings that contradict each other.
@@ -312,11 +311,11 @@ def with_a_loss(unlabelled: CutIndex, pipeline: FeaturePipeline, objective: nn.M
     """The utterances that are long enough for the unsupervised loss, and how many are not.
 
     Raises:
-        UserError: none is.
+        UserError: there are none.
     """
     least = objective.least_frames if isinstance(objective, CpcObjective) else 1
     frames = np.floor(unlabelled.durations_s / pipeline.frame_shift_s)
-    enough = frames > least  # features have a frame less than fit, or two
+    enough = frames > least  # features have one or two frames fewer than fit
     if not enough.any():
         raise UserError(f"no unlabelled utterance has more than {least} frames, which the unsupervised loss needs")
     return (unlabelled, 0) if enough.all() else (unlabelled.select(np.flatnonzero(enough)), int((~enough).sum()))

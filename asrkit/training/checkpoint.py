@@ -1,4 +1,4 @@
-"""The checkpoints of a training: model files, and the state of loop and optimizer next to them.
+"""Training checkpoints: model files, with the state of loop and optimizer next to them.
 
 The state is read with ``weights_only=True``: no loader here runs code from a file.
 """
@@ -26,12 +26,12 @@ STATE_FORMAT = 2
 
 
 def trained_tensors(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Those of a checkpoint's tensors that training changes: of the model and of the objective."""
+    """The tensors of a checkpoint that training changes: the model's and the objective's."""
     return {f"{part}.{name}": t for part in ("model", "objective") for name, t in part_of(tensors, part).items()}
 
 
 def average_tensors(paths: Sequence[Path]) -> dict[str, torch.Tensor]:
-    """The mean of the tensors of several model files; what quantizers took from the data, of the last."""
+    """The mean tensors of several model files; bounds that quantizers observed are the last file's."""
     total: dict[str, torch.Tensor] = {}
     for path in paths:
         for name, tensor in read_model_file(path).tensors.items():
@@ -47,7 +47,7 @@ _NAME = re.compile(r"epoch-(\d+)(?:-step-(\d+))?\.state\.pt")
 
 @dataclass(frozen=True, order=True)
 class CheckpointName:
-    """Where in training a checkpoint was made: within ``epoch``, after ``step`` updates, or at its end."""
+    """Where in training a checkpoint was saved: within ``epoch``, after ``step`` updates, or at its end."""
 
     epoch: int
     at_end: bool
@@ -60,7 +60,7 @@ class CheckpointName:
 
 
 def holds_training(exp_dir: Path) -> bool:
-    """Whether a training has saved a checkpoint or a model in ``exp_dir``."""
+    """Whether ``exp_dir`` holds a training's checkpoint or model."""
     return any((exp_dir / "checkpoints").glob("epoch-*")) or any(exp_dir.glob("*.safetensors"))
 
 
@@ -81,7 +81,7 @@ class CheckpointFolder:
         return self.folder / f"{name.stem}.state.pt"
 
     def digest(self, name: CheckpointName) -> Path:
-        """What tells whether the training state is the one that was written."""
+        """The digest that verifies the training state."""
         return self.folder / f"{name.stem}.state.sha256"
 
     def _require_sound(self, name: CheckpointName) -> None:
@@ -90,7 +90,7 @@ class CheckpointFolder:
             raise UserError("its bytes are not those that were written")
 
     def resumable(self) -> list[CheckpointName]:
-        """Checkpoints that hold training state, oldest first."""
+        """Checkpoints with training state, oldest first."""
         found = []
         for path in self.folder.glob("epoch-*.state.pt"):
             match = _NAME.fullmatch(path.name)
@@ -105,13 +105,13 @@ class CheckpointFolder:
         self._prune(best_epoch)
 
     def load_latest(self, module: nn.Module) -> dict[str, Any] | None:
-        """Loads the newest readable checkpoint's weights and returns its state, None where there is none.
+        """Loads the newest readable checkpoint's weights and returns its state, None if there is none.
 
         Args:
             module: a model and its objective, as :class:`asrkit.training.objective.Trainable` names them.
 
         Raises:
-            UserError: the checkpoint is of another architecture, or there are some and none can be read.
+            UserError: the checkpoint has another architecture, or checkpoints exist but none can be read.
         """
         names = self.resumable()
         for name in reversed(names):
@@ -120,7 +120,7 @@ class CheckpointFolder:
                 tensors = trained_tensors(read_model_file(path).tensors)
                 self._require_sound(name)
                 state: dict[str, Any] = torch.load(self.state(name), map_location="cpu", weights_only=True)
-            except Exception as error:  # damage shows as errors of any kind
+            except Exception as error:  # damage can raise any error
                 reason = next(iter(str(error).splitlines()), type(error).__name__)
                 log(f"the checkpoint {name.stem} cannot be read ({reason}); trying the one before")
                 continue
@@ -154,7 +154,7 @@ class CheckpointFolder:
 
 
 def upgrade_state(state: dict[str, Any]) -> dict[str, Any]:
-    """The state of a checkpoint of any version, as this one has it."""
+    """Converts a checkpoint's state from any version to this one."""
     version = state.pop("format", 1)
     if version == STATE_FORMAT:
         return state
@@ -163,7 +163,7 @@ def upgrade_state(state: dict[str, Any]) -> dict[str, Any]:
     loop = dict(state["loop"])
     sums, number = loop.pop("sums", {}), 0.0
     best = loop.pop("best_wer", None)
-    if best is None:  # a language model's, whose loss was counted by symbols
+    if best is None:  # a language model's, whose loss counted symbols
         best = loop.pop("best_perplexity")
         sums = (
             {"loss": sums["loss"], "utterances": sums["symbols"], "train_s": sums["seconds"], "wait_s": 0.0}

@@ -1,10 +1,10 @@
-"""How much each utterance matters to a briefly trained model: EL2N and GraNd, the scores of core sets, for speech.
+"""How much each utterance matters to a briefly trained model: the core-set scores EL2N and GraNd, for speech.
 
-Paul et al. 2021 (arXiv 2107.07075) score a classified example by the error of its output (EL2N) and by the norm of the
-loss gradient (GraNd). Here the classifier is the CTC head of a recognizer. Its loss has the gradient
-G = softmax − γ with respect to the logits (T', V), where γ are the posteriors of the symbols given the transcript: they
-take the place of the one-hot label. An utterance's EL2N is the mean of ‖G_t‖₂ over its frames, its GraNd the norm of
-the gradient of the head's weights and biases, ‖Σ_t G_t [h_t; 1]ᵀ‖, with h_t what the head reads.
+Paul et al. 2021 (arXiv 2107.07075) score a classified example by its output error (EL2N) and by the norm of the loss
+gradient (GraNd). Here the classifier is the CTC head of a recognizer. Its loss has the gradient G = softmax − γ with
+respect to the logits (T', V), where γ are the symbol posteriors given the transcript, in place of the one-hot label.
+An utterance's EL2N is the mean of ‖G_t‖₂ over its frames, its GraNd the norm of the gradient of the head's weights and
+biases, ‖Σ_t G_t [h_t; 1]ᵀ‖, with h_t the head's input.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from asrkit.models.transducer import Transducer
 
 EL2N, GRAND = "el2n", "grand"
 HEADS = ("objective.ctc_head", "objective.supervised.ctc_head")
-"""Names of a CTC head among what only training needs."""
+"""Names of a CTC head among the training-only tensors."""
 BATCH_SECONDS = 120.0
 
 
 def utterance_scores(paths: Sequence[Path], folder: DataFolder, num_workers: int = 0) -> dict[str, dict[str, float]]:
-    """Scores of the training utterances by id, each the mean over some models.
+    """Scores of the training utterances by id, averaged over models.
 
     Args:
-        paths: checkpoints, or what trainings left; each was trained with a CTC loss.
-        folder: prepared data of their symbols.
+        paths: checkpoints or final models, each trained with a CTC loss.
+        folder: prepared data with their symbols.
         num_workers: loader processes.
 
     Raises:
-        UserError: a model without a CTC head or of other symbols, or data that cannot be read.
+        UserError: a model without a CTC head or with other symbols, or unreadable data.
     """
     sums: dict[str, np.ndarray] = {}
     for path in paths:
@@ -86,10 +86,10 @@ def batch_scores(model: Transducer, head: nn.Linear, batch: Batch) -> np.ndarray
 
 
 def read_scores(path: Path, kind: str, index: CutIndex) -> torch.Tensor:
-    """(N,) scores of the utterances of an index, from what :func:`utterance_scores` left as JSON lines.
+    """(N,) scores of an index's utterances, from :func:`utterance_scores` saved as JSON lines.
 
     Raises:
-        UserError: no such file, one that cannot be read, or one without an utterance.
+        UserError: a missing or unreadable file, or one that lacks an utterance.
     """
     if not path.is_file():
         raise UserError(f"train.sampling.scores: there is no file {path}; make it with asrkit utterance-scores")

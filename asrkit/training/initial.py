@@ -1,4 +1,4 @@
-"""Weights that a training starts from: ``train.init_from``."""
+"""Initial weights of a training: ``train.init_from``."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ MOST_NAMED = 5
 
 
 def load_initial(settings: TrainConfig, module: Trainable, tokenizer: Tokenizer, exp_dir: Path) -> None:
-    """Takes the weights of ``train.init_from``, if it is set and the experiment has no checkpoint yet.
+    """Loads the weights of ``train.init_from``, if it is set and the experiment has no checkpoint yet.
 
-    What the objective needs and a shipped model lacks keeps its random start; quantizers that a float model lacks begin
-    as the settings say.
+    Objective weights that a shipped model lacks keep their random initialization; quantizers that a float model lacks
+    start as the settings say.
 
     Raises:
         UserError: the file cannot be read, or differs in names, shapes or symbols and ``train.init_mismatch`` is
@@ -64,7 +64,7 @@ def load_initial(settings: TrainConfig, module: Trainable, tokenizer: Tokenizer,
 
 
 def _name_here(name: str, ours: Mapping[str, object]) -> str:
-    """A tensor's name in this training: with unlabelled speech, the supervised objective is a part of another one."""
+    """A tensor's name in this training: with unlabelled speech, the supervised objective is part of another."""
     plain, part = "objective.", "objective.supervised."
     for other in (name.replace(part, plain, 1), name.replace(plain, part, 1)):
         if name not in ours and other in ours:

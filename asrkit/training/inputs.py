@@ -1,4 +1,4 @@
-"""What an experiment folder's training depends on, so that it is resumed with the same and nothing else."""
+"""The inputs of an experiment folder's training, so that it is only resumed with the same ones."""
 
 from __future__ import annotations
 
@@ -29,32 +29,33 @@ CHANGEABLE = (
     "train.keep_every_epochs",
     "train.dev_wer_every_epochs",
     "train.accumulation_steps",
-    "train.init_from",  # its content counts
+    "train.heartbeat_s",
+    "train.init_from",  # compared by content
 )
 """Settings that may change between the runs of one experiment, besides ``decode``."""
 END = ("train.num_epochs", "train.early_stop_epochs", "train.average_epochs")
-"""Of these, those that say when a training is done and what it leaves."""
+"""Of these, those that decide when training ends and what it writes."""
 GROUPS = "train.optimizer.groups."
 RESUME = "a larger train.num_epochs resumes from the last checkpoint, another --exp-dir trains from the start"
-"""What can be done about a training that is done."""
+"""What to do about a finished training."""
 
 
 def start_training(
     config: Config, exp_dir: Path, model: str, inputs: Mapping[str, Any] | None = None, command: str = "train"
 ) -> None:
-    """Writes configuration and record of a training, after comparing them with those of one that is there.
+    """Writes a training's configuration and record, after comparing them with any existing ones.
 
-    One that has saved nothing is none: what an error refused can be changed.
+    A training that saved nothing is ignored, so rejected settings can be changed.
 
     Args:
         config: the experiment.
         exp_dir: its folder.
-        model: name of the file that the training leaves.
-        inputs: what it depends on in addition to its settings.
+        model: file name of the final model.
+        inputs: what it depends on besides its settings.
         command: the subcommand that trains.
 
     Raises:
-        UserError: the folder's training has other inputs; the first is named.
+        UserError: the folder's training has other inputs; names the first.
     """
     record = _record(config, exp_dir, inputs or {}, command)
     _require_same(record, exp_dir, model)
@@ -65,10 +66,10 @@ def start_training(
 def is_finished(
     config: Config, exp_dir: Path, model: str, inputs: Mapping[str, Any] | None = None, command: str = "train"
 ) -> bool:
-    """Whether a folder's training has left its model, with the same end as now, or nothing to resume from.
+    """Whether a folder's training has written its model, and would end as now or cannot be resumed.
 
     Raises:
-        UserError: it has, with other inputs, of which the first is named; or the model cannot be read.
+        UserError: it has, with other inputs (names the first); or the model cannot be read.
     """
     if not (exp_dir / model).is_file():
         return False
@@ -82,7 +83,7 @@ def put_aside(exp_dir: Path) -> None:
     """Renames an experiment's folder, so that another can take its place.
 
     Raises:
-        UserError: another process works in it, or it cannot be renamed.
+        UserError: another process is working in it, or it cannot be renamed.
     """
     exp_dir, number = exp_dir.resolve(), 1
     while (target := exp_dir.with_name(f"{exp_dir.name}.{number}")).exists():
@@ -118,7 +119,7 @@ def _require_same(record: Record, exp_dir: Path, model: str) -> None:
 
 
 def _settings_in(model: Path) -> dict[str, Any]:
-    """The settings in a model file's header, by full name; none where there is no such file.
+    """The settings in a model file's header, by full name; empty if there is no such file.
 
     Raises:
         UserError: it cannot be read.
@@ -135,7 +136,7 @@ def _settings_in(model: Path) -> dict[str, Any]:
 
 def _fixed(values: Mapping[str, Any]) -> dict[str, Any]:
     named = {key: value for key, value in flat(values).items() if _is_fixed(key)}
-    # As one value: a group that is new or gone is a difference too.
+    # As one value: a new or removed group is a difference too.
     groups = {key.removeprefix(GROUPS): named.pop(key) for key in sorted(named) if key.startswith(GROUPS)}
     return named | ({GROUPS.rstrip("."): json.dumps(groups)} if groups else {})
 

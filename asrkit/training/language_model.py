@@ -1,4 +1,4 @@
-"""Training of language models on text: which lines make an update, and how perplexity is measured."""
+"""Language model training on text: which lines form an update, and how perplexity is measured."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from asrkit.training.schedules import learning_rate
 from asrkit.training.task import Step
 
 MODEL = "best.safetensors"
-"""What a training leaves."""
+"""The final model."""
 PHASE = Phase("language model")
 
 
@@ -58,7 +58,7 @@ class TextBatch:
     token_lens: torch.Tensor
     """(B,) int64."""
     lines: tuple[int, ...]
-    """Their numbers in the text."""
+    """Line numbers in the text."""
 
     def to(self, device: torch.device) -> TextBatch:
         """The same batch with its tensors on ``device``."""
@@ -66,12 +66,12 @@ class TextBatch:
 
     @property
     def num_symbols(self) -> int:
-        """Ends of lines included."""
+        """Including line ends."""
         return int(self.token_lens.sum()) + len(self.token_lens)
 
 
 class TextObjective(nn.Module):
-    """-log p of whole lines, their ends included."""
+    """-log p of complete lines, including their ends."""
 
     def forward(self, model: LanguageModel, batch: TextBatch, phase: Phase) -> Losses:
         """The sum over the symbols of a batch."""
@@ -85,8 +85,8 @@ class LanguageModelTask:
     Args:
         bundle: the language model.
         train: lines to train on.
-        dev: lines for the perplexity by epoch.
-        learners: who train together.
+        dev: lines for the perplexity per epoch.
+        learners: those training together.
         exp_dir: where the final model goes.
     """
 
@@ -112,11 +112,11 @@ class LanguageModelTask:
         return steps
 
     def learning_rate(self, epoch: int, fraction: float) -> float:
-        """The rate in an epoch, from 1, of which a fraction is done."""
+        """The rate after a fraction of an epoch (from 1)."""
         return learning_rate(self.settings.schedule, epoch, fraction, self.settings.num_epochs)
 
     def batches(self, parts: Sequence[Sequence[Any]], epoch: int) -> Iterator[list[TextBatch] | LoaderError]:
-        """Batches of this learner's parts of each share."""
+        """This learner's batches, one list per share."""
         for share in parts:
             yield [TextBatch(*self.train.batch(lines), tuple(lines.tolist())) for lines in share]
 
@@ -129,7 +129,7 @@ class LanguageModelTask:
         return f"{len(batch.lines)} lines such as {batch.lines[0]}"
 
     def measure(self, epoch: int) -> float:
-        """Perplexity of dev, by symbol."""
+        """Perplexity per symbol on dev."""
         return perplexity(self.bundle.model, self.dev, self.batch_symbols, self.learners)
 
     def status(self, sums: Mapping[str, float], seconds: float) -> str:
@@ -154,7 +154,7 @@ class LanguageModelTask:
         save_language_model(path, self.bundle)
 
     def finish(self, checkpoints: CheckpointFolder, best_epoch: int) -> None:
-        """Takes the epoch with the best perplexity."""
+        """Writes the epoch with the best perplexity."""
         target = self.exp_dir / MODEL
         tensors = read_model_file(checkpoints.weights(CheckpointName(best_epoch, True))).tensors
         write_model_file(ModelFile(target, LANGUAGE_MODEL, self.bundle.config, self.bundle.tokenizer, tensors))
@@ -163,16 +163,19 @@ class LanguageModelTask:
 
 @torch.no_grad()
 def perplexity(model: LanguageModel, text: TextLines, batch_symbols: int, learners: Learners) -> float:
-    """Per symbol, ends of lines included. All learners ask together, each for its share of the lines."""
+    """Per symbol, including line ends. All learners call it together, each on its share of the lines."""
     model.eval()
-    sums = {"loss": 0.0, "symbols": 0.0}
     batches = plan_text_epoch(text.lengths, batch_symbols, seeded_generator(0))
-    place, present = learners.place
-    for lines in batches[place::present]:
-        tokens, lens = (part.to(learners.device) for part in text.batch(lines))
-        sums["loss"] -= line_log_probs(model, tokens, lens, with_end=True).sum().item()
-        sums["symbols"] += int(lens.sum()) + len(lines)
-    totals = learners.total(sums)
+    totals = {"lines": 0.0}
+    while totals["lines"] < len(text.lengths):  # once more where a learner was lost with its share
+        sums = {"loss": 0.0, "symbols": 0.0, "lines": 0.0}
+        place, present = learners.place
+        for lines in batches[place::present]:
+            tokens, lens = (part.to(learners.device) for part in text.batch(lines))
+            sums["loss"] -= line_log_probs(model, tokens, lens, with_end=True).sum().item()
+            sums["symbols"] += int(lens.sum()) + len(lines)
+            sums["lines"] += len(lines)
+        totals = learners.total(sums)
     return _exp(totals["loss"] / totals["symbols"])
 
 
@@ -181,7 +184,7 @@ def _exp(mean_loss: float) -> float:
 
 
 def text_inputs(tokenizer_path: Path, text: Sequence[Path], dev_text: Sequence[Path]) -> dict[str, Any]:
-    """What a language model's training depends on in addition to its settings."""
+    """What a language model's training depends on besides its settings."""
     return {
         "symbols": digest(tokenizer_path),
         "text": [digest(path) for path in text],
@@ -222,11 +225,11 @@ def train_language_model(
         config: the sections ``lm`` and ``train`` are used.
         tokenizer_path: the recognizer's symbols.
         text: files, see :func:`asrkit.data.text_lines.encode_text`.
-        dev_text: files for the perplexity by epoch.
-        exp_dir: where the experiment goes.
+        dev_text: files for the perplexity per epoch.
+        exp_dir: the experiment folder.
 
     Raises:
-        UserError: unreadable text, a folder of another configuration, or a loss that is not finite.
+        UserError: unreadable text, a folder of another configuration, or a non-finite loss.
         asrkit.training.stopping.Stopped: on Ctrl-C or SIGTERM, with a checkpoint saved.
     """
     tokenizer, inputs = load_tokenizer(tokenizer_path), text_inputs(tokenizer_path, text, dev_text)
@@ -236,7 +239,7 @@ def train_language_model(
         if is_first_process():
             start_training(config, exp_dir, MODEL, inputs, "train-lm")
         longest = config.lm.max_symbols
-        # Before the processes join, for encoding a large text takes longer than they wait for each other.
+        # Before the processes join, since encoding a large text takes longer than their timeout.
         train, excluded = encode_text(text, tokenizer, exp_dir / "text" / "train", longest)
         dev, dev_excluded = encode_text(dev_text, tokenizer, exp_dir / "text" / "dev", longest)
         learners = stack.enter_context(join_learners(config.train))

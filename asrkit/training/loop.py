@@ -248,7 +248,11 @@ class Loop:
         finished = CheckpointName(state.epoch, True)
         state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
         self._save(finished)
-        if self.learners.agree(bool(self.signals.number)):
+        # Those who joined in the midst have an earlier checkpoint's: all follow the first.
+        known = state.best, state.best_epoch, state.measurements_since_best
+        said = self.learners.gather((bool(self.signals.number), known))
+        state.best, state.best_epoch, state.measurements_since_best = said[0][1]
+        if any(signalled for signalled, _ in said):
             self._stop()
 
     def _checked(self, loaded: list[Any] | LoaderError) -> list[Any]:
@@ -283,6 +287,7 @@ class Loop:
             self._stop()
 
     def _stop(self) -> NoReturn:
+        self.learners.agree(False)  # once the first has written the checkpoint
         raise Stopped(self.signals.number or signal.SIGTERM)
 
     def _count(self, batch: Any, losses: Losses) -> None:

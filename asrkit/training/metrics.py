@@ -1,4 +1,4 @@
-"""What a training leaves for people to look at: metrics.jsonl and TensorBoard scalars."""
+"""Metrics for people to look at: metrics.jsonl and TensorBoard scalars."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class MetricsFile:
     """``metrics.jsonl`` (one line per epoch) and the TensorBoard scalars of the same values."""
 
     def __init__(self, exp_dir: Path) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # slow to import, needed in training alone
+        from torch.utils.tensorboard import SummaryWriter  # slow to import, only needed in training
 
         self.path = exp_dir / "metrics.jsonl"
         self.board = SummaryWriter(str(exp_dir / "tensorboard"))
@@ -37,7 +37,7 @@ class MetricsFile:
         self.board.close()
 
     def step(self, values: dict[str, Any], step: int) -> None:
-        """Scalars of one update, for TensorBoard alone."""
+        """Scalars of one update, only for TensorBoard."""
         self._scalars("step", values, step)
 
     def _scalars(self, group: str, values: dict[str, Any], step: int) -> None:

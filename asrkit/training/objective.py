@@ -26,17 +26,17 @@ from asrkit.models.transducer import SimpleJoiner, Transducer
 from asrkit.training.phase import Phase
 
 CTC, TRANSDUCER = "ctc", "transducer"
-"""Phases of a training: the encoder alone by CTC, then the whole transducer."""
+"""Training phases: the encoder alone by CTC, then the complete transducer."""
 
 
 @dataclass(frozen=True)
 class LossPart:
-    """A part of a loss, for the report."""
+    """A part of a loss, for reporting."""
 
     total: torch.Tensor
     """Scalar without gradient."""
     number: int
-    """What it is a sum over: utterances, frames or symbols."""
+    """Number of summed utterances, frames or symbols."""
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,18 @@ class Losses:
     total: torch.Tensor
     """What is minimised: a scalar with gradient."""
     number: int
-    """What it is a sum over: utterances or symbols, of which the update's loss is the mean."""
+    """Number of summed utterances or symbols; the update's loss is the mean over them."""
     parts: dict[str, LossPart]
     """By name."""
     name: str = "loss"
-    """Under which the total is reported."""
+    """Reported name of the total."""
 
 
 class Trainable(nn.Module):
-    """A model with its objective: all that is trained, with a step's whole forward pass in one call.
+    """A model with its objective: all trained parameters, with a step's complete forward pass in one call.
 
     Args:
-        model: what ships.
+        model: the part that ships.
         objective: called with the model, a batch and the phase; its own parameters are trained and not shipped.
     """
 
@@ -75,13 +75,13 @@ class Trainable(nn.Module):
 class TransducerObjective(nn.Module):
     """Transducer loss plus ``ctc_weight`` times the encoder's CTC loss (Saon et al. 2023, arXiv 2302.14120: 0.1).
 
-    In the phase ``ctc`` the CTC loss alone: the encoder starts from a CTC model, as that of Cui et al. 2022
-    (arXiv 2203.15176). Without it, the predictor learns the transcripts by heart before a small corpus has taught the
+    In the phase ``ctc``, only the CTC loss: the encoder starts from a CTC model, as in Cui et al. 2022
+    (arXiv 2203.15176). Without it, the predictor memorizes the transcripts before a small corpus has taught the
     encoder to align, and the gradient that would teach it shrinks.
 
     Args:
-        config: of the loss.
-        model: for the sizes of the heads.
+        config: loss settings.
+        model: determines the head sizes.
 
     Raises:
         UserError: settings that contradict each other.
@@ -105,7 +105,7 @@ class TransducerObjective(nn.Module):
             self.block = _inner_block(config.intermediate_ctc_block, model.encoder)
 
     def forward(self, model: Transducer, batch: Batch, phase: Phase) -> Losses:
-        """Sums over the utterances of a batch; of several views of an utterance the mean counts."""
+        """Sums over the utterances of a batch; several views of an utterance are averaged."""
         encoder_out, encoder_lens, inside = _encode(model.encoder, batch, self.block)
         parts: dict[str, torch.Tensor] = {}
         total = encoder_out.new_zeros((), dtype=torch.float32)
@@ -134,7 +134,7 @@ class TransducerObjective(nn.Module):
 
 
 def _inner_block(number: int, encoder: Encoder) -> int:
-    """The block, from 1, whose output has a CTC loss of its own.
+    """The block, from 1, whose output has its own CTC loss.
 
     Raises:
         UserError: an encoder without blocks, or without that one.
@@ -148,7 +148,7 @@ def _inner_block(number: int, encoder: Encoder) -> int:
 
 
 def _encode(encoder: Encoder, batch: Batch, block: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """encoder_out, encoder_lens, and the output of a block inside, None where ``block`` is 0."""
+    """encoder_out, encoder_lens, and the output of an inner block, None if ``block`` is 0."""
     if not block:
         encoder_out, encoder_lens = encoder(batch.features, batch.feature_lens)
         return encoder_out, encoder_lens, None
@@ -158,7 +158,7 @@ def _encode(encoder: Encoder, batch: Batch, block: int) -> tuple[torch.Tensor, t
 
 
 Lattice = Callable[[TransducerObjective, Transducer, torch.Tensor, torch.Tensor, Batch], torch.Tensor]
-"""From the objective, the model, encoder_out, encoder_lens and the batch to the sum of the transducer losses."""
+"""(objective, model, encoder_out, encoder_lens, batch) to the sum of the transducer losses."""
 
 
 def _lattice(config: LossConfig) -> Lattice:

@@ -1,4 +1,4 @@
-"""Optimizers, and the parameter groups that they update in ways of their own."""
+"""Optimizers, and the parameter groups that they update differently."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from asrkit.errors import UserError
 
 BETAS = (0.9, 0.999)
 MATRICES = "matrices"
-"""Group of what Muon updates."""
+"""Group that Muon updates."""
 DEFAULT_GROUPS = OptimizerConfig().groups
 
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters with a learning rate and a weight decay of their own."""
+    """Parameters with their own learning rate and weight decay."""
 
     name: str
     parameters: list[nn.Parameter]
@@ -32,16 +32,16 @@ class ParameterGroup:
 def parameter_groups(
     module: nn.Module, groups: dict[str, ParameterGroupConfig], weight_decay: float, matrices: bool = False
 ) -> list[ParameterGroup]:
-    """Every parameter in one group: first those that no pattern matches, then the groups in their order.
+    """Every parameter in one group: first those that no pattern matches, then the groups in order.
 
     Args:
         module: all that is trained.
-        groups: by name; patterns are of names such as ``model.encoder.blocks.0.conv.temporal.kernel.weight``.
-        weight_decay: of the parameters that no pattern matches.
-        matrices: put the encoder's weight matrices that no pattern matches into a last group of their own.
+        groups: by name; patterns match names such as ``model.encoder.blocks.0.conv.temporal.kernel.weight``.
+        weight_decay: for the parameters that no pattern matches.
+        matrices: put the encoder's weight matrices that no pattern matches into their own last group.
 
     Raises:
-        UserError: a pattern that matches no parameter. (The default ones are for models that may not be there.)
+        UserError: a pattern matches no parameter. (Default ones may: they are for models that may be absent.)
     """
     members: dict[str, list[nn.Parameter]] = {name: [] for name in groups}
     others: list[nn.Parameter] = []
@@ -70,7 +70,7 @@ def build_optimizer(config: OptimizerConfig, groups: Sequence[ParameterGroup]) -
     """The optimizer of an experiment; its learning rates are set before each step, see :func:`set_learning_rate`.
 
     Raises:
-        UserError: Muon without an encoder's matrices.
+        UserError: Muon without encoder matrices.
     """
     parameters = [{"params": group.parameters, "weight_decay": group.weight_decay} for group in groups]
     if config.type == "sgd":
@@ -88,12 +88,12 @@ def build_optimizer(config: OptimizerConfig, groups: Sequence[ParameterGroup]) -
 
 
 class Together(torch.optim.Optimizer):
-    """Several optimizers, each of parameters of its own, as one."""
+    """Several optimizers, each with its own parameters, as one."""
 
     def __init__(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         self.optimizers = list(optimizers)
         super().__init__([group for optimizer in self.optimizers for group in optimizer.param_groups], {})
-        # The very dictionaries that the optimizers read, in which learning rates are set.
+        # The same dictionaries that the optimizers read: learning rates are set in them.
         self.param_groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -106,13 +106,13 @@ class Together(torch.optim.Optimizer):
         return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes what :meth:`state_dict` gave."""
+        """Loads what :meth:`state_dict` returned."""
         for optimizer, state in zip(self.optimizers, state_dict["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         self.param_groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, groups: Sequence[ParameterGroup], lr: float) -> None:
-    """Gives each group ``lr`` times its scale."""
+    """Sets each group to ``lr`` times its scale."""
     for options, group in zip(optimizer.param_groups, groups, strict=True):
         options["lr"] = lr * group.lr_scale

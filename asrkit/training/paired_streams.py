@@ -1,4 +1,4 @@
-"""Updates from two streams, labelled and unlabelled speech, each drawn independently of the other."""
+"""Updates from two streams, labelled and unlabelled speech, drawn independently."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from asrkit.training.speech import SupervisedSteps
 from asrkit.training.task import Step
 
 EXPLORATION = "exploration"
-"""Phase in which g alone is minimised."""
+"""Phase that minimises g alone."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class PairedPart:
     labelled: Part
     unlabelled: Part
     counts: tuple[bool, bool] = (True, True)
-    """Whether each stream's do; not where one stands in, for all processes must take part in an update."""
+    """Whether each stream's count; stand-ins do not, but all processes must take part in an update."""
 
     def __len__(self) -> int:
         return len(self.labelled) + len(self.unlabelled)
@@ -40,7 +40,7 @@ NOBODY = np.zeros((0, 2), np.int64)
 
 @dataclass(frozen=True)
 class PairedDataset(StepDataset):
-    """Batches by step, of parts from both streams."""
+    """Batches by step, from parts of both streams."""
 
     labelled: BatchDataset
     unlabelled: BatchDataset
@@ -61,20 +61,20 @@ class PairedDataset(StepDataset):
 
 
 def mask_seeds(batch: Batch, part: Part, stream: str, seed: int, epoch: int) -> list[int]:
-    """Of what is drawn for each utterance of a part in a pass through the unlabelled speech."""
+    """Seeds of the mask of each utterance of a part in a pass through the unlabelled speech."""
     drawn = zip(batch.utterance_ids, part[:, 1].tolist(), strict=True)
     return [seeded_generator("unsupervised", stream, seed, epoch, id, draw).initial_seed() for id, draw in drawn]
 
 
 @dataclass(frozen=True)
 class JointSteps(LazySequence[Step]):
-    """Exploration, then updates on labelled utterances, each with unlabelled ones where γ is above 0."""
+    """Exploration, then updates on labelled utterances, each with unlabelled ones if γ is above 0."""
 
     explored: EpochPlan | None
     num_explored: int
     joint: SupervisedSteps | None
     paired: EpochPlan | None
-    """None where no update reads unlabelled utterances, as ``explored``."""
+    """None if no update reads unlabelled utterances, like ``explored``."""
     exploration: Phase
 
     def __len__(self) -> int:
@@ -92,7 +92,7 @@ class JointSteps(LazySequence[Step]):
             return replace(step, parts=[PairedPart(part, NOBODY) for part in step.parts])
         assert self.paired is not None
         other = _pass(self.paired, number - self.num_explored)
-        # The update is divided by its labelled utterances; its g is to be the mean over the unlabelled ones.
+        # The update is divided by its labelled utterances; its g should be the mean over the unlabelled ones.
         weight = step.phase.penalty * step.number / sum(map(len, other))
         parts = [
             PairedPart(
@@ -106,6 +106,6 @@ class JointSteps(LazySequence[Step]):
 
 
 def _pass(plan: EpochPlan, number: int) -> list[Part]:
-    """An update of a plan that is passed through again and again; each pass presents its utterances once more."""
+    """An update of a plan that is repeated; each pass presents its utterances once more."""
     passes, step = divmod(number, len(plan))
     return [part + np.array([0, passes]) for part in plan[step]]

@@ -1,4 +1,4 @@
-"""What is minimised in a step."""
+"""What a step minimises."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Phase:
-    """A stretch of a training in which the same is minimised."""
+    """A stretch of training that minimises one objective."""
 
     name: str
     all_used: bool = True

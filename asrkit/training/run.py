@@ -31,7 +31,7 @@ from asrkit.training.speech_data import read_data, read_tokenizer
 
 
 def training_inputs(config: Config, folder: DataFolder) -> dict[str, Any]:
-    """What a recognizer's training depends on in addition to its settings."""
+    """What a recognizer's training depends on besides its settings."""
     inputs = data_inputs(folder)
     for name, other in other_folders(config).items():
         inputs |= {f"digest of {name}": digest_of_cuts(other, "train")}
@@ -44,7 +44,7 @@ def training_inputs(config: Config, folder: DataFolder) -> dict[str, Any]:
 
 
 def other_folders(config: Config) -> dict[str, DataFolder]:
-    """Prepared data that a training reads in addition to ``--data-dir``, by the setting that names it."""
+    """Prepared data that training reads besides ``--data-dir``, by the setting that names it."""
     found = {f"train.mix.{name}": DataFolder(Path(other.data_dir)) for name, other in config.train.mix.items()}
     if config.bl_just.loss != "none" and config.bl_just.unlabelled_dir:
         found["bl_just.unlabelled_dir"] = DataFolder(Path(config.bl_just.unlabelled_dir))
@@ -65,8 +65,8 @@ def run_training(
     Args:
         config: the experiment.
         data_dir: prepared data.
-        exp_dir: where the experiment goes.
-        objective: makes what is minimised from the objective of the settings.
+        exp_dir: the experiment folder.
+        objective: maps the objective of the settings to the one minimised.
         sampler: which utterances an epoch sees; all if None.
         note: what the user should know before the first epoch.
 

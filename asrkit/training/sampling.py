@@ -1,4 +1,4 @@
-"""Training on a part of the utterances: which ones an epoch sees, and how many have been seen so far."""
+"""Training on part of the utterances: which ones an epoch sees, and how many have been seen so far."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from asrkit.errors import UserError
 from asrkit.training.importance import read_scores
 
 Sampler = Callable[[int, int], np.ndarray]
-"""The numbers of an epoch's utterances, from how many there are and the epoch's number, from 1; they may repeat."""
+"""Number of utterances and epoch (from 1) to the numbers of that epoch's utterances, which may repeat."""
 
 
 def make_sampler(config: TrainConfig, train: CutIndex) -> Sampler | None:
-    """The draw that the settings name; None where an epoch sees all utterances once.
+    """The sampler that the settings name; None if an epoch sees all utterances once.
 
     Args:
-        config: of the training.
+        config: training settings.
         train: the utterances.
 
     Raises:
-        UserError: a mixture of sets of which only a part is to be seen, or scores that cannot be read.
+        UserError: mixed sets combined with sampling, or scores that cannot be read.
     """
     seed, kind, rate = config.seed, config.sampling.type, config.sampling.rate
     if config.mix:
@@ -50,14 +50,14 @@ def make_sampler(config: TrainConfig, train: CutIndex) -> Sampler | None:
 
 
 class Occupancy:
-    """How often each of ``n`` utterances has been presented, by an epoch's end.
+    """How often each of ``n`` utterances has been presented by an epoch's end.
 
-    The draws are repeated where a resumed run has not seen them, for they are functions of the epoch.
+    A resumed run repeats the draws it has not seen, as they are functions of the epoch.
 
     Args:
-        sampler: draws an epoch.
+        sampler: draws an epoch's utterances.
         n: utterances.
-        first: epochs before the first that draws.
+        first: epochs before drawing starts.
     """
 
     def __init__(self, sampler: Sampler, n: int, first: int = 0) -> None:

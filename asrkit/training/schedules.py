@@ -10,7 +10,7 @@ from asrkit.config_training import ScheduleConfig
 def warmup_hold_anneal(
     epoch: int, *, initial_lr: float, peak_lr: float, warmup_epochs: float, hold_epochs: float
 ) -> float:
-    """Linear warm-up, hold, then 1/sqrt(2) an epoch (Cui et al. 2022, arXiv 2203.15176, section 4).
+    """Linear warm-up, hold, then 1/sqrt(2) per epoch (Cui et al. 2022, arXiv 2203.15176, section 4).
 
     With 1e-4, 1e-3, 9 and 7 (the paper's): 1e-4 in epoch 1, 1e-3 in epochs 10 to 16, 7.07e-4 in epoch 17.
 
@@ -19,7 +19,7 @@ def warmup_hold_anneal(
         initial_lr: in epoch 1.
         peak_lr: after the warm-up.
         warmup_epochs: epochs from the initial rate to the peak.
-        hold_epochs: epochs at the peak, the first included.
+        hold_epochs: epochs at the peak, including the first.
     """
     if epoch - 1 < warmup_epochs:
         return initial_lr + (peak_lr - initial_lr) * (epoch - 1) / warmup_epochs
@@ -42,7 +42,7 @@ def warmup_hold_decay(
     Without a hold it is the schedule of Saon et al. 2023 (arXiv 2302.14120, section 3).
 
     Args:
-        epochs_done: epochs done, with their fraction.
+        epochs_done: epochs done, including fractions.
         initial_lr: at the start.
         peak_lr: after ``warmup_epochs``.
         warmup_epochs: length of the rise.
@@ -58,14 +58,13 @@ def warmup_hold_decay(
 def learning_rate_by_updates(
     schedule: ScheduleConfig, epoch: int, fraction: float, num_epochs: int, share: float
 ) -> float:
-    """The rate of a training whose epochs see a share of the examples, where a training on all would have made as many
-    updates."""
+    """The rate if epochs see a share of the examples: that of training on all after as many updates."""
     done = (epoch - 1 + fraction) * share
     return learning_rate(schedule, int(done) + 1, done - int(done), num_epochs * share)
 
 
 def learning_rate(schedule: ScheduleConfig, epoch: int, fraction: float, num_epochs: float) -> float:
-    """The rate within ``epoch`` (from 1), of which ``fraction`` is done.
+    """The rate after ``fraction`` of ``epoch`` (from 1).
 
     The boost is that of the last, clean epochs of Cui et al. 2022 (arXiv 2203.15176, section 4).
     """

@@ -1,4 +1,4 @@
-"""Supervised training of recognizers: which utterances make an update, and how dev is measured."""
+"""Supervised training of recognizers: which utterances form an update, and how dev is measured."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from asrkit.training.speech_data import TrainingData
 from asrkit.training.task import Step
 
 MODEL = "averaged.safetensors"
-"""What a training leaves."""
+"""The final model."""
 MOST_DROPPED = 0.5
 """A training that would have to exclude a larger share of its utterances is refused."""
 
@@ -61,7 +61,7 @@ class SpeechTask:
         bundle: the recognizer.
         data: what it is trained and measured on.
         objective: what is minimised.
-        learners: who train together.
+        learners: those training together.
         exp_dir: where the final model goes.
         sampler: which utterances an epoch sees; all if None.
     """
@@ -79,7 +79,7 @@ class SpeechTask:
         self.config, self.settings = bundle.config, bundle.config.train
         self.num_epochs = self.settings.num_epochs
         self.epoch = 0
-        """The one that was planned last."""
+        """The epoch planned last."""
         self.data = replace(data, train=self._alignable(data))
         self.dev_measure = f"dev_{self.settings.dev_measure}"
         self.module = Trainable(bundle.model, objective)
@@ -95,7 +95,7 @@ class SpeechTask:
 
     @property
     def first(self) -> int:
-        """Epochs before those with transcribed speech."""
+        """Epochs before those on transcribed speech."""
         return 0
 
     def _alignable(self, data: TrainingData) -> CutIndex:
@@ -124,7 +124,7 @@ class SpeechTask:
         return data.train.select(np.flatnonzero(alignable))
 
     def _most_tokens(self) -> np.ndarray:
-        """(N,) labels of each utterance, or of the longest hypothesis that may take its transcript's place."""
+        """(N,) labels of each utterance, or of the longest hypothesis that may replace its transcript."""
         train, smoothing = self.data.train, self.data.smoothing
         if smoothing is None:
             return train.num_tokens
@@ -152,11 +152,11 @@ class SpeechTask:
         return SupervisedSteps(self.plan_updates(epoch), self.supervised_phase(epoch))
 
     def supervised_phase(self, epoch: int) -> Phase:
-        """What an epoch of transcribed speech minimises: in the first phase predictor and joiner get no gradient."""
+        """What an epoch on transcribed speech minimises; in the first phase, predictor and joiner get no gradient."""
         return Phase(CTC, all_used=False) if epoch <= self.config.loss.ctc_only_epochs else Phase(TRANSDUCER)
 
     def plan_updates(self, epoch: int) -> EpochPlan:
-        """Which utterances make which update of an epoch."""
+        """Which utterances form which update of an epoch."""
         self.epoch = epoch
         train, settings = self.data.train, self.settings
         return plan_epoch(
@@ -170,7 +170,7 @@ class SpeechTask:
         )
 
     def learning_rate(self, epoch: int, fraction: float) -> float:
-        """The rate in an epoch, from 1, of which a fraction is done."""
+        """The rate after a fraction of an epoch (from 1)."""
         settings = self.settings
         if settings.sampling.type != "all" and settings.sampling.schedule_by == "updates":
             share = settings.sampling.rate
@@ -178,7 +178,7 @@ class SpeechTask:
         return learning_rate(settings.schedule, epoch, fraction, settings.num_epochs)
 
     def batches(self, parts: Sequence[Sequence[Any]], epoch: int) -> Iterator[list[Batch] | LoaderError]:
-        """Batches of this learner's parts of each share."""
+        """This learner's batches, one list per share."""
         return iterate(self.dataset(parts, epoch), self.settings.num_workers)
 
     def dataset(self, parts: Sequence[Sequence[Any]], epoch: int) -> BatchDataset:
@@ -204,13 +204,13 @@ class SpeechTask:
         return f"utterances {' '.join(batch.utterance_ids)}"
 
     def measure(self, epoch: int) -> float | None:
-        """WER, or CER, of greedy search on dev, in percent."""
+        """WER or CER of greedy search on dev, in percent."""
         due = epoch % self.settings.dev_wer_every_epochs == 0 or epoch == self.num_epochs
         if not due or epoch <= self.config.loss.ctc_only_epochs:
             return None
         self.bundle.model.eval()
         pairs: list[tuple[str, str]] = []
-        while len(pairs) < len(self.data.dev):  # once more where a learner was lost with its share
+        while len(pairs) < len(self.data.dev):  # again if a learner was lost with its share
             place, learners = self.learners.place
             pairs = [pair for part in self.learners.gather(self._decoded(place, learners)) for pair in part]
         rate = word_error_rate if self.settings.dev_measure == "wer" else character_error_rate
@@ -241,7 +241,7 @@ class SpeechTask:
         return f"loss {loss:.3f}, {hours_a_second:.3f} h of speech/s"
 
     def epoch_values(self, sums: Mapping[str, float]) -> dict[str, Any]:
-        """Utterances, speech and hits of an epoch, and how much of the training set it and those before have seen."""
+        """Utterances, speech and augmentation hits of an epoch, and how much of the training set was seen so far."""
         seen: dict[str, Any] = {}
         if self.occupancy:
             seen["sampling"] = self.occupancy.after(self.epoch, self.settings.sampling)

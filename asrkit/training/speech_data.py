@@ -1,4 +1,4 @@
-"""What the training of a recognizer reads: its sets, and how utterances become model input."""
+"""What recognizer training reads: its sets, and how utterances become model input."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class TrainingData:
 
     @property
     def augmentation_names(self) -> tuple[str, ...]:
-        """Everything that changes utterances, whose hits are counted."""
+        """Names of everything that changes utterances, to count hits."""
         return (*self.train_pipeline.augmentation_names, *([SMOOTHING] if self.smoothing else []))
 
 
@@ -43,7 +43,7 @@ def read_tokenizer(config: Config, folder: DataFolder) -> Tokenizer:
     """The symbols of prepared data.
 
     Raises:
-        UserError: they are missing, or not of the type that the settings say.
+        UserError: they are missing, or not of the type in the settings.
     """
     tokenizer = folder.load_tokenizer()
     kind = tokenizer.to_dict()["type"]
@@ -59,7 +59,7 @@ def read_data(config: Config, folder: DataFolder, bundle: ModelBundle[Transducer
     """The sets and pipelines of an experiment.
 
     Raises:
-        UserError: data that are missing or cannot be used, or settings that contradict each other.
+        UserError: missing or unusable data, or settings that contradict each other.
     """
     mixed = [DataFolder(Path(other.data_dir)) for other in config.train.mix.values()]
     train = open_index(folder, "train", bundle.tokenizer)
@@ -96,7 +96,7 @@ def _augmentations(config: Config, pipeline: FeaturePipeline, train: CutIndex) -
 
 
 def _smoothing(config: Config, tokenizer: Tokenizer, train: CutIndex) -> NbestLabelSmoothing | None:
-    """The n-best label smoothing of an experiment, None where its probability is 0.
+    """The n-best label smoothing of an experiment, None if its probability is 0.
 
     Raises:
         UserError: the hypotheses cannot be read, or are of another training set.

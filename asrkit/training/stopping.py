@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Stopped(Exception):
-    """A signal asked for the end; everything is saved."""
+    """A signal stopped the training; everything is saved."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal.Signals(signal_number).name)
@@ -16,7 +16,7 @@ class Stopped(Exception):
 
 
 class StopSignals:
-    """While entered, notes the signals in ``number`` (0 before one comes); their handlers return on leaving."""
+    """While entered, records signals in ``number`` (0 before the first); restores their handlers on exit."""
 
     def __init__(self) -> None:
         self.number = 0

@@ -1,4 +1,4 @@
-"""What a training trains: the form that :class:`asrkit.training.loop.Loop` asks every task for."""
+"""What is trained: the interface that :class:`asrkit.training.loop.Loop` expects of every task."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ class Step:
     """One update."""
 
     parts: Sequence[Any]
-    """What each forward pass reads, those of all learners and accumulation steps; some may be empty."""
+    """What each forward pass reads, for all learners and accumulation steps; some may be empty."""
     number: int
     """Utterances or symbols of all parts: the update is the mean over them."""
     phase: Phase
 
 
 def parts_in_slot(step: Step, slot: int, slots: int) -> Sequence[Any]:
-    """Of a step's parts, the equal run of one of so many processes."""
+    """The equal, contiguous share of a step's parts in one slot."""
     number = len(step.parts) // slots
     return step.parts[slot * number : (slot + 1) * number]
 
 
 class OwnParts(LazySequence[list[Any]]):
-    """One learner's parts of each of its shares.
+    """One learner's parts for each of its shares.
 
-    A learner without a part of its own reads one utterance all the same, for all must take part in a step.
+    A learner with an empty part still reads one utterance, as all must take part in a step.
     """
 
     def __init__(self, plan: Sequence[Step], learners: Learners, order: Sequence[int]) -> None:
@@ -46,7 +46,7 @@ class OwnParts(LazySequence[list[Any]]):
         return len(self.order)
 
     def item(self, number: int) -> list[Any]:
-        """Those of a share."""
+        """The parts of a share."""
         share = self.order[number]
         step = self.plan[share // self.learners.shares]
         own = parts_in_slot(step, self.learners.slot(share), self.learners.world_size)
@@ -59,7 +59,7 @@ class Task(Protocol):
     module: Trainable
     settings: TrainConfig
     num_epochs: int
-    """Of the whole training."""
+    """Of the complete training."""
     dev_measure: str
     """Name in metrics.jsonl of what :meth:`measure` returns, such as ``dev_wer``."""
     epochs_kept: int
@@ -69,28 +69,28 @@ class Task(Protocol):
         """All updates of an epoch: a function of the seed and the epoch."""
 
     def learning_rate(self, epoch: int, fraction: float) -> float:
-        """The rate in an epoch, from 1, of which a fraction is done."""
+        """The rate after a fraction of an epoch (from 1)."""
 
     def batches(self, parts: Sequence[Sequence[Any]], epoch: int) -> Iterator[list[Any] | LoaderError]:
-        """Batches of this learner's parts of each share."""
+        """This learner's batches, one list per share."""
 
     def counts(self, batch: Any) -> dict[str, float]:
-        """What a batch adds to the epoch's sums, in addition to its losses."""
+        """What a batch adds to the epoch's sums besides its losses."""
 
     def describe(self, batch: Any) -> str:
-        """Which utterances or lines a batch holds, for an error."""
+        """Which utterances or lines a batch holds, for errors."""
 
     def measure(self, epoch: int) -> float | None:
-        """How good the model is on dev, less is better; None where no measurement is due. All learners ask together."""
+        """Model quality on dev, lower is better; None if no measurement is due. All learners call it together."""
 
     def status(self, sums: Mapping[str, float], seconds: float) -> str:
-        """A word for the progress bar on what this run has added to an epoch's sums in so many seconds."""
+        """Progress bar text on what this run has added to an epoch's sums in ``seconds``."""
 
     def epoch_values(self, sums: Mapping[str, float]) -> dict[str, Any]:
-        """What metrics.jsonl holds of an epoch in addition to what the loop adds."""
+        """An epoch's values in metrics.jsonl besides those the loop adds."""
 
     def summary(self, values: Mapping[str, Any]) -> str:
-        """An epoch's line of metrics.jsonl as a line for people."""
+        """An epoch's line of metrics.jsonl as readable text."""
 
     def save(self, path: Path) -> None:
         """Writes the model file of a checkpoint."""

@@ -28,7 +28,7 @@ from asrkit.models.encoder import Encoder
 from asrkit.randomness import seeded_generator
 
 PCA_FRAMES = 20_000
-"""Encoder frames that principal components are taken of, at most."""
+"""Most encoder frames used for principal components."""
 
 
 class BestRqObjective(nn.Module):
@@ -36,11 +36,11 @@ class BestRqObjective(nn.Module):
 
     Args:
         config: its settings.
-        encoder: that is trained.
+        encoder: the trained one.
         feature_dim: F of its input.
-        seed: of projection and codebooks.
+        seed: for projection and codebooks.
         speech: (T, F) features of utterances, for the principal components of ``config.projection=pca``.
-        teacher: an encoder from whose inner block labels are taken, in place of the input.
+        teacher: an encoder whose inner block is labelled in place of the input.
 
     Raises:
         UserError: settings that contradict each other.
@@ -57,7 +57,7 @@ class BestRqObjective(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.subsampling = config, encoder.subsampling
-        self._teacher = (teacher.eval(),) if teacher is not None else ()  # in a tuple: it is not trained, and not saved
+        self._teacher = (teacher.eval(),) if teacher is not None else ()  # in a tuple: neither trained nor saved
         try:
             self.quantizer = RandomProjectionQuantizer(
                 teacher.output_dim if teacher is not None else encoder.subsampling * feature_dim,
@@ -74,9 +74,9 @@ class BestRqObjective(nn.Module):
     def forward(
         self, encoder: Encoder, x: torch.Tensor, x_lens: torch.Tensor, generators: Sequence[torch.Generator]
     ) -> torch.Tensor:
-        """(B,) losses of features (B, T, F) with (B,) frames: the mean over the masked frames of each.
+        """(B,) losses of features (B, T, F) with (B,) frames: the mean over each one's masked frames.
 
-        Which frames are masked, and with what, each utterance's generator decides.
+        Each utterance's generator decides which frames are masked, and with what.
         """
         config = self.config
         masked = draw_mask(x_lens, x.shape[1], config.mask_probability, config.mask_span, generators)
@@ -93,7 +93,7 @@ class BestRqObjective(nn.Module):
 
     @torch.no_grad()
     def _labelled(self, x: torch.Tensor, x_lens: torch.Tensor, frames: int) -> torch.Tensor:
-        """(B, T', I) what labels are taken of: the input of each encoder frame, or a block of the teacher."""
+        """(B, T', I) what is labelled: the input of each encoder frame, or a teacher block's output."""
         if not self._teacher:
             return stack_for_encoder(x, self.subsampling, frames)
         _, _, (inside,) = self._teacher[0].to(x.device).forward_blocks(x, x_lens, (self.config.align_block,))
@@ -113,12 +113,12 @@ class BestRqObjective(nn.Module):
 class CpcObjective(nn.Module):
     """Predicts what follows a window of speech (van den Oord et al. 2018, arXiv 1807.03748).
 
-    The encoder sees the window alone; from its last output, a linear map for each step ahead predicts a linear map of
+    The encoder sees only the window; from its last output, a linear map for each step ahead predicts a linear map of
     the input there. Negatives are all other targets of the batch: other times, and other utterances.
 
     Args:
         config: its settings.
-        encoder: that is trained.
+        encoder: the trained one.
         feature_dim: F of its input.
 
     Raises:
@@ -145,10 +145,10 @@ class CpcObjective(nn.Module):
     def forward(
         self, encoder: Encoder, x: torch.Tensor, x_lens: torch.Tensor, generators: Sequence[torch.Generator]
     ) -> torch.Tensor:
-        """(B,) losses of features (B, T, F) with (B,) frames: the mean over the windows and steps of each.
+        """(B,) losses of features (B, T, F) with (B,) frames: the mean over each one's windows and steps.
 
-        An utterance that is shorter than a window has one as long as it leaves room for; where it leaves none its loss
-        is 0. Where windows begin, each utterance's generator decides.
+        An utterance too short for a full window gets one as long as fits; if none fits, its loss is 0. Each utterance's
+        generator decides where windows begin.
         """
         steps, s = self.config.num_steps, self.subsampling
         ahead = steps * s
@@ -173,7 +173,7 @@ class CpcObjective(nn.Module):
 def _windows(
     lens: Sequence[int], width: int, ahead: int, s: int, generators: Sequence[torch.Generator]
 ) -> tuple[list[int], list[int], list[int]]:
-    """Whose each window is, where it begins, and its frames; a random rest is left out at the beginning."""
+    """Each window's utterance, start and frames; a random part of the remainder is skipped at the beginning."""
     owner, begin, length = [], [], []
     for b, (frames, generator) in enumerate(zip(lens, generators, strict=True)):
         room = frames - ahead
@@ -201,12 +201,12 @@ def unsupervised_objective(
 
     Args:
         config: the experiment.
-        encoder: that is trained.
+        encoder: the trained one.
         feature_dim: F of its input.
         speech: see :class:`BestRqObjective`.
 
     Raises:
-        UserError: settings that contradict each other, or a model to align with that cannot be used.
+        UserError: settings that contradict each other, or an unusable model to align with.
     """
     settings = config.bl_just
     if settings.loss == "cpc":

@@ -27,6 +27,7 @@ def main(port: int, rank: int, learners: int, exchanges: int, kind: str, out: Pa
     store = dist.PrefixStore("test", dist.TCPStore("127.0.0.1", port, None, False))
     membership = Membership(store, rank, learners, 10.0)
     gossip = Gossip(start(rank), membership, kind, 5, b"8 bytes.", "127.0.0.1", record=True)
+    gossip.open()
     membership.meet("begin")
     dropped = 0
     while gossip.tally.exchanges < exchanges:

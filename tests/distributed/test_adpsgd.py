@@ -18,7 +18,8 @@ from tests.training.processes import children_in_training
 ASYNCHRONOUS = "train.parallel=adpsgd", "train.mixing=random_ring"
 
 
-def test_one_learner_is_plain_training_bit_for_bit(workshop: Workshop) -> None:
+def test_one_learner_is_plain_training(workshop: Workshop) -> None:
+    """One process trains as without; one super-learner of two processes as two with allreduce."""
     workshop.finish("one_ddp", "train.num_epochs=1")
     workshop.finish("one_adpsgd", "train.num_epochs=1", *ASYNCHRONOUS)
     plain, alone = workshop.weights("one_ddp"), workshop.weights("one_adpsgd")
@@ -54,35 +55,54 @@ def test_a_super_learner_of_all_is_synchronous(workshop: Workshop) -> None:
     assert all(torch.allclose(together[name], one[name], atol=1e-6) for name in together)
 
 
-def test_a_training_that_was_stopped_resumes_with_the_rest_of_the_epoch(workshop: Workshop) -> None:
-    given = *ASYNCHRONOUS, "train.num_epochs=3"
-    process = workshop.start("stopped", *given, processes=2)
-    checkpoints = workshop.folder / "stopped" / "checkpoints"
+@pytest.mark.parametrize("processes", [2, 4])
+def test_a_training_that_was_stopped_resumes_with_the_rest_of_the_epoch(workshop: Workshop, processes: int) -> None:
+    given = *ASYNCHRONOUS, "train.num_epochs=3", f"train.super_learner={processes // 2}"
+    process = workshop.start(f"stopped_{processes}", *given, processes=processes)
+    checkpoints = workshop.folder / f"stopped_{processes}" / "checkpoints"
     _wait_for(lambda: bool(list(checkpoints.glob("epoch-0002-step-*.learner-1.pt"))), process)
     process.terminate()
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 143, printed
-    assert "resuming at epoch" in workshop.finish("stopped", *given, processes=2)
-    lines = read_metrics(workshop.folder / "stopped" / "metrics.jsonl")
+    assert "resuming at epoch" in workshop.finish(f"stopped_{processes}", *given, processes=processes)
+    lines = read_metrics(workshop.folder / f"stopped_{processes}" / "metrics.jsonl")
     assert [line["utterances"] for line in lines] == [24, 24, 24]
 
 
 def test_learners_that_are_killed_join_the_others_again(workshop: Workshop) -> None:
-    given = *ASYNCHRONOUS, "train.num_epochs=9", "train.heartbeat_s=5"
+    given = *ASYNCHRONOUS, "train.num_epochs=16", "train.heartbeat_s=5", "train.num_workers=1"
     process = workshop.start("killed_learners", *given, processes=3)
     folder = workshop.folder / "killed_learners"
-    for epoch, rank in ((1, 1), (3, 0)):
-        _wait_for(lambda epoch=epoch: len(read_metrics(folder / "metrics.jsonl")) >= epoch, process)
-        os.kill(children_in_training(process.pid, 3)[rank], signal.SIGKILL)
+    joined = "learner 1 joins the others in epoch"
+    _wait_for(lambda: bool(read_metrics(folder / "metrics.jsonl")), process)
+    os.kill(children_in_training(process.pid, 3)[1], signal.SIGKILL)
+    _wait_for(lambda: joined in (folder / "log" / "rank-1.log").read_text(), process)
+    os.kill(children_in_training(process.pid, 3)[0], signal.SIGKILL)
     printed, _ = process.communicate(timeout=170)
     assert process.returncode == 0, printed
     assert "process 1 of 3 was ended by SIGKILL, perhaps for memory; it starts again and joins the others" in printed
     # Learner 0 joins them too, unless they were just meeting.
     assert "learner 0 joins the others in epoch" in printed or "all start again from the last checkpoint" in printed
-    assert "learner 1 joins the others in epoch" in (folder / "log" / "rank-1.log").read_text()
     lines = read_metrics(folder / "metrics.jsonl")
-    assert [line["epoch"] for line in lines] == list(range(1, 10))
-    assert lines[0]["utterances"] == lines[-1]["utterances"] == 24
+    assert [line["epoch"] for line in lines] == list(range(1, 17))
+    assert lines[-1]["utterances"] == 24
+
+
+def test_a_learner_that_stood_still_is_left_behind_and_joins_again(workshop: Workshop) -> None:
+    process = workshop.start("still", *ASYNCHRONOUS, "train.num_epochs=16", "train.heartbeat_s=2", processes=2)
+    folder = workshop.folder / "still"
+    _wait_for(lambda: bool(read_metrics(folder / "metrics.jsonl")), process)
+    stopped = children_in_training(process.pid, 2)[1]
+    os.kill(stopped, signal.SIGSTOP)
+    before = len(read_metrics(folder / "metrics.jsonl"))
+    _wait_for(lambda: len(read_metrics(folder / "metrics.jsonl")) >= before + 4, process)  # the other goes on alone
+    os.kill(stopped, signal.SIGCONT)
+    printed, _ = process.communicate(timeout=170)
+    assert process.returncode == 0, printed
+    assert "process 1 of 2 was lost to the others; it starts again and joins the others" in printed
+    lines = read_metrics(folder / "metrics.jsonl")
+    assert [line["epoch"] for line in lines] == list(range(1, 17))
+    assert min(line["learners"]["learners"] for line in lines) == 1 and lines[-1]["utterances"] == 24
 
 
 def test_bad_data_ends_all_learners_in_one_line(workshop: Workshop, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,24 +17,23 @@ def test_several_processes_decode_what_one_does(workshop: Workshop, starter: str
     if not (workshop.folder / "to_decode").exists():
         workshop.finish("to_decode", "train.num_epochs=1")
     exp = workshop.folder / "to_decode"
-    words = ["decode", "--model", exp / "averaged.safetensors", "--data-dir", workshop.data_dir, "--split", "dev"]
+    words: list[str | Path] = [
+        "decode",
+        "--model",
+        exp / "averaged.safetensors",
+        "--data-dir",
+        workshop.data_dir,
+        "--split",
+        "dev",
+    ]
     one = run_cli(*words, "--out-dir", exp / "one", "decode.method=beam", "decode.beam=2")
     assert one.returncode == 0, one.stderr
     out = exp / starter.strip("-")
     given = [*words, "--out-dir", out, "decode.method=beam", "decode.beam=2"]
     if starter == "torchrun":
-        launcher = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            "3",
-            "-m",
-            "asrkit",
-        ]
+        launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3", "-m", "asrkit"]
     else:
-        launcher = [sys.executable, "-m", "asrkit"]
+        launcher = ["-m", "asrkit"]
         given += ["--processes", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     several = subprocess.run(
@@ -45,6 +45,15 @@ def test_several_processes_decode_what_one_does(workshop: Workshop, starter: str
 
 
 def test_tuning_is_for_one_process(workshop: Workshop) -> None:
-    words = ["decode", "--model", "m", "--data-dir", workshop.data_dir, "--split", "dev", "--tune-fusion"]
+    words: list[str | Path] = [
+        "decode",
+        "--model",
+        "m",
+        "--data-dir",
+        workshop.data_dir,
+        "--split",
+        "dev",
+        "--tune-fusion",
+    ]
     done = run_cli(*words, "--out-dir", workshop.folder / "no", "--processes", "2")
     assert done.returncode == 2 and "--tune-fusion works in one process" in done.stderr

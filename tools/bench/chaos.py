@@ -71,7 +71,9 @@ def learn(port: int, rank: int, expected: int, folder: Path) -> None:
             gossip.put(weights)
         membership.met = int(store.get("meetings"))
         membership.admit()
+        gossip.open()
     else:
+        gossip.open()
         membership.meet("begin")
     generator = torch.Generator().manual_seed(1000 * rank + membership.incarnation)
     optimizer = torch.optim.SGD(module.parameters(), lr=LR)
@@ -165,17 +167,17 @@ class World:
                 self.away[rank].append((since, time.time()))
                 del self.stopped[rank]
 
-    def end(self) -> int:
-        """Tells all to end; how many had to be killed."""
+    def end(self) -> tuple[int, int]:
+        """Tells all to end; how many had to be killed, and how many ended with an error."""
         self.store.set("chaos/end", "1")
-        deadline, hung = time.monotonic() + END_LIMIT_S, 0
+        deadline, hung, failed = time.monotonic() + END_LIMIT_S, 0, 0
         for process in self.processes.values():
             try:
-                process.wait(max(0.1, deadline - time.monotonic()))
+                failed += process.wait(max(0.1, deadline - time.monotonic())) != 0
             except subprocess.TimeoutExpired:
                 process.kill()
                 hung += 1
-        return hung
+        return hung, failed
 
 
 def run(learners: int, seconds: float, every: float, stop_s: float, seed: int, folder: Path) -> dict[str, Any]:
@@ -191,7 +193,7 @@ def run(learners: int, seconds: float, every: float, stop_s: float, seed: int, f
             world.disturb(draws)
         world.let_go_on()
         time.sleep(0.1)
-    hung = world.end()
+    hung, failed = world.end()
     updates = alive_s = longest = 0.0
     for path in folder.glob("updates-*"):
         times = list(map(float, path.read_text().splitlines()))
@@ -205,6 +207,7 @@ def run(learners: int, seconds: float, every: float, stop_s: float, seed: int, f
     return {
         "faults": world.faults,
         "hangs": hung,
+        "failed": failed,
         "throughput": updates / alive_s,
         "longest_step_s": longest,
         "loss": loss(torch.stack([end["weights"] for end in ends.values()]).mean(0)),
@@ -257,6 +260,7 @@ def main() -> None:
         "final_loss_ratio": round(chaos["loss"] / calm["loss"], 4),
         "hangs": chaos["hangs"],
         "lost_updates": chaos["lost_updates"],
+        "failed": chaos["failed"] + calm["failed"],
     }
     print("  ".join(f"{key} {value}" for key, value in row.items()))
     if arguments.json:

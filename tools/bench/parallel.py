@@ -4,8 +4,8 @@ Usage: .venv/bin/python tools/bench/parallel.py [--data-dir egs/an4/data] [--jso
 
 Every strategy trains the same small conformer from the same start on the same utterances, once for each straggler: one
 learner whose every step is made 2 and 10 times as long as its own without straggler, by sleeping. Speed is updates of
-all learners a second of wall time, after the first epoch, without the measurement on dev. The loss is that of the mean
-model on dev.
+all learners a second of wall time, after the first epoch, from an epoch's first forward pass until the end of its last
+one, without the measurement on dev. The loss is that of the mean model on dev.
 """
 
 from __future__ import annotations
@@ -55,13 +55,15 @@ class Slowed(nn.Module):
     def __init__(self, objective: nn.Module, sleep_s: float) -> None:
         super().__init__()
         self.objective, self.sleep_s = objective, sleep_s
-        self.times: list[float] = []
+        self.times: list[tuple[float, float]] = []
 
     def forward(self, *arguments: Any) -> Any:
         """As the objective's."""
-        self.times.append(time.time())
+        began = time.time()
         time.sleep(self.sleep_s)
-        return self.objective(*arguments)
+        losses = self.objective(*arguments)
+        self.times.append((began, time.time()))
+        return losses
 
 
 def learn(data_dir: Path, exp_dir: Path, sleep_s: float, overrides: list[str]) -> None:
@@ -102,13 +104,13 @@ def train(strategy: str, sleep_s: float, data_dir: Path, folder: Path) -> dict[s
     subprocess.run(starter, check=True, env=environment, stdout=subprocess.DEVNULL)
     lines = read_metrics(exp_dir / "metrics.jsonl")
     times = sorted(
-        moment for rank in range(LEARNERS) for moment in json.loads((exp_dir / f"times-{rank}.json").read_text())
+        tuple(pair) for rank in range(LEARNERS) for pair in json.loads((exp_dir / f"times-{rank}.json").read_text())
     )
     updates = [LEARNERS * line["updates"] for line in lines]
     speeds, first = [], updates[0]
-    for number in updates[1:]:  # an epoch lasts from its first forward pass to its last one
-        last = first + number - 1
-        speeds.append((number - 1) / (times[last] - times[first]))
+    for number in updates[1:]:  # an epoch lasts from the first forward pass until the last one ends
+        of_epoch = times[first : first + number]
+        speeds.append(number / (max(ended for _, ended in of_epoch) - of_epoch[0][0]))
         first += number
     steps = sum(line["updates"] for line in lines)
     mixing_s = sum(line.get("learners", {}).get("mixing_s", 0.0) for line in lines)
