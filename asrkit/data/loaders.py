@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -128,7 +128,7 @@ def in_batches(
         yield batches[0]
 
 
-def iterate(dataset: StepDataset, num_workers: int) -> Iterator[list[Batch] | LoaderError]:
+def iterate(dataset: StepDataset, num_workers: int) -> Generator[list[Batch] | LoaderError, None, None]:
     """Batches of all steps, prefetched by ``num_workers`` processes (0: in this one)."""
     loader: DataLoader[list[Batch] | LoaderError] = DataLoader(
         dataset,

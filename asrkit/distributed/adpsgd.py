@@ -167,17 +167,17 @@ class Adpsgd:
         running = self.running
 
         def open_round(membership: Membership) -> tuple[list[int], int, str]:
-            asked = Pause.NONE.name
             if running.joined:
-                running.joined, done = False, self._queue.number_done_in(epoch)
-            else:
-                self._gossip.pause()
-                key = self._pause_key(membership)
-                own = self.store.get(key).decode() if self.store.check([key]) else asked
-                said = membership.meet((own, self._queue.number_done_in(epoch)))
-                asked = max((asked for asked, _ in said.values()), key=[p.name for p in Pause].index)
-                done = said[0][1]  # as learner 0 counts, for one that was lost may still finish a share
-                running.round = running.round + 1 if epoch == running.epoch else 0
+                running.joined = False
+                if order := self._queue.open(epoch, running.round, num_steps * self.supers):
+                    return order, self._queue.number_done() // self.supers, Pause.NONE.name
+            self._gossip.pause()
+            key = self._pause_key(membership)
+            own = self.store.get(key).decode() if self.store.check([key]) else Pause.NONE.name
+            said = membership.meet((own, self._queue.number_done_in(epoch)))
+            asked = max((asked for asked, _ in said.values()), key=[p.name for p in Pause].index)
+            done = said[0][1]  # as learner 0 counts, for one that was lost may still finish a share
+            running.round = running.round + 1 if epoch == running.epoch else 0
             running.epoch = epoch
             order = self._queue.open(epoch, running.round, num_steps * self.supers)
             return order, done // self.supers, asked

@@ -52,6 +52,10 @@ class Heartbeats:
         """Ranks that were heard once and have not been for too long."""
         return sorted(set(self.heard_at) - set(self.alive()))
 
+    def stop(self) -> None:
+        """Is lost to the others, as after an error."""
+        self._ended.set()
+
     def close(self) -> None:
         """Says that this learner leaves in order."""
         self._ended.set()

@@ -136,6 +136,10 @@ def _asynchronous(config: TrainConfig, processes: int, device: torch.device) -> 
         raise
     except dist.DistError as error:
         raise UserError("what the learners share cannot be reached any more; run the same command to resume") from error
+    except BaseException:
+        if membership:
+            membership.beats.stop()
+        raise
     learners.close()
     if size > 1:
         together.close()

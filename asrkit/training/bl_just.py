@@ -19,7 +19,7 @@ All phases share one optimizer: a parameter without a gradient is not updated or
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -198,7 +198,7 @@ class BilevelTask(SpeechTask):
             return learning_rate(settings.fine_tuning_schedule, epoch - self.last, fraction, rest)
         return super().learning_rate(epoch - self.first, fraction)
 
-    def batches(self, parts: Sequence[Sequence[Any]], epoch: int) -> Iterator[list[Batch] | LoaderError]:
+    def batches(self, parts: Sequence[Sequence[Any]], epoch: int) -> Generator[list[Batch] | LoaderError, None, None]:
         """This learner's batches, one list per share."""
         unlabelled = BatchDataset(self.unlabelled, [], self.unlabelled_pipeline)
         dataset = PairedDataset(self.dataset([], epoch), unlabelled, parts)

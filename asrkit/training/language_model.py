@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,7 +115,9 @@ class LanguageModelTask:
         """The rate after a fraction of an epoch (from 1)."""
         return learning_rate(self.settings.schedule, epoch, fraction, self.settings.num_epochs)
 
-    def batches(self, parts: Sequence[Sequence[Any]], epoch: int) -> Iterator[list[TextBatch] | LoaderError]:
+    def batches(
+        self, parts: Sequence[Sequence[Any]], epoch: int
+    ) -> Generator[list[TextBatch] | LoaderError, None, None]:
         """This learner's batches, one list per share."""
         for share in parts:
             yield [TextBatch(*self.train.batch(lines), tuple(lines.tolist())) for lines in share]

@@ -135,27 +135,28 @@ class Loop:
                 if not round.order:
                     break
                 learners.proceed(self.module)
-                loaded = self.task.batches(OwnParts(plan, learners, round.order), state.epoch)
-                for share in round.order:
-                    waited = time.monotonic()
-                    batches = self._checked(next(loaded, LoaderError("the loader ended early")))
-                    self._add("wait_s", (time.monotonic() - waited) / learners.world_size)
-                    claim = learners.claim(share)
-                    if claim is Claim.NONE_LEFT:
-                        break
-                    if claim is Claim.TAKEN:
-                        continue
-                    self._update(batches, plan, share)
-                    now = time.monotonic()
-                    self._add("train_s", (now - clock) / learners.world_size)
-                    clock = now
-                    if learners.is_main:
-                        done = {name: value - before.get(name, 0.0) for name, value in state.sums.items()}
-                        bar.advance(f"{self.task.status(done, now - started)}, lr {self.lr:.1e}")
-                    pause = learners.pause(bool(self.signals.number), state.step, settings.checkpoint_every_steps)
-                    if pause is Pause.LEAVE:
-                        break
-                    self._save_if_asked(pause, len(plan))
+                own = OwnParts(plan, learners, round.order)
+                with contextlib.closing(self.task.batches(own, state.epoch)) as loaded:
+                    for share in round.order:
+                        waited = time.monotonic()
+                        batches = self._checked(next(loaded, LoaderError("the loader ended early")))
+                        self._add("wait_s", (time.monotonic() - waited) / learners.world_size)
+                        claim = learners.claim(share)
+                        if claim is Claim.NONE_LEFT:
+                            break
+                        if claim is Claim.TAKEN:
+                            continue
+                        self._update(batches, plan, share)
+                        now = time.monotonic()
+                        self._add("train_s", (now - clock) / learners.world_size)
+                        clock = now
+                        if learners.is_main:
+                            done = {name: value - before.get(name, 0.0) for name, value in state.sums.items()}
+                            bar.advance(f"{self.task.status(done, now - started)}, lr {self.lr:.1e}")
+                        pause = learners.pause(bool(self.signals.number), state.step, settings.checkpoint_every_steps)
+                        if pause is Pause.LEAVE:
+                            break
+                        self._save_if_asked(pause, len(plan))
         self._finish_epoch(len(plan))
 
     def _update(self, batches: Sequence[Any], plan: Sequence[Step], share: int) -> None:

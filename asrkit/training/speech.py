@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -177,7 +177,7 @@ class SpeechTask:
             return learning_rate_by_updates(settings.schedule, epoch, fraction, settings.num_epochs, share)
         return learning_rate(settings.schedule, epoch, fraction, settings.num_epochs)
 
-    def batches(self, parts: Sequence[Sequence[Any]], epoch: int) -> Iterator[list[Batch] | LoaderError]:
+    def batches(self, parts: Sequence[Sequence[Any]], epoch: int) -> Generator[list[Batch] | LoaderError, None, None]:
         """This learner's batches, one list per share."""
         return iterate(self.dataset(parts, epoch), self.settings.num_workers)
 

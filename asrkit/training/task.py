@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -71,7 +71,7 @@ class Task(Protocol):
     def learning_rate(self, epoch: int, fraction: float) -> float:
         """The rate after a fraction of an epoch (from 1)."""
 
-    def batches(self, parts: Sequence[Sequence[Any]], epoch: int) -> Iterator[list[Any] | LoaderError]:
+    def batches(self, parts: Sequence[Sequence[Any]], epoch: int) -> Generator[list[Any] | LoaderError, None, None]:
         """This learner's batches, one list per share."""
 
     def counts(self, batch: Any) -> dict[str, float]:
