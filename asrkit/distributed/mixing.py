@@ -62,7 +62,7 @@ def partner(kind: str, present: Sequence[int], rank: int, seed: int, step: int) 
 
     Args:
         kind: ``ring`` asks the next on a ring of those present, ``random_ring`` the next on a ring in a random order,
-            ``random_pairs`` the other of a random pair.
+            ``random_pairs`` the other of a random pair. Each learner draws for itself, so both ask a random other.
         present: learners that can be asked, in ascending order, this one included.
         rank: who asks.
         seed: of the random kinds.

@@ -1,6 +1,6 @@
 """Four learners on AN4, one of them slowed: speed, loss at equal samples, and what mixing weights costs.
 
-Usage: .venv/bin/python tools/bench/parallel.py [--data-dir egs/an4/data] [--json]
+Usage: .venv/bin/python tools/bench/parallel.py [--data-dir egs/an4/data] [--stragglers 1 2 10] [--json]
 
 Every strategy trains the same small conformer from the same start on the same utterances, once for each straggler: one
 learner whose every step is made 2 and 10 times as long as its own without straggler, by sleeping. Speed is updates of
@@ -45,7 +45,7 @@ STRATEGIES = {
     "adpsgd_ring": ["train.parallel=adpsgd", "train.mixing=ring"],
     "adpsgd_random_ring": ["train.parallel=adpsgd", "train.mixing=random_ring"],
 }
-STRAGGLERS = (1.0, 2.0, 10.0)
+STRAGGLERS = [1.0, 2.0, 10.0]
 LEARNERS, SLOW = 4, 3
 
 
@@ -128,6 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print a JSON object as the last line")
     parser.add_argument("--data-dir", type=Path, help="AN4 as egs/an4/run.sh prepares it; prepared here if not given")
+    parser.add_argument("--stragglers", type=float, nargs="+", default=STRAGGLERS, help="how much slower; 1 first")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         data_dir = arguments.data_dir or Path(name) / "data"
@@ -137,7 +138,7 @@ def main() -> None:
         rows: list[dict[str, Any]] = []
         for strategy in STRATEGIES:
             alone: dict[str, float] = {}
-            for straggler in STRAGGLERS:
+            for straggler in arguments.stragglers:
                 sleep_s = (straggler - 1) * alone.get("step_s", 0.0)
                 found = train(strategy, sleep_s, data_dir, Path(name))
                 alone = alone or found
