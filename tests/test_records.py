@@ -17,7 +17,7 @@ def test_outputs_of_other_inputs_are_no_work_done(tmp_path: Path) -> None:
     record = Record(tmp_path / INPUTS, inputs)
     assert not is_done([output], record, force=False)  # nothing is there
     output.write_text("made")
-    assert not is_done([output], record, force=False)  # nothing says what it was made of
+    assert not is_done([output], record, force=False)  # its inputs are not recorded
     record.keep()
     assert is_done([output], record, force=False)
     for other, words in (

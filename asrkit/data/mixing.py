@@ -13,7 +13,7 @@ from asrkit.randomness import seeded_generator
 def mix_sets(sources: np.ndarray, weights: Sequence[float], seed: int, epoch: int) -> np.ndarray:
     """Numbers of the utterances that an epoch presents: each as often as its set's weight says.
 
-    The fractional part of a weight is the share of the set drawn without replacement, anew each epoch.
+    The fractional part of a weight is the share of the set drawn without replacement, redrawn each epoch.
 
     Args:
         sources: (N,) set number of each utterance.

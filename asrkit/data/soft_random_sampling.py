@@ -1,4 +1,4 @@
-"""Soft random sampling: each epoch trains on r·N examples, drawn anew with replacement.
+"""Soft random sampling: each epoch trains on r·N examples, redrawn with replacement.
 
 Cui et al. 2023 (arXiv 2311.12727). An epoch's indices are a pure function of (seed, epoch): they do not depend on
 processes or workers, and a resumed run draws what an uninterrupted one does. The baselines are in
@@ -26,7 +26,7 @@ def draw_size(n: int, rate: float) -> int:
 
 
 def soft_random_sample(n: int, rate: float, seed: int, epoch: int) -> torch.Tensor:
-    """(r·N,) indices below ``n``, uniform and independent: repeats are possible, and each epoch draws anew."""
+    """(r·N,) indices below ``n``, uniform and independent: repeats are possible, and each epoch draws its own."""
     return torch.randint(n, (draw_size(n, rate),), generator=draw_generator(seed, epoch))
 
 

@@ -8,7 +8,7 @@ from asrkit.data.soft_random_sampling import draw_generator, draw_size
 
 
 def repeated_subset(n: int, rate: float, seed: int, epoch: int) -> torch.Tensor:
-    """(r·N,) distinct indices, drawn anew each epoch (RS2, Okanovic et al. 2024, arXiv 2305.18424)."""
+    """(r·N,) distinct indices, redrawn each epoch (RS2, Okanovic et al. 2024, arXiv 2305.18424)."""
     return torch.randperm(n, generator=draw_generator(seed, epoch))[: draw_size(n, rate)]
 
 

@@ -51,7 +51,6 @@ class Adpsgd:
         membership: of the super-learners; None in all processes of one but the first.
         mixing: a kind of :func:`asrkit.distributed.mixing.partner`.
         seed: of the random kinds.
-        limit_s: who has not been heard for so long is lost.
         host: of this machine for the others.
     """
 
@@ -62,7 +61,6 @@ class Adpsgd:
     membership: Membership | None
     mixing: str
     seed: int
-    limit_s: float
     host: str
     running: Running = field(default_factory=Running)
 
@@ -294,7 +292,7 @@ class Adpsgd:
             self._gossip.settle()
             own = self._gossip.weights()
             try:
-                found = mean_of_members(self.store, membership, own, buffers, self.limit_s)
+                found = mean_of_members(membership, own, buffers)
             except RuntimeError as error:  # the heartbeats tell to whom the connection was lost
                 found, failed = [], [*failed, (membership.members, str(error).splitlines()[0])]
             if len(failed) > 1 and failed[-1][0] == failed[-2][0]:

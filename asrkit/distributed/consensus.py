@@ -12,13 +12,7 @@ import torch.distributed as dist
 from asrkit.distributed.membership import Membership
 
 
-def mean_of_members(
-    store: dist.Store,
-    membership: Membership,
-    own: torch.Tensor,
-    buffers: Sequence[torch.Tensor],
-    limit_s: float,
-) -> list[torch.Tensor]:
+def mean_of_members(membership: Membership, own: torch.Tensor, buffers: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """The mean of the members' weights, and the first one's buffers, over a process group for this once.
 
     Raises:
@@ -28,10 +22,10 @@ def mean_of_members(
     mean, copies = own.clone(), [buffer.cpu().clone() for buffer in buffers]
     if len(members) > 1:
         group: Any = dist.ProcessGroupGloo(
-            dist.PrefixStore(f"group/{membership.met}", store),
+            dist.PrefixStore(f"group/{membership.met}", membership.store),
             members.index(membership.rank),
             len(members),
-            timedelta(seconds=limit_s),
+            timedelta(seconds=membership.beats.limit_s),
         )
         group.allreduce([mean]).wait()
         for copy in copies:

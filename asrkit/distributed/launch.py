@@ -95,19 +95,17 @@ def launch(processes: int, command: Sequence[str], log_dir: Path, restart: bool 
         """Whether a process that ended starts again."""
         if store is None or signalled or (code > 0 and code != JOIN_AGAIN):
             return False
+        shared = shared_by_learners(store, str(children.attempt))
         if children.starts[rank] > MOST_RESTARTS:
             print(f"asrkit: process {rank} was started {MOST_RESTARTS + 1} times and is given up", file=sys.stderr)
             if rank:
-                tell_gone(shared_by_learners(store, str(children.attempt)), rank)
+                tell_gone(shared, rank)
             return rank > 0
-        shared = shared_by_learners(store, str(children.attempt))
         what = f"asrkit: process {rank} of {processes} {_ended_by(code)}"
         if rank == 0 and position(shared) is None:  # the others wait for it to close a meeting that it was at
             print(f"{what} between epochs; all start again from the last checkpoint", file=sys.stderr, flush=True)
-            for other in list(children.running):
-                child = children.running.pop(other)
-                child.kill()
-                child.wait()
+            _end(list(children.running.values()), 0.0)
+            children.running.clear()
             children.attempt += 1
             for other in range(processes):
                 children.start(other)

@@ -13,9 +13,6 @@ from torch.func import functional_call, grad_and_value, vmap
 
 from asrkit.distributed.flat import flattened
 
-Batches = Callable[[int], tuple[torch.Tensor, torch.Tensor]]
-"""Number of a step to each learner's inputs (n, B, ...) and targets (n, B, ...)."""
-
 
 class VirtualLearners:
     """Gradients of n learners, each at its own weights and on its own mini-batch.
@@ -35,7 +32,6 @@ class VirtualLearners:
             return loss(functional_call(module, self.parameters(weights), (x,)), y)
 
         self._gradients = vmap(grad_and_value(of_one))
-        self._losses = vmap(of_one)
         self._one = grad_and_value(of_one)
 
     def start(self, n: int) -> torch.Tensor:

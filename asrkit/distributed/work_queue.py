@@ -45,7 +45,7 @@ class WorkQueue:
 
     def __init__(self, store: dist.Store, learner: int, learners: int) -> None:
         self.store, self.learner, self.learners = store, learner, learners
-        self.epoch = self.round = self.total = 0
+        self.epoch = self.round = 0
         self.offered = 0
         """Shares of this round."""
         self.held: int | None = None
@@ -56,7 +56,7 @@ class WorkQueue:
         """The shares of a round for this learner, in order; none once all ``total`` of the epoch are done."""
         if epoch != self.epoch:
             self._forget()
-        self.epoch, self.round, self.total, self.held = epoch, round, total, None
+        self.epoch, self.round, self.held = epoch, round, None
         done = set(self.done())
         remaining = [share for share in range(total) if share not in done]
         # The first to open a round says how much there is of it, for those who join it later.

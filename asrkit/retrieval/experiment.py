@@ -127,7 +127,7 @@ def _trained(one: RetrieverSettings, data: PassageData, settings: RetrievalSetti
 
 
 def _draws(test: Sequence[Question], count: int, settings: RetrievalSettings) -> list[list[Question]]:
-    """The questions with ``count`` contexts, drawn anew as often as the settings say."""
+    """The questions with ``count`` contexts, redrawn as often as the settings say."""
     generator = seeded_generator(settings.seed)
     return [[with_contexts(q, count, generator) for q in test] for _ in range(settings.draws)]
 

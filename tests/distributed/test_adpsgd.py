@@ -19,7 +19,7 @@ ASYNCHRONOUS = "train.parallel=adpsgd", "train.mixing=random_ring"
 
 
 def test_one_learner_is_plain_training(workshop: Workshop) -> None:
-    """One process trains as without; one super-learner of two processes as two with allreduce."""
+    """With a single process nothing is exchanged."""
     workshop.finish("one_ddp", "train.num_epochs=1")
     workshop.finish("one_adpsgd", "train.num_epochs=1", *ASYNCHRONOUS)
     plain, alone = workshop.weights("one_ddp"), workshop.weights("one_adpsgd")

@@ -229,7 +229,7 @@ def lost(ends: dict[int, dict[str, Any]]) -> int:
 
 
 def loss(weights: torch.Tensor) -> float:
-    """Of the mean model on examples of its own, above that of the noise alone."""
+    """Of the mean model on examples of its own, that of their noise included."""
     module = network(2)
     assign(module, weights)
     x, y = examples(20000, torch.Generator().manual_seed(7))

@@ -18,23 +18,27 @@ from asrkit.figures import figure
 
 LEARNERS = (4, 16, 64, 256, 1024)
 STRAGGLERS = (1.0, 2.0, 5.0, 10.0, 100.0)
-MEASURED = {"ddp": "ssgd", "dpsgd_ring": "dpsgd_ring", "d1d": "d1d", "adpsgd_ring": "ring"}
-MEASURED["adpsgd_random_ring"] = "random_ring"
+MEASURED = {
+    "ddp": "ssgd",
+    "dpsgd_ring": "dpsgd_ring",
+    "d1d": "d1d",
+    "adpsgd_ring": "ring",
+    "adpsgd_random_ring": "random_ring",
+}
+"""The clock's name of what tools/bench/parallel.py measures."""
 ROUNDS = 200
 
 
-def speed(
-    strategy: str, learners: int, slow: float = 1.0, faults: int = 0, args: argparse.Namespace | None = None
-) -> float:
+def speed(args: argparse.Namespace, strategy: str, learners: int, slow: float = 1.0, faults: int = 0) -> float:
     """Updates of all learners, in units of those of one alone."""
-    compute_s, message_s, latency_s = (args.compute_s, args.message_s, args.latency_s) if args else (1.0, 0.0, 0.0)
+    compute_s: float = args.compute_s
     away = [Fault(k, 10.0 * compute_s * (k + 1), 30.0 * compute_s) for k in range(faults)]
     cluster = Cluster(
         learners,
         compute_s,
         slow={0: slow} if slow > 1 else {},
-        message_s=message_s,
-        latency_s=latency_s,
+        message_s=args.message_s,
+        latency_s=args.latency_s,
         faults=away,
     )
     return simulate_timing(strategy, cluster, ROUNDS * learners).throughput * compute_s
@@ -51,9 +55,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print a JSON object as the last line")
     args = parser.parse_args()
     started = time.perf_counter()
-    even = {s: [speed(s, n, args=args) for n in LEARNERS] for s in STRATEGIES}
-    uneven = {s: [speed(s, n, slow=10.0, args=args) for n in LEARNERS] for s in STRATEGIES}
-    faulty = {s: [speed(s, n, faults=n // 4, args=args) for n in LEARNERS] for s in STRATEGIES}
+    even = {s: [speed(args, s, n) for n in LEARNERS] for s in STRATEGIES}
+    uneven = {s: [speed(args, s, n, slow=10.0) for n in LEARNERS] for s in STRATEGIES}
+    faulty = {s: [speed(args, s, n, faults=n // 4) for n in LEARNERS] for s in STRATEGIES}
     for title, table in (
         ("no straggler", even),
         ("one 10 times slower", uneven),
@@ -62,7 +66,7 @@ def main() -> None:
         print(f"{title}: speed of {', '.join(map(str, LEARNERS))} learners, in units of one alone")
         for strategy, speeds in table.items():
             print(f"  {strategy:12} " + "  ".join(f"{value:8.1f}" for value in speeds))
-    relative = {s: [speed(s, 4, slow, args=args) / speed(s, 4, args=args) for slow in STRAGGLERS] for s in STRATEGIES}
+    relative = {s: [speed(args, s, 4, slow) / speed(args, s, 4) for slow in STRAGGLERS] for s in STRATEGIES}
     print(f"4 learners, one slowed by {', '.join(f'{s:g}' for s in STRAGGLERS)}: speed relative to none")
     for strategy, speeds in relative.items():
         print(f"  {strategy:12} " + "  ".join(f"{value:8.3f}" for value in speeds))
