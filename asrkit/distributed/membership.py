@@ -23,6 +23,10 @@ from asrkit.errors import UserError
 POLL_S = 0.01
 START_LIMIT_S = 600.0
 """For all learners to be there at the start."""
+FIRST_IS_LOST = (
+    "learner 0, which writes the files, is lost or has finished, and the others cannot go on; run the same command to "
+    "resume"
+)
 
 
 class LeftBehind(Exception):
@@ -100,8 +104,8 @@ class Membership:
                     self.store.set("meetings", str(number + 1))
                     self._forget(number - 2)
                     break
-            else:
-                self.require_first()
+            elif self._first_is_lost() and not self.store.check([decided]):  # it may close a meeting and leave at once
+                raise UserError(FIRST_IS_LOST)
             if number == 0 and time.monotonic() - started > START_LIMIT_S:
                 absent = sorted(set(range(self.expected)) - members(self.store, "registered"))
                 raise UserError(f"learners {absent} were not there within {START_LIMIT_S:g} s; start them all")
@@ -141,8 +145,12 @@ class Membership:
         """Raises:
         UserError: learner 0 is lost, or has left, and no launcher starts it again.
         """
+        if self._first_is_lost():
+            raise UserError(FIRST_IS_LOST)
+
+    def _first_is_lost(self) -> bool:
         if self.rank == 0:
-            return
+            return False
         incarnation = int(self.store.add("incarnation/0", 0))
         left = 0 in members(self.store, "registered") and 0 not in taking_part(self.store)
         missing = 0 in self.beats.lost() and not self._gone(0, incarnation)
@@ -150,11 +158,7 @@ class Membership:
         if not missing or self._first_missing[0] != incarnation:
             self._first_missing = incarnation, now
         # One that has just started again is heard with the next heartbeat.
-        if left or now - self._first_missing[1] > 3 * self.beats.interval_s:
-            raise UserError(
-                "learner 0, which writes the files, is lost or has finished, and the others cannot go on; run the same "
-                "command to resume"
-            )
+        return left or now - self._first_missing[1] > 3 * self.beats.interval_s
 
     def close(self) -> None:
         """Leaves in order."""
