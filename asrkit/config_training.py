@@ -165,8 +165,8 @@ class TrainConfig:
     dev_measure: str = setting(
         "wer",
         "What chooses the best epoch and stops early: word errors, or character errors, for languages that write no "
-        "spaces.",
-        choices=("wer", "cer"),
+        "spaces; `frame_error` is for `loss.frame_epochs`: the share of frames that are classified wrongly.",
+        choices=("wer", "cer", "frame_error"),
         only_with=SPEECH,
     )
     early_stop_epochs: int = setting(
@@ -189,6 +189,13 @@ class TrainConfig:
     )
     super_learner: int = setting(
         1, "Processes that average gradients and together are one learner.", least=1, only_with="train.parallel=adpsgd"
+    )
+    watch_every: int = setting(
+        0,
+        "Updates between two measurements of the effective learning rate and of the noise that the spread of the "
+        "learners' weights makes; each takes a gradient more. 0 for none.",
+        least=0,
+        only_with="train.parallel=dpsgd",
     )
     heartbeat_s: float = setting(30.0, "A learner that is not heard of for so many seconds is lost.", least=1)
     sampling: SamplingConfig = section(SamplingConfig, only_with=SPEECH)

@@ -23,6 +23,7 @@ MODULES = {
     "compare": "compare",
     "features": "data",
     "tokenizer": "data",
+    "align": "align",
     "train": "train",
     "train-lm": "train_lm",
     "decode": "decode",
@@ -84,7 +85,7 @@ def _discard_output() -> None:
 
 def main() -> None:
     """Runs the command; errors users can fix print one line, with exit code 2."""
-    if sys.argv[1:2] in (["train"], ["train-lm"], ["decode"], ["nbest"], ["pseudo-label"]):
+    if sys.argv[1:2] in (["train"], ["train-lm"], ["decode"], ["nbest"], ["pseudo-label"], ["align"]):
         restart_with_allocator(["-m", "asrkit", *sys.argv[1:]])
         keep_kernels()
     code = 0

@@ -21,7 +21,9 @@ OF_IMAGES: dict[str, Callable[[Path, Path, bool], object]] = {"cifar10": run_ima
 @click.command()
 @click.argument("name", type=click.Choice(sorted([*STUDIES, *OF_IMAGES])))
 @click.option("--out-dir", type=PATH, required=True, help="Where numbers, figures and RESULTS.md go.")
-@click.option("--data-dir", type=PATH, help="CIFAR-10: cifar-10-batches-py, or train.zip and test.zip.")
+@click.option(
+    "--data-dir", type=PATH, help="CIFAR-10: cifar-10-batches-py, or train.zip and test.zip; or frames of asrkit align."
+)
 @click.option("--full", is_flag=True, help="The papers' scale: hours instead of minutes.")
 def study(name: str, out_dir: Path, data_dir: Path | None, full: bool) -> None:
     """Run a study of learning: icl (in-context learning), cot (chain of thought), cifar10 (sampling of images) or

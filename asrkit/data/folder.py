@@ -57,6 +57,10 @@ class DataFolder:
         name = hashlib.sha256(id.encode("utf-8", "surrogatepass")).hexdigest()[:24]
         return self.path.resolve() / "features" / "tempo" / f"{factor}" / f"{name}.flac"
 
+    def alignments(self, split: str) -> Path:
+        """When each symbol of a split is spoken, as ``asrkit align`` wrote it."""
+        return self.path / "alignments" / f"{split}.safetensors"
+
     @property
     def statistics(self) -> Path:
         """Mean and deviation of the features."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from asrkit.distributed.flat import assign, flattened
+from asrkit.distributed.diagnostics import step_diagnostics
+from asrkit.distributed.flat import assign, flattened, flattened_gradient
 from asrkit.distributed.learners import AllReduce
 from asrkit.distributed.mixing import AVERAGE, mixing_matrix
 from asrkit.distributed.own_state import load_own_of_all, own_path, write_own
@@ -41,6 +42,10 @@ class Exchange:
     mixing_s: float = 0.0
     """That steps took for the weights' sake, waiting not included."""
     waited_s: float = 0.0
+    effective_lr: list[float] = field(default_factory=list)
+    """α_e / α of the updates of this epoch that were watched."""
+    noise: list[float] = field(default_factory=list)
+    """Their Δ."""
     restored: bool = False
     """Whether the weights are those that this learner had itself, and not the same for all."""
 
@@ -52,6 +57,8 @@ class Dpsgd(AllReduce):
     mixing: str = "ring"
     """A kind of :func:`asrkit.distributed.mixing.mixing_matrix`."""
     seed: int = 0
+    watch_every: int = 0
+    """Updates between two measurements of α_e and Δ; 0 for none."""
     exchange: Exchange = field(default_factory=Exchange)
     group: dist.ProcessGroup | None = None
     """Of the weights on their way; nccl would make the collectives of the loop wait for them in the default one."""
@@ -69,6 +76,25 @@ class Dpsgd(AllReduce):
     def wrap(self, module: nn.Module, all_used: bool) -> nn.Module:
         """The module itself: gradients stay local."""
         return module
+
+    def watch(self, module: nn.Module, again: Callable[[], object], lr: float) -> None:
+        """Every so many updates, compares the learners' mean gradient with that of the same batches at their mean
+        weights: what it lacks in length, and what is orthogonal to it, comes from the spread of the weights."""
+        exchange = self.exchange
+        if self.world_size == 1 or not self.watch_every or exchange.step % self.watch_every:
+            return
+        kept = [p.grad for p in module.parameters()]
+        own = flattened_gradient(module)
+        with self.consensus(module):
+            module.zero_grad(set_to_none=True)
+            again()
+            gradients = torch.stack([own, flattened_gradient(module)])
+        for p, gradient in zip(module.parameters(), kept, strict=True):
+            p.grad = gradient
+        dist.all_reduce(gradients)
+        found = step_diagnostics(1.0, *(gradients / self.world_size))
+        exchange.effective_lr.append(found.effective_lr)
+        exchange.noise.append(lr**2 * found.noise_strength)
 
     def before_step(self, module: nn.Module) -> None:
         """Puts the average of the neighbourhood in the place of the weights."""
@@ -114,7 +140,7 @@ class Dpsgd(AllReduce):
 
     def diagnostics(self, module: nn.Module) -> dict[str, float]:
         """The spread σ_w² of the weights, and the seconds that this epoch's steps took for the weights' sake and waited
-        for neighbours: a learner's mean."""
+        for neighbours: a learner's mean. Where updates were watched, the means of α_e / α and Δ too."""
         if self.world_size == 1:
             return {}
         own = flattened(module)
@@ -124,7 +150,10 @@ class Dpsgd(AllReduce):
         exchange = self.exchange
         sums = self.total({"weight_spread": away, "mixing_s": exchange.mixing_s, "waited_s": exchange.waited_s})
         exchange.mixing_s = exchange.waited_s = 0.0
-        return {name: value / self.world_size for name, value in sums.items()}
+        watched = {"effective_lr": exchange.effective_lr, "noise": exchange.noise}
+        means = {name: sum(values) / len(values) for name, values in watched.items() if values}
+        exchange.effective_lr, exchange.noise = [], []
+        return {name: value / self.world_size for name, value in sums.items()} | means
 
     def save_own(self, folder: Path, stem: str, module: nn.Module, state: Mapping[str, Any]) -> None:
         """Writes this learner's weights, buffers and ``state``; returns once all learners have."""

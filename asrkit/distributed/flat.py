@@ -11,6 +11,11 @@ def flattened(module: nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().reshape(-1) for p in module.parameters()])
 
 
+def flattened_gradient(module: nn.Module) -> torch.Tensor:
+    """(d,) a copy of the gradients of all parameters, 0 where there is none."""
+    return torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).reshape(-1) for p in module.parameters()])
+
+
 @torch.no_grad()
 def assign(module: nn.Module, weights: torch.Tensor) -> None:
     """Sets the parameters to what :func:`flattened` gave of others."""

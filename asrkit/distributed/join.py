@@ -65,7 +65,8 @@ def join_learners(config: TrainConfig) -> Iterator[Learners]:
         if processes == 1 or config.parallel == "ddp":
             yield all_reduce
         else:
-            yield Dpsgd(all_reduce.rank, processes, device, config.mixing, config.seed, group=dist.new_group())
+            kind, group = config.mixing, dist.new_group()
+            yield Dpsgd(all_reduce.rank, processes, device, kind, config.seed, config.watch_every, group=group)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -118,6 +118,10 @@ class Learners(Protocol):
     def slot(self, share: int) -> int:
         """Of the ``world_size`` equal runs of a step's parts, the number of the one that a share holds for this
         process."""
+
+    def watch(self, module: nn.Module, again: Callable[[], object], lr: float) -> None:
+        """When an update's gradient is there, before it is clipped: ``again`` adds that of the same batches at the
+        weights that the module has then. Its gradient is to be left as it was."""
 
     def before_step(self, module: nn.Module) -> None:
         """Between an update's gradient and its step."""
@@ -230,6 +234,9 @@ class AllReduce:
     def slot(self, share: int) -> int:
         """In the order of ranks."""
         return self.rank
+
+    def watch(self, module: nn.Module, again: Callable[[], object], lr: float) -> None:
+        """Nothing: there is one model."""
 
     def before_step(self, module: nn.Module) -> None:
         """Nothing: the backward pass has averaged the gradients."""

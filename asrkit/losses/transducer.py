@@ -97,9 +97,22 @@ def transducer_posteriors(
 
     At each u, ``label[b, :, u]`` is a distribution over the frames at which label u is emitted.
     """
-    _check(logits, tokens, encoder_lens, token_lens, blank_id)
-    blank, label = _arcs(logits, tokens, encoder_lens, token_lens, blank_id)
+    blank, label = transducer_arcs(logits, tokens, encoder_lens, token_lens, blank_id=blank_id)
     return arc_posteriors(blank, label, encoder_lens, token_lens)
+
+
+@torch.no_grad()
+def transducer_arcs(
+    logits: torch.Tensor,
+    tokens: torch.Tensor,
+    encoder_lens: torch.Tensor,
+    token_lens: torch.Tensor,
+    *,
+    blank_id: int = 0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(B, T', U + 1) log probabilities of the blank and of the label arcs, 0 in the padding; arguments as above."""
+    _check(logits, tokens, encoder_lens, token_lens, blank_id)
+    return _arcs(logits, tokens, encoder_lens, token_lens, blank_id)
 
 
 class _TransducerLoss(torch.autograd.Function):

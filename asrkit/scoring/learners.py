@@ -13,24 +13,37 @@ KEY = "learners"
 
 
 def learners_table(metrics: Sequence[dict[str, Any]]) -> str:
-    """Weight spread, staleness, the share of a step that mixing takes, and the fewest and most updates of a learner,
-    first and last, as a Markdown table."""
-    lines = ["| epoch | weight spread σ_w² | staleness | mixing | updates of a learner |", "|---|---|---|---|---|"]
+    """Weight spread, effective learning rate and noise (where they were watched), staleness, the share of a step that
+    mixing takes, and the fewest and most updates of a learner, first and last, as a Markdown table."""
+    lines = [
+        "| epoch | weight spread σ_w² | α_e / α | noise Δ | staleness | mixing | updates of a learner |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for line in (metrics[0], metrics[-1]):
         of, updates = line[KEY], list(line[KEY].get("updates", {0: line["updates"]}).values())
         lines.append(
-            f"| {line['epoch']} | {of['weight_spread']:.3g} | {of.get('staleness', 0.0):.2f} | "
+            f"| {line['epoch']} | {of['weight_spread']:.3g} | {_number(of, 'effective_lr')} | "
+            f"{_number(of, 'noise')} | {of.get('staleness', 0.0):.2f} | "
             f"{of['mixing_s'] / line['seconds']:.1%} | {min(updates)} to {max(updates)} |"
         )
     return "\n".join(lines)
 
 
+def _number(of: dict[str, Any], name: str) -> str:
+    return f"{of[name]:.3g}" if name in of else "-"
+
+
 def plot_learners(metrics: Sequence[dict[str, Any]], path: Path) -> None:
-    """Weight spread, staleness and updates of each learner by epoch."""
+    """Weight spread and noise, effective learning rate, staleness and updates of each learner by epoch."""
     epochs = [line["epoch"] for line in metrics]
-    with figure(path, 1, 3) as (spread, staleness, updates):
-        spread.plot(epochs, [line[KEY]["weight_spread"] for line in metrics], ".-")
-        spread.set(yscale="log", title="weight spread σ_w²")
+    watched = [line for line in metrics if "effective_lr" in line[KEY]]
+    with figure(path, 1, 4 if watched else 3) as (spread, staleness, updates, *more):
+        spread.plot(epochs, [line[KEY]["weight_spread"] for line in metrics], ".-", label="weight spread σ_w²")
+        spread.set(yscale="log")
+        for axes, name, title in ((spread, "noise", "noise Δ"), *((axes, "effective_lr", "α_e / α") for axes in more)):
+            if watched:
+                axes.plot([line["epoch"] for line in watched], [line[KEY][name] for line in watched], ".-", label=title)
+            axes.legend()
         for name in ("staleness", "most_stale"):
             staleness.plot(epochs, [line[KEY].get(name, 0.0) for line in metrics], ".-", label=name.replace("_", " "))
         staleness.set_title("updates of others meanwhile")
@@ -39,5 +52,5 @@ def plot_learners(metrics: Sequence[dict[str, Any]], path: Path) -> None:
             done = [line[KEY].get("updates", {}).get(str(number), 0) for line in metrics]
             updates.plot(epochs, done, ".-", label=f"learner {number}")
         updates.set_title("updates of each")
-        for axes in (spread, staleness, updates):
+        for axes in (spread, staleness, updates, *more):
             axes.set_xlabel("epoch")

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import itertools
-import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from asrkit.console import progress_bar
+from asrkit.errors import UserError
 from asrkit.figures import figure
 from asrkit.files import write_text
-from asrkit.studies.cifar10 import Images, read_cifar10
+from asrkit.studies.cifar10 import read_cifar10
 from asrkit.studies.claims import Claim, results_page, verdict
-from asrkit.studies.large_batches import STRATEGIES, Run, parameters_of, small_network, train
+from asrkit.studies.large_batches import STRATEGIES, Examples, Run, frame_network, image_network, parameters_of, train
 from asrkit.studies.suite import run_once
+from asrkit.tensor_files import read_tensors
 
-LEARNED = 2.0
-"""Below this loss a run has learned something; ln 10 = 2.303 is a uniform guess."""
+MARGIN = 0.3
+"""A run has learned something if its loss is lower by this than that of the best guess without looking at the input."""
+FRAMES = "frames.safetensors"
+"""Of ``asrkit align --frames``."""
 MAP, CURVES = "map.png", "curves.png"
 
 
@@ -27,8 +34,8 @@ MAP, CURVES = "map.png", "curves.png"
 class Scale:
     """How much is computed."""
 
-    images: int = 8192
-    reference_images: int = 1024
+    examples: int = 8192
+    reference: int = 1024
     learners: int = 16
     batch_sizes: tuple[int, ...] = (512, 2048)
     base_lr: float = 0.05
@@ -40,21 +47,59 @@ class Scale:
     seeds: int = 3
 
 
-FULL = Scale(images=50_000 - 1024, batch_sizes=(1024, 2048, 4096, 8192), epochs=60, warmup_epochs=10.0, seeds=5)
+FULL = Scale(examples=50_000 - 1024, batch_sizes=(1024, 2048, 4096, 8192), epochs=60, warmup_epochs=10.0, seeds=5)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is classified, and by what."""
+
+    name: str
+    examples: Examples
+    network: Callable[[], nn.Module]
+
+    @property
+    def guess(self) -> float:
+        """Entropy of the classes, in nats: the loss of the best guess without looking at the input."""
+        share = torch.bincount(self.examples.y).double() / len(self.examples.y)
+        return float(-(share * share.clamp(min=1e-300).log()).sum())
+
+
+def read_problem(data_dir: Path) -> Problem:
+    """The labelled frames of a folder, or CIFAR-10.
+
+    Raises:
+        UserError: neither is there, or a file is damaged.
+    """
+    if (path := data_dir / FRAMES).is_file():
+        found = read_tensors(path, "write it again with asrkit align --frames")
+        frames = Examples(found["x"].float(), found["y"])
+        return Problem("frames of speech", frames, partial(frame_network, frames.x.shape[1], int(frames.y.max()) + 1))
+    images, _ = read_cifar10(data_dir)
+    return Problem("images of CIFAR-10", Examples(images.images, images.labels), image_network)
 
 
 def run_large_batches(out_dir: Path, data_dir: Path, full: bool) -> None:
     """Runs the grid, or reads an earlier run's results, and writes figures and RESULTS.md."""
     scale = FULL if full else Scale()
-    results = run_once(out_dir, scale, str(data_dir), lambda: {"runs": _grid(scale, data_dir)})
+    problem = read_problem(data_dir)
+    if len(problem.examples.y) < scale.examples + scale.reference:
+        raise UserError(
+            f"{data_dir} has {len(problem.examples.y)} examples; {scale.examples + scale.reference} are needed"
+        )
+    results = run_once(out_dir, scale, str(data_dir), lambda: {"runs": _grid(scale, problem)})
     runs: list[dict[str, Any]] = results["runs"]
-    _draw_map(out_dir / MAP, runs, scale)
+    learned = problem.guess - MARGIN
+    for run in runs:
+        run["learned"] = run["final_loss"] < learned
+    _draw_map(out_dir / MAP, runs, scale, problem.guess)
     _draw_curves(out_dir / CURVES, runs, scale)
     source = (
         "Zhang et al. 2021 (arXiv 2112.01433). Written by `egs/large_batches/run.sh`: "
-        f"{scale.learners} learners, {scale.images} images, {parameters_of(small_network):,} parameters, plain SGD, "
-        f"{scale.epochs} epochs with a linear warm-up of {scale.warmup_epochs:g}, {scale.seeds} seeds. A run has "
-        f"learned if the mean model's loss is below {LEARNED:g}; a uniform guess has {math.log(10):.3f}."
+        f"{scale.learners} learners, {scale.examples} {problem.name}, {parameters_of(problem.network):,} parameters, "
+        f"plain SGD, {scale.epochs} epochs with a linear warm-up of {scale.warmup_epochs:g}, {scale.seeds} seeds. "
+        f"A run has learned if the mean model's loss is below {learned:.3f}; guessing by the classes' frequencies has "
+        f"{problem.guess:.3f}."
     )
     write_text(
         out_dir / "RESULTS.md",
@@ -62,11 +107,9 @@ def run_large_batches(out_dir: Path, data_dir: Path, full: bool) -> None:
     )
 
 
-def _grid(scale: Scale, data_dir: Path) -> list[dict[str, Any]]:
-    train_images, _ = read_cifar10(data_dir)
-    images = train_images.first(scale.images)
-    last = slice(scale.images, scale.images + scale.reference_images)
-    reference = Images(train_images.images[last], train_images.labels[last])
+def _grid(scale: Scale, problem: Problem) -> list[dict[str, Any]]:
+    examples = problem.examples.part(0, scale.examples)
+    reference = problem.examples.part(scale.examples, scale.examples + scale.reference)
     cells = list(itertools.product(range(scale.seeds), scale.batch_sizes, scale.factors, STRATEGIES))
     found = []
     with progress_bar("large batches", len(cells)) as bar:
@@ -82,7 +125,7 @@ def _grid(scale: Scale, data_dir: Path) -> list[dict[str, Any]]:
                 scale.warmup_epochs,
                 scale.weight_noise,
             )
-            trace = train(run, images, reference, watch=seed == 0)
+            trace = train(run, examples, reference, problem.network, watch=seed == 0)
             found.append({**asdict(run), "factor": factor, **asdict(trace)})
             bar.advance()
     return found
@@ -94,7 +137,7 @@ def _cell(runs: Sequence[dict[str, Any]], strategy: str, batch_size: int, factor
 
 
 def _learned(runs: Sequence[dict[str, Any]]) -> int:
-    return sum(run["final_loss"] < LEARNED for run in runs)
+    return sum(run["learned"] for run in runs)
 
 
 def _tables(runs: Sequence[dict[str, Any]], scale: Scale) -> list[str]:
@@ -178,7 +221,7 @@ def _listed(values: Sequence[float]) -> str:
     return ", ".join(f"{value:.3g}" for value in values)
 
 
-def _draw_map(path: Path, runs: Sequence[dict[str, Any]], scale: Scale) -> None:
+def _draw_map(path: Path, runs: Sequence[dict[str, Any]], scale: Scale, guess: float) -> None:
     with figure(path, 1, len(scale.batch_sizes)) as panels:
         for axes, batch_size in zip(panels, scale.batch_sizes, strict=True):
             for strategy in STRATEGIES:
@@ -187,7 +230,7 @@ def _draw_map(path: Path, runs: Sequence[dict[str, Any]], scale: Scale) -> None:
                     for factor in scale.factors
                 ]
                 axes.plot([scale.base_lr * f * batch_size / 512 for f in scale.factors], medians, ".-", label=strategy)
-            axes.axhline(math.log(10), color="gray", linestyle=":", label="uniform guess")
+            axes.axhline(guess, color="gray", linestyle=":", label="guess")
             axes.set(
                 xscale="log", xlabel="learning rate", ylabel="median final loss (4: more)", title=f"batch {batch_size}"
             )

@@ -1,5 +1,5 @@
-"""Which learners cope with large batches: synchronous and decentralized SGD on images (Zhang et al. 2021,
-arXiv 2112.01433).
+"""Which learners cope with large batches: synchronous and decentralized SGD on images or on frames of speech (Zhang
+et al. 2021, arXiv 2112.01433).
 
 All learners are rows of one matrix (:mod:`asrkit.distributed.virtual`), so a run is exact and needs one process.
 """
@@ -19,12 +19,25 @@ from asrkit.distributed.mixing import AVERAGE, mixing_matrix
 from asrkit.distributed.updates import dpsgd_step, ssgd_step
 from asrkit.distributed.virtual import VirtualLearners
 from asrkit.randomness import seeded_generator
-from asrkit.studies.cifar10 import Images
 
 STRATEGIES = {"SSGD": "", "SSGD with noise": "", "DPSGD": "random_pairs", "D1D": AVERAGE}
 """Which weights each one's learners average."""
 WATCH_EVERY = 4
 """Steps between noise measurements."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Inputs and classes of a classifier."""
+
+    x: torch.Tensor
+    """(N, …) float32."""
+    y: torch.Tensor
+    """(N,) int64."""
+
+    def part(self, begin: int, end: int) -> Examples:
+        """Those from ``begin`` to ``end``."""
+        return Examples(self.x[begin:end], self.y[begin:end])
 
 
 @dataclass(frozen=True)
@@ -52,7 +65,7 @@ class Trace:
     losses: list[float]
     """Mean of the learners on their mini-batches."""
     effective_lr: list[float]
-    """α_e / α, against the gradient of the reference images at the mean weight."""
+    """α_e / α, against the gradient of the reference examples at the mean weight."""
     noise: list[float]
     """Δ of the step of the mean weight."""
     noise_of_batches: list[float]
@@ -60,10 +73,10 @@ class Trace:
     spread: list[float]
     """σ_w²."""
     final_loss: float
-    """Of the mean weight on the training images; infinite if any loss was."""
+    """Of the mean weight on training examples; infinite if any loss was."""
 
 
-def small_network() -> nn.Sequential:
+def image_network() -> nn.Sequential:
     """Three convolutions without normalization, so that the learners' batches do not interact."""
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, stride=2, padding=1),
@@ -77,15 +90,20 @@ def small_network() -> nn.Sequential:
     )
 
 
+def frame_network(width: int, classes: int) -> nn.Sequential:
+    """Two hidden layers, as for a frame with its neighbours."""
+    return nn.Sequential(nn.Linear(width, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, classes))
+
+
 def train(
-    run: Run, images: Images, reference: Images, network: Callable[[], nn.Module] = small_network, watch: bool = False
+    run: Run, examples: Examples, reference: Examples, network: Callable[[], nn.Module], watch: bool = False
 ) -> Trace:
     """Trains with plain SGD and returns the measurements.
 
     Args:
         run: how.
-        images: training images.
-        reference: images whose gradient the steps are compared with.
+        examples: to train on.
+        reference: examples whose gradient the steps are compared with.
         network: the model.
         watch: measure the noise every few steps.
     """
@@ -93,13 +111,13 @@ def train(
     learners = VirtualLearners(network(), nn.functional.cross_entropy)
     weights = learners.start(run.learners)
     generator = seeded_generator("batches", run.seed)
-    per_epoch = len(images.labels) // run.batch_size
+    per_epoch = len(examples.y) // run.batch_size
     trace = Trace([], [], [], [], [], [], math.inf)
     for step in range(run.epochs * per_epoch):
         if step % per_epoch == 0:
-            order = torch.randperm(len(images.labels), generator=generator)
+            order = torch.randperm(len(examples.y), generator=generator)
         chosen = order[step % per_epoch * run.batch_size :][: run.batch_size].view(run.learners, -1)
-        x, y = images.images[chosen], images.labels[chosen]
+        x, y = examples.x[chosen], examples.y[chosen]
         lr = run.lr * min(1.0, (step + 1) / (run.warmup_epochs * per_epoch))
         place = weights
         if run.strategy == "SSGD with noise":
@@ -117,9 +135,9 @@ def train(
             weights = dpsgd_step(weights, gradients, mixing, lr)
         else:
             weights = ssgd_step(weights, gradients, lr)
-    some = images.first(2000)
+    some = examples.part(0, 2000)
     with torch.no_grad():
-        _, final = learners.full_gradient(weights.mean(0), some.images, some.labels)
+        _, final = learners.full_gradient(weights.mean(0), some.x, some.y)
     return Trace(**{**vars(trace), "final_loss": final if math.isfinite(final) else math.inf})
 
 
@@ -130,12 +148,12 @@ def _measure(
     gradients: torch.Tensor,
     x: torch.Tensor,
     y: torch.Tensor,
-    reference: Images,
+    reference: Examples,
     lr: float,
 ) -> None:
     """Adds α_e, Δ and σ_w² of a step; the same mini-batches at the mean weight give their part of Δ."""
     mean = weights.mean(0)
-    full, _ = learners.full_gradient(mean, reference.images, reference.labels)
+    full, _ = learners.full_gradient(mean, reference.x, reference.y)
     at_mean, _ = learners.gradients(mean.expand_as(weights), x, y)
     step, of_batches = (step_diagnostics(lr, g.mean(0), full) for g in (gradients, at_mean))
     trace.effective_lr.append(step.effective_lr / lr)

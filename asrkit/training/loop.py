@@ -167,21 +167,15 @@ class Loop:
         real = [len(part) > 0 for part in parts_in_slot(step, slot, learners.world_size)]
         self.lr = self.task.learning_rate(state.epoch, number / len(plan)) * step.phase.lr_scale
         set_learning_rate(self.optimizer, self.groups, self.lr)
-        # Dropout is a function of where training is: a resumed run repeats it.
-        where = "dropout", self.settings.seed, state.epoch, number, slot
-        torch.manual_seed(seeded_generator(*where).initial_seed())
         self._enter(step.phase)
-        self.module.train()
-        for i, (batch, is_real) in enumerate(zip(batches, real, strict=True)):
-            last = i == len(batches) - 1
-            with contextlib.nullcontext() if last else learners.without_sync(self.wrapped):
-                losses = self._losses(batch.to(learners.device))
-                # The learners' gradients are averaged; the update is the mean over all that its parts hold.
-                scale = learners.world_size / step.number if is_real else 0.0
-                self.scaler.scale(losses.total * scale).backward()
+        scales = [learners.world_size / step.number if is_real else 0.0 for is_real in real]
+        where = "dropout", self.settings.seed, state.epoch, number, slot
+        for batch, losses, is_real in zip(batches, self._gradient(batches, scales, where), real, strict=True):
             if is_real:
                 self._count(batch, losses)
         self.scaler.unscale_(self.optimizer)
+        unscaled = [scale / self.scaler.get_scale() for scale in scales]
+        learners.watch(self.module, lambda: self._gradient(batches, unscaled, where), self.lr)
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.max_grad_norm)
         refused = ""
         if not self.scaler.is_enabled() and not torch.isfinite(norm):
@@ -195,6 +189,22 @@ class Loop:
         state.step, state.updates = state.step + 1, state.updates + 1
         if self.metrics and state.updates % 10 == 0:
             self.metrics.step({"loss": self._means(state.sums), "lr": self.lr, "grad_norm": norm.item()}, state.updates)
+
+    def _gradient(self, batches: Sequence[Any], scales: Sequence[float], where: Sequence[Any]) -> list[Losses]:
+        """Adds the gradient of the scaled losses of an update's batches.
+
+        The learners' gradients are averaged; the update is the mean over all that its parts hold. Dropout is a function
+        of ``where`` training is: a resumed run repeats it.
+        """
+        torch.manual_seed(seeded_generator(*where).initial_seed())
+        self.module.train()
+        found = []
+        for i, (batch, scale) in enumerate(zip(batches, scales, strict=True)):
+            with contextlib.nullcontext() if i == len(batches) - 1 else self.learners.without_sync(self.wrapped):
+                losses = self._losses(batch.to(self.learners.device))
+                self.scaler.scale(losses.total * scale).backward()
+            found.append(losses)
+        return found
 
     def _enter(self, phase: Phase) -> None:
         if self.phase and phase.same_parameters(self.phase):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from asrkit.config import LossConfig
+from asrkit.config_losses import LossConfig
 from asrkit.data.batching import Batch
 from asrkit.errors import UserError
 from asrkit.losses.consistency import consistency_loss

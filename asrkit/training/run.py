@@ -18,9 +18,11 @@ from asrkit.data.index import digest_of_cuts
 from asrkit.data.upstream import data_inputs
 from asrkit.distributed.join import join_learners
 from asrkit.distributed.learners import only_process_in
+from asrkit.errors import UserError
 from asrkit.models.transducer import num_parameters
 from asrkit.records import digest
 from asrkit.training.bl_just import BilevelObjective, BilevelTask, bilevel_objective, read_unlabelled, with_a_loss
+from asrkit.training.frames import ALIGNED, frame_objective
 from asrkit.training.initial import load_initial
 from asrkit.training.inputs import start_training
 from asrkit.training.loop import Loop
@@ -40,6 +42,8 @@ def training_inputs(config: Config, folder: DataFolder) -> dict[str, Any]:
         inputs["digest of train.sampling.scores"] = digest(Path(path))
     if path := config.bl_just.best_rq.align_from:
         inputs["digest of bl_just.best_rq.align_from"] = digest(Path(path))
+    if config.loss.frame_epochs:
+        inputs |= {f"digest of alignments of {split}": digest(folder.alignments(split)) for split in ALIGNED}
     return inputs
 
 
@@ -74,6 +78,8 @@ def run_training(
         UserError: missing or bad data, or an experiment folder of another configuration.
         asrkit.training.stopping.Stopped: on Ctrl-C or SIGTERM, with a checkpoint saved.
     """
+    if config.train.dev_measure == "frame_error" and config.loss.frame_epochs < config.train.num_epochs:
+        raise UserError("train.dev_measure=frame_error needs loss.frame_epochs in all of train.num_epochs")
     folder = DataFolder(data_dir)
     with only_process_in(exp_dir), join_learners(config.train) as learners:
         if learners.is_main:
@@ -84,6 +90,8 @@ def run_training(
         bundle = ModelBundle(model, config, tokenizer, folder.load_statistics())
         data = read_data(config, folder, bundle)
         minimised: nn.Module = TransducerObjective(config.loss, model)
+        if config.loss.frame_epochs:
+            minimised = frame_objective(config, minimised, model, folder, data.train_pipeline.frame_shift_s)
         if config.bl_just.loss != "none":
             unlabelled, pipeline = read_unlabelled(config, bundle)
             minimised = bilevel_objective(config, minimised, model.encoder, unlabelled, pipeline)

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from asrkit.bundle.model_file import RECOGNIZER, ModelBundle, ModelFile, save_recognizer, write_model_file
 from asrkit.console import log
 from asrkit.data.batching import Batch, BatchBudget, EpochPlan, plan_epoch
 from asrkit.data.index import CutIndex
-from asrkit.data.loaders import BatchDataset, LoaderError, iterate
+from asrkit.data.loaders import BatchDataset, LoaderError, in_batches, iterate
 from asrkit.data.transcripts import transcript
 from asrkit.decoding.decode import decode_cuts
 from asrkit.decoding.search import make_search
@@ -25,6 +26,7 @@ from asrkit.lazy import LazySequence
 from asrkit.models.transducer import Transducer
 from asrkit.scoring.wer import character_error_rate, word_error_rate
 from asrkit.training.checkpoint import CheckpointFolder, average_tensors
+from asrkit.training.frames import FRAMES, FrameObjective
 from asrkit.training.objective import CTC, TRANSDUCER, Trainable
 from asrkit.training.phase import Phase
 from asrkit.training.sampling import Occupancy, Sampler, make_sampler
@@ -152,8 +154,11 @@ class SpeechTask:
         return SupervisedSteps(self.plan_updates(epoch), self.supervised_phase(epoch))
 
     def supervised_phase(self, epoch: int) -> Phase:
-        """What an epoch on transcribed speech minimises; in the first phase, predictor and joiner get no gradient."""
-        return Phase(CTC, all_used=False) if epoch <= self.config.loss.ctc_only_epochs else Phase(TRANSDUCER)
+        """What an epoch on transcribed speech minimises; in the first phases, predictor and joiner get no gradient."""
+        loss = self.config.loss
+        if epoch <= loss.frame_epochs:
+            return Phase(FRAMES, all_used=False)
+        return Phase(CTC, all_used=False) if epoch <= loss.frame_epochs + loss.ctc_only_epochs else Phase(TRANSDUCER)
 
     def plan_updates(self, epoch: int) -> EpochPlan:
         """Which utterances form which update of an epoch."""
@@ -204,9 +209,13 @@ class SpeechTask:
         return f"utterances {' '.join(batch.utterance_ids)}"
 
     def measure(self, epoch: int) -> float | None:
-        """WER or CER of greedy search on dev, in percent."""
+        """WER or CER of greedy search on dev, or the share of its frames that are classified wrongly, in percent."""
         due = epoch % self.settings.dev_wer_every_epochs == 0 or epoch == self.num_epochs
-        if not due or epoch <= self.config.loss.ctc_only_epochs:
+        if not due:
+            return None
+        if self.settings.dev_measure == "frame_error":
+            return self._frame_error()
+        if self.supervised_phase(epoch).name != TRANSDUCER:
             return None
         self.bundle.model.eval()
         pairs: list[tuple[str, str]] = []
@@ -215,6 +224,20 @@ class SpeechTask:
             pairs = [pair for part in self.learners.gather(self._decoded(place, learners)) for pair in part]
         rate = word_error_rate if self.settings.dev_measure == "wer" else character_error_rate
         return rate(pairs)
+
+    def _frame_error(self) -> float:
+        objective = self.module.objective
+        assert isinstance(objective, FrameObjective)
+        self.module.eval()
+        place, learners = self.learners.place
+        dev, seconds = self.data.dev[place::learners], self.config.decode.batch_seconds
+        wrong, frames = 0.0, 0.0
+        for batch in in_batches(dev, self.data.dev_pipeline, seconds, self.bundle.tokenizer):
+            with torch.inference_mode():
+                _, errors, number = objective.classify(self.bundle.model.encoder, batch.to(self.learners.device), "dev")
+            wrong, frames = wrong + float(errors.sum()), frames + float(number.sum())
+        said = self.learners.gather((wrong, frames))
+        return 100 * sum(w for w, _ in said) / sum(f for _, f in said)
 
     def _decoded(self, first: int, step: int) -> list[tuple[str, str]]:
         """Transcript and hypothesis of every ``step``-th utterance of dev."""

@@ -18,8 +18,9 @@ from asrkit.bundle.model_file import (
     save_language_model,
     save_recognizer,
 )
-from asrkit.config import Config, LossConfig
+from asrkit.config import Config
 from asrkit.config_files import config_from_dict
+from asrkit.config_losses import LossConfig
 from asrkit.errors import UserError
 from asrkit.export.recognizer import export_model
 from asrkit.models.language_model import TransformerLanguageModel

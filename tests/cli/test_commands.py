@@ -26,6 +26,7 @@ COMMANDS = [
     "rescore",
     "score",
     "pseudo-label",
+    "align",
     "utterance-scores",
     "quantize",
     "export",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -29,9 +30,15 @@ def target(rank: int, step: int) -> torch.Tensor:
     return torch.randn(7, generator=torch.Generator().manual_seed(100 * step + rank))
 
 
+def add_gradient(module: nn.Module, rank: int, step: int) -> None:
+    """Of ½‖w − target‖²."""
+    w = torch.cat([p.reshape(-1) for p in module.parameters()])
+    ((w - target(rank, step)).square().sum() / 2).backward()
+
+
 def main(mixing: str, steps: int, out: Path) -> None:
     """Trains on ½‖w − target‖² and leaves the weights of the last step and their mean."""
-    with join_learners(TrainConfig(parallel="dpsgd", mixing=mixing, seed=3, device="cpu")) as learners:
+    with join_learners(TrainConfig(parallel="dpsgd", mixing=mixing, seed=3, device="cpu", watch_every=2)) as learners:
         module = Points()
         if learners.rank:  # all start from the first one's
             nn.init.zeros_(module.a)
@@ -40,8 +47,8 @@ def main(mixing: str, steps: int, out: Path) -> None:
         for step in range(steps):
             wrapped = learners.wrap(module, True)
             optimizer.zero_grad()
-            w = torch.cat([p.reshape(-1) for p in wrapped.parameters()])
-            ((w - target(learners.rank, step)).square().sum() / 2).backward()
+            add_gradient(wrapped, learners.rank, step)
+            learners.watch(module, partial(add_gradient, wrapped, learners.rank, step), LR)
             learners.before_step(module)
             optimizer.step()
             learners.after_step(module)
@@ -49,8 +56,7 @@ def main(mixing: str, steps: int, out: Path) -> None:
         with learners.consensus(module):
             mean = flattened(module)
         assert torch.equal(flattened(module), own)
-        spread = learners.diagnostics(module).get("weight_spread", 0.0)
-        torch.save({"own": own, "mean": mean, "spread": spread}, out / f"{learners.rank}.pt")
+        torch.save({"own": own, "mean": mean, "told": learners.diagnostics(module)}, out / f"{learners.rank}.pt")
 
 
 if __name__ == "__main__":

@@ -49,7 +49,10 @@ def test_learners_do_what_the_simulator_does(kind: str, n: int, tmp_path: Path) 
     for rank in range(n):
         assert torch.allclose(found[rank]["own"], expected[rank], atol=1e-6)
         assert torch.allclose(found[rank]["mean"], expected.mean(dim=0), atol=1e-6)
-        assert found[rank]["spread"] == pytest.approx(weight_spread(expected), rel=1e-4)
+        told = found[rank]["told"]
+        assert told["weight_spread"] == pytest.approx(weight_spread(expected), rel=1e-4)
+        # On a quadratic with one Hessian, the mean gradient is that at the mean weights.
+        assert told["effective_lr"] == pytest.approx(1.0, abs=1e-5) and told["noise"] < 1e-10
     assert weight_spread(expected) > 1e-3
 
 
@@ -58,6 +61,13 @@ def test_one_learner_is_plain_training_bit_for_bit(workshop: Workshop) -> None:
     workshop.finish("one_dpsgd", "train.num_epochs=1", "train.parallel=dpsgd")
     plain, alone = workshop.weights("one_ddp"), workshop.weights("one_dpsgd")
     assert all(torch.equal(plain[name], alone[name]) for name in plain)
+
+
+def test_watching_changes_nothing(workshop: Workshop, unbroken: dict[str, torch.Tensor]) -> None:
+    workshop.finish("watched", *GIVEN, "train.watch_every=2", processes=2)
+    assert all(torch.equal(tensor, unbroken[name]) for name, tensor in workshop.weights("watched").items())
+    for line in read_metrics(workshop.folder / "watched" / "metrics.jsonl"):
+        assert 0 < line["learners"]["effective_lr"] < 1.5 and line["learners"]["noise"] > 0
 
 
 GIVEN = "train.parallel=dpsgd", "train.mixing=random_pairs", "train.num_epochs=2"

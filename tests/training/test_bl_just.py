@@ -15,8 +15,9 @@ from lhotse import CutSet
 from safetensors.torch import load_file
 from torch import nn
 
-from asrkit.config import Config, LossConfig
+from asrkit.config import Config
 from asrkit.config_files import config_from_dict
+from asrkit.config_losses import LossConfig
 from asrkit.config_unsupervised import BestRqConfig, BlJustConfig, CpcConfig
 from asrkit.data.batching import Batch, BatchBudget, plan_epoch
 from asrkit.data.feature_store import compute_statistics, make_features

@@ -9,7 +9,7 @@ import torch
 
 from asrkit.bundle.build import build_transducer
 from asrkit.bundle.model_file import ModelBundle, load_recognizer, save_recognizer
-from asrkit.config import LossConfig
+from asrkit.config_losses import LossConfig
 from asrkit.config_training import TrainConfig
 from asrkit.errors import UserError
 from asrkit.models.transducer import Transducer

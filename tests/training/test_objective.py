@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from asrkit.config import LossConfig
+from asrkit.config_losses import LossConfig
 from asrkit.data.batching import Batch
 from asrkit.errors import UserError
 from asrkit.models.conformer import Conformer

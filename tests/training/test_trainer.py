@@ -23,8 +23,9 @@ from torch import nn
 
 from asrkit.bundle.build import REWRITES
 from asrkit.bundle.model_file import load_recognizer
-from asrkit.config import Config, LossConfig
+from asrkit.config import Config
 from asrkit.config_files import config_from_dict
+from asrkit.config_losses import LossConfig
 from asrkit.data.batching import Batch
 from asrkit.data.cut_files import load_roots, write_cuts
 from asrkit.data.folder import DataFolder
