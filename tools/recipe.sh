@@ -6,6 +6,8 @@
 #   processes    training processes on this machine
 #   last_stage   if it has more than these six
 #   unlabelled   what asrkit prepare calls speech that is used without transcripts
+#   splits       an array of those that are decoded (dev test); a test set that the data lack is skipped
+#   searches     an array of the searches that decode them (greedy beam)
 # and may define a function prepare_data, called in place of asrkit prepare, and more_stages, lines of --help.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -20,13 +22,16 @@ nbest_model=
 unlabelled=${unlabelled:-}
 unlabelled_corpus_dir=
 overrides=()
+[ -n "${splits+set}" ] || splits=(dev test)
+[ -n "${searches+set}" ] || searches=(greedy beam)
+miniature=
 
 usage() {
   cat <<EOF
 Usage: $0 [options] [key=value ...]
 
 Stages: 1 prepare and check the corpus   2 features and tokenizer   3 train
-        4 decode dev and test            5 score                    6 export
+        4 decode ${splits[*]}   5 score   6 export
 ${more_stages:-}
 Each stage skips what is done.
 
@@ -45,6 +50,7 @@ Each stage skips what is done.
   --processes N     training processes on this machine ($processes)
   --nbest-model F   decode the training set with this model first, for a configuration with n-best label smoothing
   --skip-bad        exclude bad utterances instead of stopping
+  --miniature       try all stages on a release of a few utterances in the corpus' layout, with a tiny model
   key=value         overrides of the configuration, such as train.num_epochs=10
 EOF
 }
@@ -54,6 +60,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     -h|--help) usage; exit 0 ;;
     --skip-bad) skip_bad=(--skip-bad); shift; continue ;;
+    --miniature) miniature=yes; shift; continue ;;
     --stage|--stop-stage|--force-from|--num-jobs|--corpus|--corpus-dir|--data-dir|--exp-dir|--config|--processes|--nbest-model|--unlabelled|--unlabelled-corpus-dir)
       [ $# -ge 2 ] || { echo "$0: $1 needs a value" >&2; exit 2; } ;;&
     --stage) stage=$2; again=(--force); shift 2 ;;
@@ -77,6 +84,19 @@ done
 for number in "$stage" "$stop_stage" "$processes" "$force_from" "$num_jobs"; do
   [[ $number =~ ^[0-9]+$ ]] || { echo "$0: '$number' is not a whole number" >&2; exit 2; }
 done
+if [ -n "$miniature" ]; then
+  name=$(basename "$recipe_dir")
+  folder=$(mktemp -d)
+  trap 'rm -rf "$folder"' EXIT
+  "$root/tools/setup.sh"
+  corpus_dir=$folder/corpus
+  data_dir=$folder/data
+  exp_dir=$folder/exp
+  searches=(beam)
+  (cd "$root" && .venv/bin/python -m tests.corpora.miniature "$name" "$corpus_dir") > "$folder/overrides"
+  mapfile -t tiny < "$folder/overrides"
+  overrides=("${tiny[@]}" ${overrides[@]+"${overrides[@]}"})
+fi
 [ -n "$exp_dir" ] || exp_dir=$recipe_dir/exp/$(basename "$config" .yaml)
 [ -n "$corpus_dir" ] || { echo "$0: --corpus-dir is needed" >&2; exit 2; }
 
@@ -134,8 +154,12 @@ fi
 if runs 3; then
   "$asrkit" train --data-dir "$data_dir" --exp-dir "$exp_dir" --processes "$processes" "${settings[@]}"
 fi
-for split in dev test; do
-  for method in greedy beam; do
+for split in "${splits[@]}"; do
+  if [ -f "$data_dir/splits.json" ] && [ ! -f "$data_dir/$split.jsonl.gz" ]; then
+    echo "note: $data_dir has no $split" >&2
+    continue
+  fi
+  for method in "${searches[@]}"; do
     out=$exp_dir/decode_${split}_$method
     if runs 4; then
       "$asrkit" decode --model "$exp_dir/averaged.safetensors" --data-dir "$data_dir" --split "$split" \

@@ -23,11 +23,13 @@ from asrkit.corpora.prepare import (
     rare,
     read_corpus,
     size,
+    splits_to_write,
 )
 from asrkit.data.cut_files import Roots
 from asrkit.data.feature_store import compute_statistics, make_features
-from asrkit.data.folder import SPLITS, DataFolder
+from asrkit.data.folder import DataFolder
 from asrkit.data.index import open_index
+from asrkit.data.splits import read_splits
 from asrkit.data.transcripts import transcript
 from asrkit.data.upstream import UNLABELLED, cut_digests, require_same_corpus, splits_of
 from asrkit.errors import UserError
@@ -106,7 +108,8 @@ def prepare(
     record = replace(record, complete=record.has("files"))  # earlier versions recorded less
     if not force and folder.cuts("train").is_file() and not record.is_unfinished():
         record.require_same("--force prepares it again")  # a folder may hold only train
-    if already_done([folder.cuts(split) for split in options.splits], record, force):
+    outputs = [folder.cuts(split) for split in read_splits(data_dir) or splits_to_write(read, options)]
+    if already_done(outputs, record, force):
         Roots(folder.path, [corpus_dir.resolve()]).save()  # where the corpus is now
         return
     sizes, notes = prepare_corpus(
@@ -161,11 +164,11 @@ def _say(notes: Sequence[str]) -> None:
 def combine(sources: tuple[Path, ...], data_dir: Path, force: bool) -> None:
     """Pool prepared corpora (their data folders) into one."""
     folders, folder = [DataFolder(source) for source in sources], DataFolder(data_dir)
-    splits = splits_of(folders[0])
+    splits = list(dict.fromkeys(split for source in folders for split in splits_of(source)))
     inputs = {
         "stage": "combine",
         "digests of corpora": [cut_digests(source) for source in folders],
-        UNLABELLED: splits != SPLITS,
+        UNLABELLED: len(splits) == 1,
     }
     record = Record(data_dir / INPUTS, inputs, {UNLABELLED: False})
     if already_done([folder.cuts(split) for split in splits], record, force):

@@ -20,6 +20,7 @@ from asrkit.config_files import load_config
 from asrkit.console import log
 from asrkit.data.cut_files import read_cuts
 from asrkit.data.folder import DataFolder
+from asrkit.data.splits import subset_of
 from asrkit.data.transcripts import transcript
 from asrkit.data.upstream import require_current
 from asrkit.decoding.decode import Decoded, decode_split
@@ -33,7 +34,7 @@ from asrkit.distributed.learners import AllReduce
 from asrkit.errors import UserError
 from asrkit.files import atomic_path, companion, write_json
 from asrkit.records import INPUTS, Record, digest
-from asrkit.scoring.nist import write_trn
+from asrkit.scoring.nist import SUBSETS, trn_key, write_trn
 from asrkit.scoring.wer import oracle, word_error_rate, word_errors
 from asrkit.text.tokenizer import Tokenizer
 
@@ -48,7 +49,7 @@ HEARTBEAT_S = 30.0
 @click.command()
 @click.option("--model", "model_path", type=PATH, required=True, help="A checkpoint or an exported model.")
 @click.option("--data-dir", type=PATH, required=True, help="Prepared data.")
-@click.option("--split", default="test", show_default=True, help="train, dev or test.")
+@click.option("--split", default="test", show_default=True, help="train, dev or a test set.")
 @click.option("--out-dir", type=PATH, required=True, help="Where hypotheses go.")
 @click.option(
     "--tune-fusion",
@@ -135,7 +136,8 @@ def _decode_together(
     record.begin()
     write_decoded(out_dir, decoded.lists, bundle.tokenizer)
     times = {"seconds": round(decoded.seconds, 2), "audio_s": round(decoded.audio_s, 2)}
-    write_json(out_dir / SETTINGS, {"model": str(model_path), "settings": asdict(settings)} | times)
+    read = {"model": str(model_path), "data_dir": str(folder.path), "split": split}
+    write_json(out_dir / SETTINGS, read | {"settings": asdict(settings)} | times)
     record.keep()
     factor = decoded.seconds / decoded.audio_s
     log(f"decoded {split}: {len(decoded.lists)} utterances, {settings.method}, real-time factor {factor:.4f}")
@@ -144,7 +146,7 @@ def _decode_together(
 @click.command()
 @click.option("--model", "model_path", type=PATH, required=True, help="A checkpoint or an exported model.")
 @click.option("--data-dir", type=PATH, required=True, help="Prepared data.")
-@click.option("--split", default="train", show_default=True, help="train, dev or test.")
+@click.option("--split", default="train", show_default=True, help="train, dev or a test set.")
 @click.option("--output", type=PATH, required=True, help="The CutSet to write, such as nbest.jsonl.gz.")
 @click.option("--force", is_flag=True, help="Decode again where it is done.")
 @config_options
@@ -260,3 +262,8 @@ def write_decoded(out_dir: Path, decoded: list[tuple[Cut, list[Hypothesis]]], to
     speaker = {cut.id: cut.supervisions[0].speaker or cut.id for cut, _ in decoded}
     write_trn(hyp, [(best_text(nbest, tokenizer), speaker[cut.id], cut.id) for cut, nbest in decoded])
     write_trn(ref, [(transcript(cut), speaker[cut.id], cut.id) for cut, _ in decoded])
+    subsets = {trn_key(speaker[cut.id], cut.id): subset for cut, _ in decoded if (subset := subset_of(cut))}
+    if subsets:
+        write_json(out_dir / SUBSETS, subsets)
+    else:
+        (out_dir / SUBSETS).unlink(missing_ok=True)

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from asrkit.corpora.utterances import AUDIO_SUFFIXES, Corpus, Utterance, with_split
+from asrkit.corpora.releases import files_of
+from asrkit.corpora.utterances import AUDIO_SUFFIXES, Corpus, Problem, Utterance, with_split
 from asrkit.errors import UserError
 from asrkit.files import utf8_lines
 from asrkit.text.normalize import canonical
@@ -66,6 +67,7 @@ def _read_parts(root: Path, parts: Iterable[tuple[str, str]]) -> Corpus:
     for part, split in parts:
         found = read_part(root, part)
         corpus.utterances += [with_split(u, split) for u in found.utterances]
+        corpus.problems += found.problems
         corpus.lists += found.lists
     return corpus
 
@@ -92,18 +94,24 @@ def read_part(root: Path, part: str) -> Corpus:
     """
     if not (root / part).is_dir():
         raise UserError(f"{root} holds no {part}; unpack it there (OpenSLR 12 and 31)")
-    utterances = []
+    utterances, problems = [], []
     lists = sorted((root / part).rglob("*.trans.txt"))
+    heard = files_of([root / part], (".flac", *AUDIO_SUFFIXES))
+    for chapter in sorted({path.parent for path in heard.values()} - {path.parent for path in lists}):
+        name = f"{chapter.parent.name}-{chapter.name}"
+        problems.append(Problem(name, f"{chapter} has no transcripts {name}.trans.txt"))
     for list_path in lists:
         for line in utf8_lines(list_path):
             if not line.strip():
                 continue
             id, _, text = line.partition(" ")
             speaker = id.split("-")[0]
-            places = (list_path.parent / f"{id}{suffix}" for suffix in (".flac", *AUDIO_SUFFIXES))
-            audio = next((path for path in places if path.is_file()), None)
-            utterances.append(Utterance(id, "", speaker, canonical(text) or None, audio))
-    return Corpus(utterances, lists=lists)
+            utterances.append(Utterance(id, "", speaker, canonical(text) or None, heard.pop(id, None)))
+    chapters = {path.parent for path in lists}
+    utterances += [
+        Utterance(id, "", id.split("-")[0], None, path) for id, path in heard.items() if path.parent in chapters
+    ]
+    return Corpus(utterances, problems, lists=lists)
 
 
 def _root(corpus_dir: Path, part: str) -> Path:

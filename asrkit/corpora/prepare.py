@@ -13,6 +13,7 @@ from typing import Any
 from lhotse.cut import Cut
 
 from asrkit.corpora.an4 import read_an4
+from asrkit.corpora.csj import read_csj
 from asrkit.corpora.folder import read_folder
 from asrkit.corpora.librispeech import (
     read_librispeech,
@@ -21,12 +22,16 @@ from asrkit.corpora.librispeech import (
     read_mini_librispeech_fifth,
     read_mini_librispeech_rest,
 )
+from asrkit.corpora.malach import read_malach
 from asrkit.corpora.manifests import read_huggingface, read_lhotse, read_nemo
 from asrkit.corpora.speechocean762 import read_speechocean762
 from asrkit.corpora.splits import across_splits, draw_splits
+from asrkit.corpora.switchboard import read_swb300, read_swb2000
+from asrkit.corpora.tedlium2 import read_tedlium2
 from asrkit.corpora.utterances import Checked, Corpus, Problem, check, duration_of, to_cut_sets
 from asrkit.data.cut_files import Roots, load_roots, read_cuts, write_cuts
-from asrkit.data.folder import SPLITS, DataFolder
+from asrkit.data.folder import DataFolder
+from asrkit.data.splits import DEV, TRAIN, write_splits
 from asrkit.data.upstream import splits_of
 from asrkit.errors import UserError, shown
 from asrkit.features.listen import LOUDEST, SPLIT
@@ -36,6 +41,7 @@ from asrkit.text.normalize import RARE, look_alikes, normalizer, rare_characters
 
 READERS: dict[str, Callable[[Path, Path], Corpus]] = {
     "an4": read_an4,
+    "csj": read_csj,
     "folder": read_folder,
     "huggingface": read_huggingface,
     "lhotse": read_lhotse,
@@ -43,11 +49,15 @@ READERS: dict[str, Callable[[Path, Path], Corpus]] = {
     "librispeech_860": partial(read_librispeech, train=("train-clean-360", "train-other-500")),
     "librispeech_960": partial(read_librispeech, train=("train-clean-100", "train-clean-360", "train-other-500")),
     "librispeech_subset": read_librispeech_subset,
+    "malach": read_malach,
     "mini_librispeech": read_mini_librispeech,
     "mini_librispeech_fifth": read_mini_librispeech_fifth,
     "mini_librispeech_rest": read_mini_librispeech_rest,
     "nemo": read_nemo,
     "speechocean762": read_speechocean762,
+    "swb300": read_swb300,
+    "swb2000": read_swb2000,
+    "tedlium2": read_tedlium2,
 }
 """(corpus folder, data folder for rewritten audio) to a corpus."""
 MOST_SHOWN = 200
@@ -67,11 +77,6 @@ class Options:
     max_seconds: float = float("inf")
     unlabelled: bool = False
     """Whether to ignore transcripts: what is in no split, or in train, is for training without them."""
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The splits to write."""
-        return SPLITS[:1] if self.unlabelled else SPLITS
 
 
 def read_corpus(corpus: str, corpus_dir: Path, folder: DataFolder, options: Options) -> Corpus:
@@ -185,7 +190,12 @@ def prepare_corpus(
     if found.problems and not skip_bad:
         raise UserError(describe(found.problems, number))
     cut_sets = to_cut_sets(corpus.utterances, found.heard)
-    empty = [split for split in options.splits if split not in cut_sets]
+    splits = splits_to_write(corpus, options)
+    empty = [split for split in splits if split not in cut_sets]
+    if len(corpus.tests) > 1:  # not everybody has them all
+        corpus.notes += [f"there are no utterances of {split}" for split in empty if split in corpus.tests]
+        splits = [split for split in splits if split in cut_sets or split not in corpus.tests]
+        empty = [split for split in empty if split in splits]
     if empty:
         reasons = ", ".join(f"{n} × {reason}" for reason, n in _kinds(found.problems).items())
         raise UserError(
@@ -196,11 +206,17 @@ def prepare_corpus(
     roots = Roots(folder.path, [corpus_dir.resolve()])
     roots.save()
     write_text(folder.bad, "".join(json.dumps(vars(p)) + "\n" for p in found.problems))
-    for split in options.splits:
+    for split in splits:
         write_cuts(folder.cuts(split), cut_sets[split], roots)
+    write_splits(folder.path, {split: list(cut_sets[split]) for split in splits})
     excluded = [f"excluded {len({p.id for p in found.problems})} of {number} utterances, listed in {folder.bad}"]
     notes = corpus.notes + (excluded if found.problems else [])
-    return {split: len(cut_sets[split]) for split in options.splits}, notes
+    return {split: len(cut_sets[split]) for split in splits}, notes
+
+
+def splits_to_write(corpus: Corpus, options: Options) -> list[str]:
+    """Names of the splits of a corpus that is read with these options."""
+    return [TRAIN] if options.unlabelled else [TRAIN, DEV, *corpus.tests]
 
 
 def size(corpus: Corpus) -> int:
@@ -225,15 +241,16 @@ def combine_corpora(
         UserError: a corpus that is not prepared, one without transcripts among others, an id that two of them share, or
             audio that two splits share.
     """
-    splits = splits_of(sources[0])
-    if different := [source for source in sources if splits_of(source) != splits]:
+    labelled = [len(splits_of(source)) > 1 for source in sources]
+    if different := [source for source, has in zip(sources, labelled, strict=True) if has != labelled[0]]:
         raise UserError(
             f"one of {sources[0].path} and {different[0].path} has no transcripts; combine corpora of a kind"
         )
+    splits = list(dict.fromkeys(split for source in sources for split in splits_of(source)))
     pools: dict[str, list[Cut]] = {}
     places: dict[str, str] = {}
     for split in splits:
-        cuts = [cut for source in sources for cut in _read(source, split)]
+        cuts = [cut for source in sources if split in splits_of(source) for cut in _read(source, split)]
         seen: set[str] = set()
         for cut in cuts:
             if cut.id in seen:
@@ -251,6 +268,7 @@ def combine_corpora(
     roots.save()
     for split, cuts in pools.items():
         write_cuts(folder.cuts(split), cuts, roots)
+    write_splits(folder.path, pools)
     speakers = {split: {cut.supervisions[0].speaker for cut in cuts} for split, cuts in pools.items()}
     notes = [
         f"{len(shared)} speakers of {split} are in train too, such as {min(map(str, shared))}"

@@ -61,16 +61,17 @@ def across_splits(utterances: Sequence[Utterance], durations: Mapping[str, float
     used = [u for u in utterances if u.id in durations]
     notes = []
     speakers = _by_split(used, lambda u: u.speaker)
-    for held in ("dev", "test"):
+    for held in (split for split in speakers if split != "train"):
         if shared := speakers["train"] & speakers[held]:
             notes.append(
                 f"{len(shared)} of {len(speakers[held])} speakers of {held} are in train too, such as {min(shared)}: "
                 "the WER will say little about new speakers"
             )
     texts = _by_split(used, lambda u: u.text or "")
-    test = [u for u in used if u.split == "test"]
-    if same := sum(u.text in texts["train"] for u in test):
-        notes.append(f"{same} of {len(test)} transcripts of test are in train too")
+    for held in (split for split in texts if split not in ("train", "dev")):
+        test = [u for u in used if u.split == held]
+        if same := sum(u.text in texts["train"] for u in test):
+            notes.append(f"{same} of {len(test)} transcripts of {held} are in train too")
     total = sum(durations.values())
     train = sum(durations[u.id] for u in used if u.split == "train")
     if train < STARVED * total:

@@ -12,10 +12,12 @@ from lhotse.audio import AudioSource
 from lhotse.cut import Cut
 
 from asrkit.console import progress_bar
+from asrkit.data.splits import SUBSET
 from asrkit.errors import shown
 from asrkit.features.audio_files import AUDIO_SUFFIXES as DECODABLE
 from asrkit.features.listen import LOUDEST, SILENCE_PEAK, Heard, listen
 from asrkit.processes import mapping
+from asrkit.text.normalize import shortest
 
 MAX_CHARACTERS_PER_S = 25.0
 """Encoder frames per second after subsampling by 4: CTC has no room for more labels."""
@@ -40,6 +42,8 @@ class Utterance:
     """None for the rest of the file."""
     channel: int | None = None
     """From 0; None for the corpus-wide choice."""
+    subset: str = ""
+    """Part of its split that is scored apart too."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,8 @@ class Corpus:
     """What the user should know, though nothing is wrong."""
     lists: list[Path] = field(default_factory=list)
     """The files that were read, except audio."""
+    tests: tuple[str, ...] = ("test",)
+    """Names of the test sets. With several, some may be missing."""
 
 
 @dataclass
@@ -174,7 +180,7 @@ def _reasons_of_text(utterance: Utterance, sound: Heard) -> list[str]:
     if not is_text(utterance.text):
         return ["its transcript holds half a character (a lone surrogate)"]
     duration_s = duration_of(utterance, sound)
-    characters = len("".join(utterance.text.split()))
+    characters = len("".join(shortest(utterance.text).split()))
     if characters > MAX_CHARACTERS_PER_S * duration_s:
         return [
             f"too many labels for the frames: {characters} characters in {duration_s:.2f} s of audio, "
@@ -248,6 +254,7 @@ def _cut(utterance: Utterance, sound: Heard, recording: Recording) -> Cut:
                 channel=channel,
                 text=utterance.text,
                 speaker=utterance.speaker,
+                custom={SUBSET: utterance.subset} if utterance.subset else None,
             )
         ],
     )

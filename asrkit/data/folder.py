@@ -18,6 +18,7 @@ from asrkit.tensor_files import read_tensors
 from asrkit.text.tokenizer import Tokenizer, tokenizer_from_dict
 
 SPLITS = ("train", "dev", "test")
+"""Of most corpora; see :mod:`asrkit.data.splits`."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 from asrkit.data.cut_files import load_roots
 from asrkit.data.folder import SPLITS, DataFolder
 from asrkit.data.index import digest_of_cuts
+from asrkit.data.splits import read_splits
 from asrkit.errors import UserError
 from asrkit.records import INPUTS, UNFINISHED, digest, stamp
 
@@ -18,12 +19,14 @@ UNLABELLED = "--unlabelled"
 
 def splits_of(folder: DataFolder) -> tuple[str, ...]:
     """The splits of prepared data: only ``train`` for speech without transcripts."""
-    return SPLITS[:1] if _inputs(folder.path / INPUTS).get(UNLABELLED) else SPLITS
+    if _inputs(folder.path / INPUTS).get(UNLABELLED):
+        return SPLITS[:1]
+    return read_splits(folder.path) or SPLITS
 
 
 def cut_digests(folder: DataFolder) -> dict[str, str | None]:
     """Digests of the cuts of ``prepare``."""
-    return {split: digest(folder.cuts(split)) for split in SPLITS}
+    return {split: digest(folder.cuts(split)) for split in dict.fromkeys((*SPLITS, *splits_of(folder)))}
 
 
 def data_inputs(folder: DataFolder) -> dict[str, Any]:

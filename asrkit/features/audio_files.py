@@ -22,7 +22,7 @@ from asrkit.errors import UserError
 
 LIBSNDFILE_VERSION = str(soundfile.__libsndfile_version__)
 BY_SOUNDFILE = (
-    *(".wav", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".sph", ".nist"),
+    *(".wav", ".w64", ".rf64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".sph", ".nist"),
     *(".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".voc"),
 )
 BY_FFMPEG = (

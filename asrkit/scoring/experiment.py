@@ -47,7 +47,12 @@ class Experiment:
         """A row of :data:`COLUMNS` for each decoding."""
         minutes = sum(line["seconds"] for line in self.metrics) / 60
         rows: list[tuple[str, ...]] = []
-        for (split, search), values in sorted(self.scores.items()):
+        scores = [
+            (name, search, part)
+            for (split, search), values in sorted(self.scores.items())
+            for name, part in ((split, values), *_subsets(split, values))
+        ]
+        for split, search, values in scores:
             wer, (low, high) = values["wer"], values["wer"]["interval_95"]
             rows.append(
                 (
@@ -99,13 +104,26 @@ def read_experiment(path: Path) -> Experiment:
     """
     scores = {}
     for score in sorted(path.glob("decode_*_*/score.json")):
-        split, search = score.parent.name.split("_", 2)[1:]
-        scores[split, search] = json.loads(score.read_text(encoding="utf-8"))
+        scores[_decoding(score.parent)] = json.loads(score.read_text(encoding="utf-8"))
     if not scores:
         raise UserError(f"{path} holds no decode_SPLIT_SEARCH/score.json; decode and score it first")
     return Experiment(
         path, load_recognizer(path / "averaged.safetensors"), read_metrics(path / "metrics.jsonl"), scores
     )
+
+
+def _decoding(folder: Path) -> tuple[str, str]:
+    """Split and search of a decoding: the folder's name after ``decode_`` and the split that ``decode.json`` names."""
+    name, settings = folder.name.removeprefix("decode_"), folder / "decode.json"
+    split = json.loads(settings.read_text(encoding="utf-8")).get("split") if settings.is_file() else None
+    if split and name.startswith(f"{split}_"):
+        return split, name.removeprefix(f"{split}_")
+    split, search = name.split("_", 1)  # of an earlier version
+    return split, search
+
+
+def _subsets(split: str, values: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [(f"{split} {name}", part) for name, part in values.get("subsets", {}).items()]
 
 
 def table(rows: list[tuple[str, ...]]) -> str:

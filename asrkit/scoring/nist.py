@@ -21,13 +21,22 @@ MOST_COMBINATIONS = 256
 """Combinations of a reference's alternatives that are all tried; beyond, alternatives are chosen one by one."""
 
 
-def trn_line(text: str, speaker: str, utterance_id: str) -> str:
-    """One line. sclite takes the part of the id before the first ``-`` or ``_`` as the speaker.
+SUBSETS = "subsets.json"
+"""Next to ``ref.trn``: the subset that each utterance is scored with, by its key."""
+
+
+def trn_key(speaker: str, utterance_id: str) -> str:
+    """What a line names its utterance. sclite takes the part before the first ``-`` or ``_`` as the speaker.
 
     What the format cannot express, spaces and parentheses in names, becomes a period.
     """
     speaker, utterance_id = re.sub(r"[-_()\s]+", ".", speaker), re.sub(r"[()\s]+", ".", utterance_id)
-    return f"{canonical(text)} ({speaker}-{utterance_id})".lstrip()
+    return canonical(f"{speaker}-{utterance_id}")
+
+
+def trn_line(text: str, speaker: str, utterance_id: str) -> str:
+    """One line; see :func:`trn_key`."""
+    return f"{canonical(text)} ({trn_key(speaker, utterance_id)})".lstrip()
 
 
 def write_trn(path: Path, lines: Iterable[tuple[str, str, str]]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from asrkit.errors import UserError
@@ -40,8 +41,32 @@ def _without_speaker(key: str) -> str:
     return re.split("[-_]", key, maxsplit=1)[-1]
 
 
-def summary(score: Score) -> dict[str, Any]:
-    """A scored set as plain values."""
+def parts(score: Score, subsets: Mapping[str, str]) -> dict[str, Score]:
+    """A scored set by subset, in alphabetical order.
+
+    Args:
+        score: the complete set.
+        subsets: by utterance.
+
+    Raises:
+        UserError: an utterance has none.
+    """
+    missing = [u.id for u in score.utterances if u.id not in subsets]
+    if missing:
+        raise UserError(f"{len(missing)} utterances are in no subset, such as {missing[0]}; decode again")
+    names = sorted({subsets[u.id] for u in score.utterances})
+    return {name: Score([u for u in score.utterances if subsets[u.id] == name]) for name in names}
+
+
+def summary(score: Score, subsets: Mapping[str, str] | None = None) -> dict[str, Any]:
+    """A scored set as plain values, and those of each subset."""
+    values = _summary(score)
+    if subsets:
+        values["subsets"] = {name: _summary(part) for name, part in parts(score, subsets).items()}
+    return values
+
+
+def _summary(score: Score) -> dict[str, Any]:
     low, high = bootstrap_interval([u.words for u in score.utterances])
     return {
         "wer": score.words.to_dict() | {"interval_95": [round(low, 4), round(high, 4)]},
@@ -69,8 +94,10 @@ def headline(values: dict[str, Any]) -> str:
 
 def text_report(score: Score, values: dict[str, Any]) -> str:
     """The complete report: headline, speakers, confusions, aligned errors."""
+    of_subsets = [f"{name}: {headline(part)}" for name, part in values.get("subsets", {}).items()]
     blocks = [
         headline(values),
+        *of_subsets,
         "The interval is a 95 % bootstrap over utterances; S, D and I are split as NIST sclite splits them.\n",
         _speaker_table(score),
         _confusion_table(score),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -103,7 +104,7 @@ def run_large_batches(out_dir: Path, data_dir: Path, full: bool) -> None:
     )
     write_text(
         out_dir / "RESULTS.md",
-        results_page("Large batches with many learners", source, _claims(runs, scale), _tables(runs, scale)),
+        results_page("Large batches with many learners", source, _claims(runs), _tables(runs, scale)),
     )
 
 
@@ -162,14 +163,9 @@ def _tables(runs: Sequence[dict[str, Any]], scale: Scale) -> list[str]:
     return lines
 
 
-def _claims(runs: Sequence[dict[str, Any]], scale: Scale) -> list[Claim]:
+def _claims(runs: Sequence[dict[str, Any]]) -> list[Claim]:
     learned = {strategy: _learned([run for run in runs if run["strategy"] == strategy]) for strategy in STRATEGIES}
     number = len(runs) // len(STRATEGIES)
-    where = {"more": 0, "less": 0}
-    for batch_size, factor in itertools.product(scale.batch_sizes, scale.factors):
-        alone, together = (_learned(_cell(runs, name, batch_size, factor)) for name in ("DPSGD", "SSGD"))
-        where["more"] += alone > together
-        where["less"] += alone < together
     traces = [run for run in runs if run["strategy"] == "DPSGD" and len(run["spread"]) > 3 and _learned([run])]
     early = [max(run["spread"][: len(run["spread"]) // 2]) for run in traces]
     late = [run["spread"][-1] for run in traces]
@@ -179,27 +175,17 @@ def _claims(runs: Sequence[dict[str, Any]], scale: Scale) -> list[Claim]:
         for run in runs
         if run["strategy"] == "SSGD" and run["effective_lr"] and _learned([run])
     ]
-    cells = f"of {len(scale.batch_sizes) * len(scale.factors)} pairs of batch and rate"
     return [
-        Claim(
-            "DPSGD learns where SSGD does not",
-            f"DPSGD {learned['DPSGD']}, SSGD {learned['SSGD']} of {number} runs; DPSGD in more runs in "
-            f"{where['more']}, in fewer in {where['less']} {cells}",
-            verdict(where["more"] > 0 and where["less"] == 0, where["more"] > where["less"]),
-            MAP,
-        ),
-        Claim(
+        _more_often("DPSGD learns where SSGD does not", runs, "DPSGD", "SSGD", learned, number),
+        _more_often(
             "Noise that does not depend on the landscape does not do the same",
-            f"SSGD with noise {learned['SSGD with noise']} of {number} runs",
-            verdict(learned["SSGD with noise"] < learned["DPSGD"]),
-            MAP,
+            runs,
+            "DPSGD",
+            "SSGD with noise",
+            learned,
+            number,
         ),
-        Claim(
-            "The average of all, delay-by-one, stands large batches too",
-            f"D1D {learned['D1D']} of {number} runs",
-            verdict(learned["D1D"] > learned["SSGD"], learned["D1D"] == learned["SSGD"]),
-            MAP,
-        ),
+        _more_often("The average of all, delay-by-one, stands large batches too", runs, "D1D", "SSGD", learned, number),
         Claim(
             "Weights spread where the loss is rough, and draw together later",
             f"σ_w² at most {_listed(early)} in the first half, {_listed(late)} at the end"
@@ -215,6 +201,33 @@ def _claims(runs: Sequence[dict[str, Any]], scale: Scale) -> list[Claim]:
             CURVES,
         ),
     ]
+
+
+def _more_often(
+    words: str, runs: Sequence[dict[str, Any]], better: str, other: str, learned: dict[str, int], number: int
+) -> Claim:
+    """Whether one strategy learns in more runs than another: a sign test over runs of the same seed, batch and rate."""
+    key = "seed", "batch_size", "factor"
+    found = {
+        name: {tuple(run[k] for k in key): run["learned"] for run in runs if run["strategy"] == name}
+        for name in (better, other)
+    }
+    only = sum(found[better][k] and not found[other][k] for k in found[better])
+    not_it = sum(found[other][k] and not found[better][k] for k in found[better])
+    p = sign_test(only, not_it)
+    return Claim(
+        words,
+        f"{better} {learned[better]}, {other} {learned[other]} of {number} runs; only {better} in {only}, only {other} "
+        f"in {not_it} (sign test p = {p:.2g})",
+        verdict(only > not_it and p < 0.05, only > not_it),
+        MAP,
+    )
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """Two-sided p-value of so many wins and losses if both were equally likely."""
+    n, least = wins + losses, min(wins, losses)
+    return min(1.0, float(2 * sum(math.comb(n, k) for k in range(least + 1)) / 2**n))
 
 
 def _listed(values: Sequence[float]) -> str:

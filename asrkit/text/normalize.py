@@ -24,6 +24,15 @@ def canonical(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text.translate(_UNHEARD)).split())
 
 
+def shortest(text: str) -> str:
+    """A reference with the shortest of each ``{ a / b / @ }``, where ``@`` is the empty alternative."""
+
+    def choose(match: re.Match[str]) -> str:
+        return min((part.replace("@", "").strip() for part in match[1].split("/")), key=len)
+
+    return canonical(re.sub(r"\{ ([^{}]*) \}", choose, text))
+
+
 def normalize_an4(text: str) -> str:
     """AN4 (Sphinx) transcript to words: sentence marks, fillers and pronunciation numbers removed."""
     return canonical(_SPHINX_MARKS.sub(" ", text).upper())

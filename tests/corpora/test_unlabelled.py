@@ -96,5 +96,6 @@ def test_unlabelled_corpora_are_combined_with_their_kind(folder_corpus: Path, tm
     assert "train 16" in both.stderr, both.stderr
     assert run_cli("features", "--data-dir", tmp_path / "both", "features.num_mel_bins=16").returncode == 0
     (tmp_path / "data1" / "inputs.json").write_text('{"--unlabelled": false}')
+    (tmp_path / "data1" / "splits.json").unlink()
     mixed = run_cli("combine", tmp_path / "data0", tmp_path / "data1", "--data-dir", tmp_path / "mixed")
     assert mixed.returncode == 2 and "combine corpora of a kind" in mixed.stderr

@@ -91,3 +91,9 @@ def test_frames_of_speech_are_classified_too(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(large_batch_suite, "Scale", lambda: replace(scale, examples=100))
     with pytest.raises(UserError, match="has 96 examples; 132 are needed"):
         large_batch_suite.run_large_batches(tmp_path / "more", tmp_path, full=False)
+
+
+def test_the_sign_test() -> None:
+    assert large_batch_suite.sign_test(0, 0) == 1.0 and large_batch_suite.sign_test(1, 0) == 1.0
+    assert large_batch_suite.sign_test(6, 0) == pytest.approx(2 / 64)
+    assert large_batch_suite.sign_test(2, 8) == pytest.approx(2 * 56 / 1024)

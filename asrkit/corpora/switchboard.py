@@ -1,0 +1,185 @@
+"""Switchboard, alone (300 hours) and with Fisher and CallHome (2,000 hours), scored on Hub5'00, Hub5'01 and RT'03.
+
+The corpus folder holds the releases by catalogue number: LDC97S62 (audio) and ``swb_ms98_transcriptions``; for 2,000
+hours also Fisher's LDC2004S13, LDC2005S13 (audio), LDC2004T19, LDC2005T19 (transcripts) and CallHome's LDC97S42 and
+LDC97T14; and the test sets of :mod:`asrkit.corpora.hub5`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+from lhotse.recipes.fisher_english import create_supervision
+from lhotse.recipes.switchboard import make_segments
+from lhotse.supervision import SupervisionSegment
+
+from asrkit.corpora.hub5 import add_tests
+from asrkit.corpora.releases import SPHERE, files_of, release, require_release
+from asrkit.corpora.utterances import Corpus, Problem, Utterance, with_split
+from asrkit.errors import UserError
+from asrkit.files import utf8_lines
+from asrkit.text.telephone import normalize_callhome, normalize_fisher, normalize_switchboard
+
+DEV_UTTERANCES = 4000
+"""Of the first conversations, as in Kaldi's ``swbd/s5c``; a tenth of a smaller corpus."""
+MOST_REPEATED = 300
+"""Training utterances with the same words: more teach nothing (``uh-huh``)."""
+SIDES = "AB"
+_CALLHOME_LINE = re.compile(r"(\d+\.\d+)\s+(\d+\.\d+)\s+([AB])\d?:\s*(.*)")
+
+
+def read_swb300(corpus_dir: Path, data_dir: Path) -> Corpus:
+    """Switchboard-1 Release 2 for training and development, and the test sets.
+
+    Raises:
+        UserError: a release is missing, or a transcript cannot be read.
+    """
+    corpus = _dev_and_repeated(_switchboard(corpus_dir))
+    add_tests(corpus, corpus_dir)
+    return corpus
+
+
+def read_swb2000(corpus_dir: Path, data_dir: Path) -> Corpus:
+    """Switchboard, Fisher and, if it is there, CallHome.
+
+    Raises:
+        UserError: a release is missing, or a transcript cannot be read.
+    """
+    corpus = _dev_and_repeated(_switchboard(corpus_dir))
+    for part in (_fisher(corpus_dir), _callhome(corpus_dir)):
+        corpus.utterances += [with_split(u, "train") for u in part.utterances]
+        corpus.problems += part.problems
+        corpus.notes += part.notes
+        corpus.lists += part.lists
+    add_tests(corpus, corpus_dir)
+    return corpus
+
+
+def _switchboard(corpus_dir: Path) -> Corpus:
+    speech = require_release(corpus_dir, "LDC97S62")
+    texts = require_release(corpus_dir, "swb_ms98_transcriptions")
+    recordings = files_of([speech], SPHERE)
+    transcripts = {
+        f"sw0{name[2:6]}-{name[6].upper()}": path
+        for name, path in files_of([texts], (".text",)).items()
+        if re.fullmatch(r"sw\d{4}[AB]-ms98-a-trans", name, re.IGNORECASE)
+    }
+    corpus = Corpus([], lists=sorted(transcripts.values()))
+    corpus.problems += [
+        Problem(f"{name}-{side}", f"{texts} has no transcript sw{name[3:]}{side}-ms98-a-trans.text of its recording")
+        for name in sorted(recordings)
+        for side in SIDES
+        if f"{name}-{side}" not in transcripts
+    ]
+    for side, path in sorted(transcripts.items()):
+        name, channel = side[:-2], SIDES.index(side[-1])
+        for segment in _parsed(path, partial(make_segments, path, SimpleNamespace(id=name), channel)):
+            # Lhotse's name of the speaker is that of side A on both sides.
+            u = _utterance(segment, side, recordings.get(name, speech / f"{name}.sph"), normalize_switchboard)
+            if u.text:
+                corpus.utterances.append(u)
+    return corpus
+
+
+def _fisher(corpus_dir: Path) -> Corpus:
+    speech = [require_release(corpus_dir, name) for name in ("LDC2004S13", "LDC2005S13")]
+    texts = [require_release(corpus_dir, name) for name in ("LDC2004T19", "LDC2005T19")]
+    recordings = {n: p for n, p in files_of(speech, SPHERE).items() if n.startswith("fe_03_")}
+    transcripts = {n: p for n, p in files_of(texts, (".txt",)).items() if re.fullmatch(r"fe_03_\d+", n)}
+    corpus = Corpus([], lists=sorted(transcripts.values()))
+    corpus.problems += [
+        Problem(name, f"there is no transcript {name}.txt of its recording")
+        for name in sorted(recordings.keys() - transcripts.keys())
+    ]
+    unsure = 0
+    for name, path in sorted(transcripts.items()):
+        speakers = {name.split("_")[2]: {side: f"{name}-{side}" for side in SIDES}}
+        for segment in _parsed(path, partial(create_supervision, (speakers, path))):
+            if "((" in segment.text:  # words that the transcriber was not sure of
+                unsure += 1
+                continue
+            place = recordings.get(name, speech[0] / f"{name}.sph")
+            u = _utterance(segment, str(segment.speaker), place, normalize_fisher)
+            if u.text:
+                corpus.utterances.append(u)
+    if unsure:
+        corpus.notes.append(f"Fisher: {unsure} utterances with words that the transcriber was not sure of are left out")
+    return corpus
+
+
+def _callhome(corpus_dir: Path) -> Corpus:
+    speech, texts = release(corpus_dir, "LDC97S42"), release(corpus_dir, "LDC97T14")
+    if not speech or not texts:
+        return Corpus([], notes=["CallHome (LDC97S42 and LDC97T14, 15 hours) is not there and not in train"])
+    recordings = files_of([speech / "data" / "train"], SPHERE)
+    transcripts = sorted((texts / "transcrpt" / "train").glob("*.txt"))
+    corpus = Corpus([], lists=transcripts)
+    corpus.problems += [
+        Problem(name, f"{texts} has no transcript {name}.txt of its recording")
+        for name in sorted(recordings.keys() - {path.stem for path in transcripts})
+    ]
+    for path in transcripts:
+        name = path.stem
+        for begin, end, side, text in _timed_lines(path):
+            words = normalize_callhome(text)
+            if not words or "((" in text or end <= begin:
+                continue
+            side, channel = f"{name}-{side}", SIDES.index(side)
+            place = recordings.get(name, speech / f"{name}.sph")
+            id = _id(side, begin, end)
+            corpus.utterances.append(Utterance(id, "", side, words, place, begin, end - begin, channel))
+    return corpus
+
+
+def _timed_lines(path: Path) -> list[tuple[float, float, str, str]]:
+    """Begin, end, side and words; a line without times continues the one before."""
+    found: list[tuple[float, float, str, str]] = []
+    for line in utf8_lines(path):
+        if match := _CALLHOME_LINE.match(line.strip()):
+            found.append((float(match[1]), float(match[2]), match[3], match[4]))
+        elif found and line.strip() and not line.startswith("#"):
+            begin, end, side, text = found[-1]
+            found[-1] = begin, end, side, f"{text} {line.strip()}"
+    return found
+
+
+def _parsed(path: Path, parse: Callable[[], Iterable[SupervisionSegment]]) -> list[SupervisionSegment]:
+    try:
+        return list(parse())
+    except (ValueError, IndexError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a transcript of this release ({type(error).__name__}: {error})") from error
+
+
+def _utterance(segment: SupervisionSegment, side: str, audio: Path, normalize: Callable[[str], str]) -> Utterance:
+    begin, end = float(segment.start), float(segment.end)
+    text = normalize(segment.text or "")
+    return Utterance(_id(side, begin, end), "", side, text, audio, begin, end - begin, SIDES.index(side[-1]))
+
+
+def _id(side: str, begin: float, end: float) -> str:
+    """As Kaldi names utterances: ``sw02001-A_000098-001156`` is from 0.98 to 11.56 s."""
+    return f"{side}_{round(100 * begin):06d}-{round(100 * end):06d}"
+
+
+def _dev_and_repeated(corpus: Corpus) -> Corpus:
+    """The first utterances are dev; of the others, at most so many with the same words are train."""
+    ordered = sorted(corpus.utterances, key=lambda u: u.id)
+    number = min(DEV_UTTERANCES, len(ordered) // 10)
+    seen: Counter[str] = Counter()
+    kept = []
+    for n, u in enumerate(ordered):
+        if n < number:
+            kept.append(with_split(u, "dev"))
+            continue
+        seen[u.text or ""] += 1
+        if seen[u.text or ""] <= MOST_REPEATED:
+            kept.append(with_split(u, "train"))
+    if dropped := len(ordered) - len(kept):
+        corpus.notes.append(f"{dropped} utterances of Switchboard whose words came {MOST_REPEATED} times are left out")
+    return replace(corpus, utterances=kept)

@@ -1,0 +1,52 @@
+"""The splits of prepared data: what each is for, and the subsets that are scored apart.
+
+``train`` and ``dev`` are always called so; a corpus may have any number of test sets, with names of their own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from lhotse.cut import Cut
+
+from asrkit.errors import UserError
+from asrkit.files import write_json
+
+TRAIN, DEV, TEST = "train", "dev", "test"
+"""Roles; the first two are names of splits too."""
+FILE = "splits.json"
+SUBSET = "subset"
+"""Custom field of a supervision."""
+
+
+def subset_of(cut: Cut) -> str:
+    """The part of its split that an utterance is scored with; empty if there are none."""
+    return str((cut.supervisions[0].custom or {}).get(SUBSET, ""))
+
+
+def write_splits(folder: Path, cuts: Mapping[str, Sequence[Cut]]) -> None:
+    """Writes which splits prepared data has: their role, utterances, and utterances of each subset."""
+    values = {}
+    for split, found in cuts.items():
+        values[split] = {"role": split if split in (TRAIN, DEV) else TEST, "utterances": len(found)}
+        if subsets := Counter(filter(None, map(subset_of, found))):
+            values[split]["subsets"] = dict(sorted(subsets.items()))
+    write_json(folder / FILE, values)
+
+
+def read_splits(folder: Path) -> tuple[str, ...] | None:
+    """The names of the splits in their order; None for data that was prepared before there was such a file.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return None
+    try:
+        return tuple(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error}); run asrkit prepare --force") from error
