@@ -8,7 +8,8 @@
 #   unlabelled   what asrkit prepare calls speech that is used without transcripts
 #   splits       an array of those that are decoded (dev test); a test set that the data lack is skipped
 #   searches     an array of the searches that decode them (greedy beam)
-# and may define a function prepare_data, called in place of asrkit prepare, and more_stages, lines of --help.
+# and may define functions prepare_data, called in place of asrkit prepare, and scoring_options SPLIT, which prints further
+# options of asrkit score, one per line; and more_stages, lines of --help.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 stage=1
@@ -166,7 +167,12 @@ for split in "${splits[@]}"; do
         --out-dir "$out" ${again[@]+"${again[@]}"} ${force[@]+"${force[@]}"} "${settings[@]}" --method $method
     fi
     if runs 5; then
-      "$asrkit" score --ref "$out/ref.trn" --hyp "$out/hyp.trn" ${again[@]+"${again[@]}"} ${force[@]+"${force[@]}"}
+      official=()
+      if declare -F scoring_options > /dev/null; then
+        mapfile -t official < <(scoring_options "$split")
+      fi
+      "$asrkit" score --ref "$out/ref.trn" --hyp "$out/hyp.trn" ${official[@]+"${official[@]}"} \
+        ${again[@]+"${again[@]}"} ${force[@]+"${force[@]}"}
     fi
   done
 done

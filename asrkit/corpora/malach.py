@@ -14,6 +14,7 @@ from asrkit.corpora.releases import files_of, require_release
 from asrkit.corpora.utterances import Corpus, Problem, Utterance, last_speakers, with_split
 from asrkit.errors import UserError
 from asrkit.text.normalize import canonical
+from asrkit.text.telephone import spelled
 
 DEV_SPEAKERS = 10
 SUFFIXES = (".mp2", ".mp3", ".sph", ".wav", ".flac")
@@ -80,6 +81,6 @@ def _audio(recording: str, command: str, recordings: dict[str, Path]) -> Path | 
 
 def normalize_malach(text: str) -> str:
     """Lower-case words; noises and unclear speech dropped, broken-off words with a hyphen."""
-    text = re.sub(r"<[^<>]*>|\[[^\[\]]*\]|\{[^{}]*\}|\(\(|\)\)", " ", text.lower())
-    words = [re.sub(r"^[^\w'%-]+|[^\w'-]+$", "", word) for word in text.split()]
+    text = re.sub(r"<[^<>]*>|\[[^\[\]]*\]|\{[^{}]*\}|\(\(|\)\)|%hesitation\b", " ", text.lower())
+    words = [re.sub(r"^[^\w'%-]+|[^\w'-]+$", "", word) for word in spelled(text).split()]
     return canonical(" ".join(word.lstrip("%") for word in words if word.strip("-'%")))

@@ -98,6 +98,7 @@ def text_report(score: Score, values: dict[str, Any]) -> str:
     blocks = [
         headline(values),
         *of_subsets,
+        *(f"NIST's rate, {name or 'all'}: {part['rate']:.2f} %" for name, part in values.get("nist", {}).items()),
         "The interval is a 95 % bootstrap over utterances; S, D and I are split as NIST sclite splits them.\n",
         _speaker_table(score),
         _confusion_table(score),

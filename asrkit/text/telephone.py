@@ -17,7 +17,8 @@ HESITATIONS = (
 """What Hub5 scores as the same hesitation, which may be missing from a hypothesis."""
 _ASIDE = re.compile(r"</?[be]_aside>")
 _NOISES = ("[silence]", "[noise]", "[laughter]", "[vocalized-noise]")
-_ACRONYM = re.compile(r"\b(?:[a-z]\._?)+(?:[a-z]\.)?('?s)?(?=\s|$)")
+_ACRONYM = re.compile(r"\b(?:[a-z]\._?)+(?:[a-z]\.)?('?s)?(?=[\s,?!]|$)")
+_FOREIGN = re.compile(r"<(?:[a-z]+|\?)\s+([^<>]*)>")
 
 
 def normalize_switchboard(text: str) -> str:
@@ -33,7 +34,7 @@ def normalize_switchboard(text: str) -> str:
 
 def _switchboard_word(word: str) -> str:
     word = re.sub(r"^(-?)\[laughter-(.+)\](-?)$", r"\1\2\3", word)
-    word = re.sub(r"^\[(.+)/.+\](-?)$", r"\1\2", word)  # said / meant
+    word = re.sub(r"^\[?(.+)/.+\](-?)$", r"\1\2", word)  # said / meant
     word = re.sub(r"^-?\[[^\[\]]+\](.+)$", r"-\1", word)  # the beginning is missing
     word = re.sub(r"^([^\[\]]+)\[[^\[\]]+\]([a-z'].*)$", r"\1-\2", word)  # the middle
     word = re.sub(r"^(.+)\[[^\[\]]+\]-?$", r"\1-", word)  # the end
@@ -44,42 +45,44 @@ def _switchboard_word(word: str) -> str:
 def normalize_fisher(text: str) -> str:
     """A line of the Fisher transcripts: noises dropped, ``c._n._n.`` spelled ``c n n``."""
     text = re.sub(r"\[\[?[^\[\]]*\]?\]|\(\(|\)\)", " ", text.lower())
-    return canonical(re.sub(r"[?!,]|(?<![a-z])\.", " ", _spelled(text)))
+    text = spelled(_FOREIGN.sub(r"\1", text))
+    return canonical(re.sub(r"[?!,._*]|(^|\s)-(?=\s|$)", " ", text))
 
 
 def normalize_callhome(text: str) -> str:
     """A line of the CallHome transcripts: noises, remarks and marks of names and coined words dropped."""
-    text = re.sub(r"\{[^{}]*\}|\[\[?[^\[\]]*\]?\]|\(\(|\)\)|//", " ", text.lower())
-    text = re.sub(r"<[a-z]+ ([^<>]*)>", r"\1", text)  # foreign words
+    text = re.sub(r'\{[^{}]*\}|\[\[?[^\[\]]*\]?\]|\(\(|\)\)|//|[#"]', " ", text.lower())
+    text = _FOREIGN.sub(r"\1", text)
     text = re.sub(r"(^|\s)[%&+*]+|[+*]+(?=[\s.,?!]|$)", r"\1", text)
-    text = re.sub(r"(^|\s)--(?=\s|$)", r"\1", _spelled(text))
-    return canonical(re.sub(r'[?!,"]|\.(?=\s|$)', " ", text))
+    text = re.sub(r"(^|\s)--(?=\s|$)", r"\1", spelled(text))
+    return canonical(re.sub(r"[?!,]|\.(?=\s|$)", " ", text))
 
 
 def normalize_hub5(text: str) -> str:
     """The words of a reference segment of Hub5 or RT'03, with alternatives as ``asrkit score`` reads them.
 
     ``(oh)``, broken-off words and hesitations may be missing: they become ``{ oh / @ }``, and all hesitations are
-    alternatives of each other. The official scores, with NIST's rules for contractions and compounds, come from
-    ``asrkit score --glm``.
+    alternatives of each other. Alternatives that the reference gives stay as they are. The official scores, with
+    NIST's rules for contractions and compounds, come from ``asrkit score --glm``.
     """
     text = re.sub(r"[{}/]", r" \g<0> ", _ASIDE.sub(" ", text.lower()))
-    return canonical(" ".join(map(_hub5_word, text.split())))
+    parts = re.split(r"(\{[^{}]*\})", spelled(text))
+    words = (part if part.startswith("{") else " ".join(map(_hub5_word, part.split())) for part in parts)
+    return canonical(" ".join(words))
 
 
 def _hub5_word(word: str) -> str:
     bare = re.sub(r"^\(+|\)+$", "", word)
-    if bare in HESITATIONS:
+    if bare in HESITATIONS or bare.removeprefix("%") in HESITATIONS:
         return "{ " + " / ".join([*HESITATIONS[:-1], "@"]) + " }"
     may_be_missing = bare != word or (len(bare) > 1 and (bare.endswith("-") or bare.startswith("-")))
     return f"{{ {bare} / @ }}" if may_be_missing and bare else bare
 
 
-def _spelled(text: str) -> str:
+def spelled(text: str) -> str:
     """Acronyms with points as single letters."""
 
     def letters(match: re.Match[str]) -> str:
-        spelled = " ".join(re.findall(r"[a-z](?=\.)", match[0]))
-        return spelled + ("'s" if match[1] else "")
+        return " ".join(re.findall(r"[a-z](?=\.)", match[0])) + ("'s" if match[1] else "")
 
     return _ACRONYM.sub(letters, text)

@@ -140,6 +140,7 @@ def _hub5(folder: Path, clips: Clips) -> None:
     for name, label in (("sw_20001", "SWB1"), ("sw_30012", "S2P3"), ("sw_45097", "S2P4")):
         rows += _stm(name, clips.recording(english / f"{name}.sph", 2), f"O,{label},M", "AB")
     write(folder / "LDC2002S13" / "hub5e_01" / "hub5e01.english.010402.stm", [*STM_HEADER.splitlines(), *rows])
+    write(folder / "LDC2002S13" / "hub5e_01" / "en20010117_hub5.glm", GLM.splitlines())
 
     root = folder / "LDC2007S10" / "data"
     for name in ("fsh_60262", "sw_45098"):

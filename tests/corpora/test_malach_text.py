@@ -52,6 +52,7 @@ MALACH: list[tuple[str, str]] = [
     ("THE S.S. CAME", "the s s came"),
     ("THE U.S. ARMY LIBERATED US", "the u s army liberated us"),
     ("A D. P. CAMP", "a d p camp"),
+    ("THE D.P.'S PAPERS", "the d p's papers"),
 ]
 
 

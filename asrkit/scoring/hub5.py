@@ -1,0 +1,138 @@
+"""The official error rates of Hub5 and RT'03: NIST's ``hubscr.pl`` on stm, ctm and GLM files."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from lhotse.cut import Cut
+
+from asrkit.data.splits import subset_of
+from asrkit.errors import UserError
+from asrkit.files import utf8_lines, write_text
+from asrkit.scoring.wer import Errors
+
+DEBIAN = Path("/usr/lib/sctk/bin")
+"""Where Debian's sctk keeps the programs."""
+REPORTS = {".sys": "percent.txt", ".raw": "counts.txt", ".dtl": "details.txt"}
+"""Suffixes of NIST's reports, and their names in a folder of ours."""
+_ROW = re.compile(r"\|\s*(\S+)\s*\|\s*(\d+)\s+(\d+)\s*\|\s*(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s+(\d+)\s*\|")
+
+
+def hubscr_folder() -> Path | None:
+    """Where ``hubscr.pl`` is; None if it is not installed."""
+    found = shutil.which("hubscr.pl") or shutil.which("hubscr.pl", path=str(DEBIAN))
+    return Path(found).parent if found else None
+
+
+def side_of(cut: Cut) -> str:
+    """The conversation side of an utterance as NIST's reports name it: ``en_4156_a``."""
+    return f"{cut.recording_id}_{'ab'[cut.channel] if cut.channel in (0, 1) else 'a'}".lower()
+
+
+def ctm_lines(cuts: Iterable[Cut]) -> list[str]:
+    """``recording channel start duration word``, in order, of cuts with decoded hypotheses.
+
+    Without confidences, as sclite fails on those of a recognizer without errors.
+
+    Raises:
+        UserError: a cut without them.
+    """
+    rows: list[tuple[str, str, float, float, str]] = []
+    for cut in cuts:
+        if "hypotheses" not in (cut.custom or {}):
+            raise UserError(f"{cut.id} has no hypotheses; decode again")
+        words = cut.hypotheses[0]["words"] if cut.hypotheses else []
+        channel = "B" if cut.channel == 1 else "A"
+        rows += [
+            (cut.recording_id, channel, cut.start + w["time"], max(0.01, w["end"] - w["time"]), w["word"])
+            for w in words
+        ]
+    return [f"{r} {c} {start:.2f} {length:.2f} {word}" for r, c, start, length, word in sorted(rows)]
+
+
+def official_errors(stms: Sequence[Path], glm: Path, cuts: Sequence[Cut], out_dir: Path) -> dict[str, Errors]:
+    """NIST's word errors of each conversation side; its reports go to a folder.
+
+    Args:
+        stms: the references.
+        glm: NIST's rules for equal spellings.
+        cuts: the decoded utterances with their hypotheses.
+        out_dir: for the reports.
+
+    Raises:
+        UserError: NIST's programs are not installed, or refuse a file.
+    """
+    programs = hubscr_folder()
+    if programs is None:
+        raise UserError("--glm needs NIST's hubscr.pl; tools/install_sctk.sh installs it (Debian's package sctk)")
+    with tempfile.TemporaryDirectory(prefix="asrkit-") as name:
+        folder = Path(name)
+        recordings = {cut.recording_id for cut in cuts}
+        write_text(folder / "ref.stm", "".join(_accepted(stms, recordings)))
+        write_text(folder / "hyp.ctm", "".join(f"{line}\n" for line in ctm_lines(cuts)))
+        shutil.copyfile(glm, folder / "rules.glm")
+        command = [str(programs / "hubscr.pl"), "-p", str(programs), "-V", "-l", "english", "-h", "hub5"]
+        command += ["-g", "rules.glm", "-r", "ref.stm", "hyp.ctm"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
+        reports = {suffix: folder / f"hyp.ctm.filt{suffix}" for suffix in REPORTS}
+        if done.returncode or not reports[".raw"].is_file():
+            said = [line for line in (done.stderr + done.stdout).splitlines() if "rror" in line]
+            raise UserError(f"hubscr.pl refused {stms[0]} with {glm}: {(said or ['it printed no reason'])[0].strip()}")
+        for suffix, path in reports.items():
+            if path.is_file():
+                write_text(out_dir / REPORTS[suffix], path.read_text(errors="replace"))
+        return _counts(reports[".raw"].read_text(errors="replace"))
+
+
+def by_subset(sides: Mapping[str, Errors], cuts: Iterable[Cut]) -> dict[str, Errors]:
+    """The errors of each subset's conversation sides, and in total as ``""``."""
+    subsets = {side_of(cut): subset_of(cut) for cut in cuts}
+    found = {"": sum(sides.values(), Errors())}
+    for side, errors in sorted(sides.items()):
+        if subset := subsets.get(side, ""):
+            found[subset] = found.get(subset, Errors()) + errors
+    return found
+
+
+def _accepted(stms: Sequence[Path], recordings: set[str]) -> list[str]:
+    """Lines that hubscr.pl accepts: sides as letters and as speakers, no asides, no gaps, labels defined; only those of
+    decoded recordings."""
+    header: list[str] = []
+    labels: set[str] = set()
+    lines: list[str] = []
+    for path in stms:
+        for line in utf8_lines(path):
+            line = line.rstrip("\r\n")
+            if line.startswith(";;"):
+                header += [f"{line}\n"] if f"{line}\n" not in header else []
+                continue
+            words = line.split(maxsplit=5)
+            if len(words) < 5 or words[0] not in recordings or "inter_segment_gap" in line:
+                continue
+            words[1] = {"1": "A", "2": "B"}.get(words[1], words[1])
+            words[2] = f"{words[0]}_{words[1]}"
+            text = re.sub(r"(?i)</?[be]_aside>", "", " ".join(words)).replace("((", "(")
+            if match := re.match(r"<([^<>]*)>", words[5] if len(words) > 5 else ""):
+                labels |= {part.strip().upper() for part in match[1].split(",")}
+            lines.append(f"{text}\n")
+    known = {match[1].upper() for line in header if (match := re.match(r';;\s*LABEL\s+"([^"]*)"', line))}
+    header += [f';; LABEL "{label}" "{label}" "{label}"\n' for label in sorted(labels - known) if label]
+    return header + sorted(lines, key=_order)
+
+
+def _order(line: str) -> tuple[str, str, float]:
+    words = line.split(maxsplit=4)
+    return words[0], words[1], float(words[3])
+
+
+def _counts(report: str) -> dict[str, Errors]:
+    found = {}
+    for name, _, words, _, substitutions, deletions, insertions, _, _ in _ROW.findall(report):
+        if name not in ("Sum", "Mean", "S.D.", "Median"):
+            found[name.lower()] = Errors(int(words), int(substitutions), int(deletions), int(insertions))
+    return found
