@@ -24,7 +24,7 @@ from asrkit.corpora.releases import SPHERE, files_of, release, require_release
 from asrkit.corpora.utterances import Corpus, Problem, Utterance, with_split
 from asrkit.errors import UserError
 from asrkit.files import utf8_lines
-from asrkit.text.telephone import normalize_callhome, normalize_fisher, normalize_switchboard
+from asrkit.text.telephone import normalize_callhome, normalize_fisher, normalize_switchboard, read_acronyms
 
 DEV_UTTERANCES = 4000
 """Of the first conversations, as in Kaldi's ``swbd/s5c``; a tenth of a smaller corpus."""
@@ -71,6 +71,11 @@ def _switchboard(corpus_dir: Path) -> Corpus:
         if re.fullmatch(r"sw\d{4}[AB]-ms98-a-trans", name, re.IGNORECASE)
     }
     corpus = Corpus([], lists=sorted(transcripts.values()))
+    dictionary = texts / "sw-ms98-dict.text"
+    acronyms = read_acronyms(utf8_lines(dictionary)) if dictionary.is_file() else set()
+    if not acronyms:
+        corpus.notes.append(f"{dictionary} has no acronyms: TV stays a word, where the test sets have t v")
+    normalize = partial(normalize_switchboard, acronyms=acronyms)
     corpus.problems += [
         Problem(f"{name}-{side}", f"{texts} has no transcript sw{name[3:]}{side}-ms98-a-trans.text of its recording")
         for name in sorted(recordings)
@@ -81,7 +86,7 @@ def _switchboard(corpus_dir: Path) -> Corpus:
         name, channel = side[:-2], SIDES.index(side[-1])
         for segment in _parsed(path, partial(make_segments, path, SimpleNamespace(id=name), channel)):
             # Lhotse's name of the speaker is that of side A on both sides.
-            u = _utterance(segment, side, recordings.get(name, speech / f"{name}.sph"), normalize_switchboard)
+            u = _utterance(segment, side, recordings.get(name, speech / f"{name}.sph"), normalize)
             if u.text:
                 corpus.utterances.append(u)
     return corpus

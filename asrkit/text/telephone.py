@@ -7,6 +7,7 @@ single letters.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterable
 
 from asrkit.text.normalize import canonical
 
@@ -15,21 +16,53 @@ HESITATIONS = (
     "%hesitation",
 )
 """What Hub5 scores as the same hesitation, which may be missing from a hypothesis."""
+_LETTERS = dict(
+    zip(
+        "ABCDEFGHIJKLMNOPQRSTUVWXYZ",
+        (
+            *("ey", "b iy", "s iy", "d iy", "iy", "eh f", "jh iy", "ey ch", "ay", "jh ey", "k ey", "eh l", "eh m"),
+            *("eh n", "ow", "p iy", "k y uw", "aa r", "eh s", "t iy", "y uw", "v iy", "d ah b ax l y uw", "eh k s"),
+            *("w ay", "z iy"),
+        ),
+        strict=True,
+    )
+)
+"""Their names in the phones of the Mississippi State dictionary."""
 _ASIDE = re.compile(r"</?[be]_aside>")
 _NOISES = ("[silence]", "[noise]", "[laughter]", "[vocalized-noise]")
 _ACRONYM = re.compile(r"\b(?:[a-z]\._?)+(?:[a-z]\.)?('?s)?(?=[\s,?!]|$)")
 _FOREIGN = re.compile(r"<(?:[a-z]+|\?)\s+([^<>]*)>")
 
 
-def normalize_switchboard(text: str) -> str:
+def normalize_switchboard(text: str, acronyms: Collection[str] = ()) -> str:
     """A line of the Mississippi State transcripts of Switchboard (MS98).
 
     What was said is kept where two forms are given, as in Kaldi's recipe ``swbd/s5c``: ``[laughter-story]`` is
     ``story``, ``[it'n/isn't]`` is ``it'n``, ``ab[solute]-`` is ``ab-``, ``{yuppiedom}`` is ``yuppiedom`` and
-    ``them_1`` is ``them``.
+    ``them_1`` is ``them``. Acronyms, which the transcripts write as a word, become letters: ``IBM's`` is ``i b m's``.
+
+    Args:
+        text: the line.
+        acronyms: of :func:`read_acronyms`.
     """
-    words = _ASIDE.sub(" ", text.lower()).split()
+    words = _ASIDE.sub(" ", " ".join(_letters(word, acronyms) for word in text.split()).lower()).split()
     return canonical(" ".join(_switchboard_word(word) for word in words if word not in _NOISES))
+
+
+def _letters(word: str, acronyms: Collection[str]) -> str:
+    """``IBM``, ``IBMs`` or ``IBM's`` as ``I B M``, ``I B Ms`` or ``I B M's``; other words as they are."""
+    match = re.fullmatch(r"([A-Z]+)('?s)?", word)
+    return " ".join(match[1]) + (match[2] or "") if match and match[1] in acronyms else word
+
+
+def read_acronyms(dictionary: Iterable[str]) -> set[str]:
+    """The words of the Mississippi State dictionary, ``word phone …``, that are pronounced letter by letter."""
+    found = set()
+    for line in dictionary:
+        word, _, phones = line.partition(" ")
+        if re.fullmatch(r"[A-Z]{2,}", word) and phones.split() == " ".join(_LETTERS[c] for c in word).split():
+            found.add(word)
+    return found
 
 
 def _switchboard_word(word: str) -> str:

@@ -125,6 +125,9 @@ def _switchboard(folder: Path, clips: Clips) -> None:
             write(place / f"{stem}-trans.text", lines)
             write(place / f"{stem}-word.text", [f"{stem}-0001 0.000000 0.100000 [silence]"])
 
+    dictionary = ["TV t iy v iy", "NASA n ae s ax", "tv t iy v iy", "uh ah"]
+    write(folder / "swb_ms98_transcriptions" / "sw-ms98-dict.text", dictionary)
+
 
 def _hub5(folder: Path, clips: Clips) -> None:
     english = folder / "LDC2002S09" / "hub5e_00" / "english"

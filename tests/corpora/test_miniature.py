@@ -17,7 +17,8 @@ from tests.corpora.miniature import BUILDERS
 
 NAMES = {"librispeech": "librispeech_100"}
 """What ``asrkit prepare`` calls a corpus, where that is not the recipe's name."""
-UNREAD = (".glm", "-word.text")
+UNREAD = (".glm", "-word.text", "-dict.text")
+"""What preparation does without."""
 SIZES = {
     "swb300": {"train": 22, "dev": 2, "eval2000": 8, "hub5_01": 6, "rt03": 4},
     "swb2000": {"train": 32, "dev": 2, "eval2000": 8, "hub5_01": 6, "rt03": 4},

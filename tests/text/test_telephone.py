@@ -2,7 +2,13 @@ from __future__ import annotations
 
 import pytest
 
-from asrkit.text.telephone import normalize_callhome, normalize_fisher, normalize_hub5, normalize_switchboard
+from asrkit.text.telephone import (
+    normalize_callhome,
+    normalize_fisher,
+    normalize_hub5,
+    normalize_switchboard,
+    read_acronyms,
+)
 
 SWITCHBOARD: list[tuple[str, str]] = [
     (
@@ -244,3 +250,19 @@ def test_callhome(text: str, expected: str) -> None:
 @pytest.mark.parametrize(("text", "expected"), HUB5)
 def test_hub5(text: str, expected: str) -> None:
     assert normalize_hub5(text) == expected
+
+
+def test_switchboards_acronyms_become_letters() -> None:
+    dictionary = [
+        "TV t iy v iy",
+        "IBM ay b iy eh m",
+        "NASA n ae s ax",
+        "OK ow k ey",
+        "I ay",
+        "them dh eh m",
+        "CDs s iy d iy z",
+    ]
+    acronyms = read_acronyms([*dictionary, "CD s iy d iy"])
+    assert acronyms == {"TV", "IBM", "OK", "CD"}
+    said = normalize_switchboard("I saw NASA on TV [laughter] and IBM's CDs [laughter-OK]", acronyms)
+    assert said == "i saw nasa on t v and i b m's c ds ok"
