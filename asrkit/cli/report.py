@@ -7,17 +7,20 @@ from pathlib import Path
 import click
 
 from asrkit.cli.common import PATH
+from asrkit.console import log
 from asrkit.files import atomic_path
 from asrkit.models.dss_spectrum import dss_spectra, plot_dss_spectra
 from asrkit.scoring.bilevel import KEY, bilevel_table, plot_bilevel
 from asrkit.scoring.experiment import read_experiment, table
 from asrkit.scoring.learners import KEY as LEARNERS
 from asrkit.scoring.learners import learners_table, plot_learners
+from asrkit.scoring.page import write_page
 
 
 @click.command()
 @click.argument("exp_dirs", nargs=-1, required=True, type=PATH)
-def report(exp_dirs: tuple[Path, ...]) -> None:
+@click.option("--html", type=PATH, help="Write a page with curves, comparisons and all utterances with their errors.")
+def report(exp_dirs: tuple[Path, ...], html: Path | None) -> None:
     """Print experiments as rows of a Markdown table, from the files that the stages wrote.
 
     For a DSSformer, a table says what its state spaces can do and how far they have moved; dss_spectrum.png shows
@@ -26,8 +29,8 @@ def report(exp_dirs: tuple[Path, ...]) -> None:
     what each did.
     """
     rows, more = [], []
-    for exp_dir in exp_dirs:
-        experiment = read_experiment(exp_dir)
+    experiments = [read_experiment(exp_dir) for exp_dir in exp_dirs]
+    for exp_dir, experiment in zip(exp_dirs, experiments, strict=True):
         rows += experiment.rows()
         if found := experiment.state_spaces():
             more.append(f"\nState spaces of {exp_dir.name}:\n\n{found}")
@@ -41,3 +44,6 @@ def report(exp_dirs: tuple[Path, ...]) -> None:
             more.append(f"\nLearners of {exp_dir.name}:\n\n{learners_table(learners)}")
             plot_learners(learners, exp_dir / "learners.png")
     click.echo("\n".join([table(rows), *more]))
+    if html is not None:
+        write_page(html, experiments)
+        log(f"wrote {html} ({html.stat().st_size / 1e6:.1f} MB)")

@@ -42,6 +42,8 @@ class Experiment:
     """One line per epoch."""
     scores: dict[tuple[str, str], dict[str, Any]]
     """By split and search."""
+    folders: dict[tuple[str, str], Path]
+    """Where each decoding is."""
 
     def rows(self) -> list[tuple[str, ...]]:
         """A row of :data:`COLUMNS` for each decoding."""
@@ -102,14 +104,12 @@ def read_experiment(path: Path) -> Experiment:
     Raises:
         UserError: it holds no score or no model.
     """
-    scores = {}
-    for score in sorted(path.glob("decode_*_*/score.json")):
-        scores[_decoding(score.parent)] = json.loads(score.read_text(encoding="utf-8"))
+    folders = {_decoding(score.parent): score.parent for score in sorted(path.glob("decode_*_*/score.json"))}
+    scores = {key: json.loads((folder / "score.json").read_text(encoding="utf-8")) for key, folder in folders.items()}
     if not scores:
         raise UserError(f"{path} holds no decode_SPLIT_SEARCH/score.json; decode and score it first")
-    return Experiment(
-        path, load_recognizer(path / "averaged.safetensors"), read_metrics(path / "metrics.jsonl"), scores
-    )
+    metrics = read_metrics(path / "metrics.jsonl")
+    return Experiment(path, load_recognizer(path / "averaged.safetensors"), metrics, scores, folders)
 
 
 def _decoding(folder: Path) -> tuple[str, str]:

@@ -3,6 +3,7 @@ evaluation", ICASSP): intervals of error rates, and of the difference between tw
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -34,6 +35,22 @@ def bootstrap_interval(
         rates[i] = 100.0 * wrong[drawn].sum() / max(1.0, length[drawn].sum())
     low, high = np.quantile(rates, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def matched_pairs(first: Sequence[Errors], second: Sequence[Errors]) -> float:
+    """Two-sided p-value of the matched pairs test of two systems (Gillick and Cox 1989), each utterance a segment.
+
+    NIST's sc_stats divides utterances at words that both systems have right, which gives more and shorter segments.
+
+    Args:
+        first: counts of each utterance.
+        second: the other system's, in the same order.
+    """
+    differences = np.array([a.total - b.total for a, b in zip(first, second, strict=True)], dtype=np.float64)
+    if len(differences) < 2 or not differences.std():
+        return 1.0 if not differences.any() else 0.0
+    z = abs(differences.mean()) / (differences.std(ddof=1) / math.sqrt(len(differences)))
+    return math.erfc(z / math.sqrt(2))
 
 
 @dataclass(frozen=True)
