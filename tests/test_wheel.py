@@ -62,6 +62,11 @@ def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def test_the_wheel_has_what_is_no_python(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {"asrkit/py.typed", "asrkit/scoring/page.html", "asrkit/conf/model/conformer_3m.yaml"} <= set(names)
+
+
 def test_the_wheel_holds_the_shared_yaml(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     shared = {f"asrkit/{path.relative_to(ROOT)}" for path in (ROOT / "conf").rglob("*.yaml")}
