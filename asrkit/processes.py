@@ -1,23 +1,32 @@
-"""``map`` over several processes on this machine."""
+"""``map`` over several processes: on this machine, or on a Dask cluster that shares its folders."""
 
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from asrkit.errors import UserError
+
+CLUSTER: ContextVar[str] = ContextVar("CLUSTER", default="")
+"""Address of a Dask scheduler whose workers do the work; empty for processes on this machine."""
+CHUNKS_PER_WORKER = 4
+"""On their way to a cluster at once."""
+CONNECT_LIMIT_S = 10
 
 
 @contextmanager
 def mapping(
     number: int, chunksize: int, start: str | None = None, prepare: Callable[[], object] | None = None
 ) -> Iterator[Callable[..., Iterator[Any]]]:
-    """``map``, in ``number`` processes; in this one if 1.
+    """``map``, in ``number`` processes; in this one if 1; on the cluster if there is one, whatever ``number`` is.
 
     Args:
         number: of processes.
@@ -26,8 +35,12 @@ def mapping(
         prepare: what each process does first.
 
     Raises:
-        UserError: a process was killed.
+        UserError: a process was killed, or the cluster cannot be reached.
     """
+    if address := CLUSTER.get():
+        with _on_cluster(address, chunksize) as run:
+            yield run
+        return
     if number == 1:
         yield map
         return
@@ -39,3 +52,36 @@ def mapping(
         except BaseException:
             pool.shutdown(cancel_futures=True)  # remaining work would only delay the message
             raise
+
+
+@contextmanager
+def _on_cluster(address: str, chunksize: int) -> Iterator[Callable[..., Iterator[Any]]]:
+    try:
+        from distributed import Client
+        from distributed.scheduler import KilledWorker
+    except ImportError as error:
+        raise UserError("--cluster needs Dask: pip install asrkit[cluster]") from error
+    try:
+        client = Client(address, timeout=CONNECT_LIMIT_S)
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"no Dask scheduler answers at {address}; start it with `dask scheduler`") from error
+
+    def run(function: Callable[..., Any], *iterables: Iterable[Any]) -> Iterator[Any]:
+        items, pending = zip(*iterables, strict=False), deque[Any]()
+        most = CHUNKS_PER_WORKER * max(1, len(client.scheduler_info()["workers"]))
+        while chunk := list(islice(items, chunksize)):
+            pending.append(client.submit(_each, function, chunk, pure=False))
+            if len(pending) >= most:
+                yield from pending.popleft().result()
+        while pending:
+            yield from pending.popleft().result()
+
+    with client:
+        try:
+            yield run
+        except KilledWorker as error:
+            raise UserError(f"a worker of {address} was ended, perhaps for memory; give workers more of it") from error
+
+
+def _each(function: Callable[..., Any], items: list[tuple[Any, ...]]) -> list[Any]:
+    return [function(*item) for item in items]

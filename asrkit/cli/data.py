@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -37,15 +38,32 @@ from asrkit.features.listen import LOUDEST, MIX, SPLIT, channel_choice
 from asrkit.features.normalization import GLOBAL, MeanStd
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.files import write_json
+from asrkit.processes import CLUSTER
 from asrkit.records import INPUTS, Record, digest
 from asrkit.text.normalize import RULES
 from asrkit.text.tokenizer import train_tokenizer
+
+
+@contextmanager
+def _on(address: str | None) -> Iterator[None]:
+    """While entered, work is done by the workers of a Dask scheduler."""
+    token = CLUSTER.set(address or "")
+    yield
+    CLUSTER.reset(token)
+
 
 _CORPUS = click.argument("corpus", type=click.Choice(sorted(READERS)))
 _CORPUS_DIR = click.option("--corpus-dir", type=PATH, required=True, help="The corpus' release.")
 _DATA_DIR = click.option("--data-dir", type=PATH, required=True, help="Where prepared data goes.")
 _JOBS = click.option(
     "--num-jobs", type=click.IntRange(min=1), default=2, show_default=True, help="Processes that read audio."
+)
+_CLUSTER = click.option(
+    "--cluster",
+    metavar="ADDRESS",
+    callback=lambda context, option, address: context.with_resource(_on(address)),
+    expose_value=False,
+    help="A Dask scheduler, such as tcp://host:8786, whose workers read the audio in place of --num-jobs processes.",
 )
 _SHAPING = ("sampling_rate_hz", "num_mel_bins", "speed_factors", "tempo_factors", "store")
 """Settings that the feature stage's files depend on; the others are applied in training."""
@@ -73,6 +91,7 @@ def _options(command: Command) -> Command:
 @_CORPUS_DIR
 @_DATA_DIR
 @_JOBS
+@_CLUSTER
 @_FORCE
 @click.option("--skip-bad", is_flag=True, help="Exclude bad utterances; bad.jsonl lists them with reasons.")
 @_options
@@ -125,6 +144,7 @@ def prepare(
 @_CORPUS_DIR
 @_DATA_DIR
 @_JOBS
+@_CLUSTER
 @_options
 def check(
     corpus: str,
@@ -182,6 +202,7 @@ def combine(sources: tuple[Path, ...], data_dir: Path, force: bool) -> None:
 @click.command()
 @_DATA_DIR
 @_JOBS
+@_CLUSTER
 @_FORCE
 @config_options
 def features(data_dir: Path, num_jobs: int, force: bool, config_path: Path | None, overrides: tuple[str, ...]) -> None:

@@ -51,7 +51,7 @@ def make_features(
         speed_factors: replicas of train, such as 0.9, 1.0, 1.1 (Ko et al. 2015).
         store: compute features now and store them as float32, the same values that a loader computes.
         tempo_factors: more replicas of train, whose audio is written as FLAC.
-        num_jobs: processes that store features.
+        num_jobs: processes that make replicas and store features.
 
     Returns:
         What was written.
@@ -62,7 +62,9 @@ def make_features(
     if split == "train":
         replicas = speed_replicas(cuts, speed_factors)
         for factor in tempo_factors:
-            replicas += [tempo_replica(cut, factor, sampling_rate_hz, folder) for cut in cuts]
+            replica = partial(tempo_replica, factor=factor, sampling_rate_hz=sampling_rate_hz, folder=folder)
+            with _jobs(_useful_jobs(num_jobs, cuts), chunksize=8) as run:
+                replicas += list(run(replica, cuts))
         cuts = CutSet.from_cuts(replicas)
     if store:
         extractor = KaldiFbank(KaldiFbankConfig(sampling_rate_hz, num_mel_bins))
