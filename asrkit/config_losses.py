@@ -76,14 +76,14 @@ class LossConfig:
     frame_epochs: int = setting(
         0,
         "First epochs, before those of the CTC loss, with cross-entropy on the labels of frames (`asrkit align`), so "
-        "that the encoder starts from an acoustic model (Hu et al. 2020, arXiv 2005.00572). In all of "
-        "`train.num_epochs`, that model is trained and no transducer.",
-        least=0,
+        "that the encoder starts from an acoustic model (Hu et al. 2020, arXiv 2005.00572). -1 trains that model alone "
+        "in all epochs.",
+        least=-1,
     )
     frame_projection: int = setting(
         0,
         "Width of a linear layer before the softmax over frame labels; 0 for none.",
         least=0,
         most=65536,
-        only_with="loss.frame_epochs>0",
+        only_with="loss.frame_epochs!=0",
     )

@@ -165,7 +165,7 @@ class TrainConfig:
     dev_measure: str = setting(
         "wer",
         "What chooses the best epoch and stops early: word errors, or character errors, for languages that write no "
-        "spaces; `frame_error` is for `loss.frame_epochs`: the share of frames that are classified wrongly.",
+        "spaces; `frame_error` is for `loss.frame_epochs=-1`: the share of frames that are classified wrongly.",
         choices=("wer", "cer", "frame_error"),
         only_with=SPEECH,
     )
@@ -193,9 +193,9 @@ class TrainConfig:
     watch_every: int = setting(
         0,
         "Updates between two measurements of the effective learning rate and of the noise that the spread of the "
-        "learners' weights makes; each takes a gradient more. 0 for none.",
+        "learners' weights causes, for learners in step; each costs another gradient. 0 for none.",
         least=0,
-        only_with="train.parallel=dpsgd",
+        only_with="train.parallel=dpsgd|adpsgd",
     )
     heartbeat_s: float = setting(30.0, "A learner that is not heard of for so many seconds is lost.", least=1)
     sampling: SamplingConfig = section(SamplingConfig, only_with=SPEECH)

@@ -148,17 +148,17 @@ def check_read(values: object, layers: Mapping[str, int], facts: Mapping[str, ob
 
 
 def holds(condition: str, values: Mapping[str, object]) -> bool:
-    """Whether ``key=a|b`` or ``key>number`` is true of ``values``."""
+    """Whether ``key=a|b``, ``key!=a`` or ``key>number`` is true of ``values``."""
     key, operator, right = _parts(condition)
     if operator == ">":
         return float(cast(float, values[key])) > float(right)
-    return str(values[key]) in right.split("|")
+    return (str(values[key]) in right.split("|")) == (operator == "=")
 
 
 def _parts(condition: str) -> tuple[str, str, str]:
-    match = re.fullmatch(r"([\w.]+)([=>])(.+)", condition)
+    match = re.fullmatch(r"([\w.]+)(!=|[=>])(.+)", condition)
     if not match:
-        raise ValueError(f"'{condition}' is not a condition of the form key=a|b or key>number")
+        raise ValueError(f"'{condition}' is not a condition of the form key=a|b, key!=a or key>number")
     return match[1], match[2], match[3]
 
 

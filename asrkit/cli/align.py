@@ -27,7 +27,7 @@ from asrkit.records import INPUTS, Record, digest
 @click.option("--frames", "frames_dir", type=PATH, help="Write labelled frames of the first split there, for studies.")
 @click.option("--force", is_flag=True, help="Align again where it is done.")
 def align(model_path: Path, data_dir: Path, splits: tuple[str, ...], frames_dir: Path | None, force: bool) -> None:
-    """Find when each symbol of the transcripts is spoken, for loss.frame_epochs: DATA_DIR/alignments."""
+    """Find when each symbol of the transcripts is emitted, and write DATA_DIR/alignments, for loss.frame_epochs."""
     folder = DataFolder(data_dir)
     require_current(folder)
     for split in splits:

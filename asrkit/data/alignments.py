@@ -49,13 +49,13 @@ class Alignments:
         return result
 
 
-def write_alignments(path: Path, aligned: Iterable[tuple[str, Sequence[float]]]) -> None:
-    """Writes each utterance's id and its symbols' start times in seconds."""
-    rows = sorted((id_hash(id), list(starts)) for id, starts in aligned)
+def write_alignments(path: Path, aligned: Iterable[tuple[str, torch.Tensor]]) -> None:
+    """Writes each utterance's id and when its symbols (U,) are emitted, in seconds."""
+    rows = sorted(((id_hash(id), starts_s) for id, starts_s in aligned), key=lambda row: row[0])
     tensors = {
         "id_hashes": torch.tensor([number for number, _ in rows], dtype=torch.int64),
-        "offsets": torch.from_numpy(np.cumsum([0] + [len(starts) for _, starts in rows])),
-        "starts_s": torch.tensor([start for _, starts in rows for start in starts], dtype=torch.float32),
+        "offsets": torch.from_numpy(np.cumsum([0] + [len(starts_s) for _, starts_s in rows])),
+        "starts_s": torch.cat([torch.zeros(0), *(starts_s for _, starts_s in rows)]),
     }
     with atomic_path(path) as temporary:
         save_file(tensors, temporary)

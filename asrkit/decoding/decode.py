@@ -19,6 +19,7 @@ from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.decoding.long_audio import encode_any_length
 from asrkit.decoding.search import Search, build_search
 from asrkit.devices import choose_device
+from asrkit.errors import UserError
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.models.transducer import Transducer
 from asrkit.quantization.integer import use_integers
@@ -59,6 +60,8 @@ def decode_split(
     Raises:
         UserError: data or language models that cannot be used, or settings that contradict each other.
     """
+    if bundle.config.loss.frame_epochs < 0 or bundle.config.loss.frame_epochs >= bundle.config.train.num_epochs:
+        raise UserError("this model classifies frames (loss.frame_epochs in all epochs); it cannot be decoded")
     device = choose_device("auto")
     if device.type == "cpu":
         use_integers(bundle.model)

@@ -35,8 +35,8 @@ CONTEXT = 4
 MOST_FRAMES = 40_000
 
 
-def align_split(bundle: ModelBundle[Transducer], folder: DataFolder, split: str) -> Iterator[tuple[str, list[float]]]:
-    """Each utterance's id, and its symbols' start times in seconds.
+def align_split(bundle: ModelBundle[Transducer], folder: DataFolder, split: str) -> Iterator[tuple[str, torch.Tensor]]:
+    """Each utterance's id, and when its symbols (U,) are emitted, in seconds.
 
     Args:
         bundle: the recognizer.
@@ -56,13 +56,13 @@ def align_split(bundle: ModelBundle[Transducer], folder: DataFolder, split: str)
     with progress_bar(f"align {split}", len(index)) as bar:
         for batch in in_batches(index, pipeline, BATCH_SECONDS, bundle.tokenizer):
             for id, frames in zip(batch.utterance_ids, align_batch(model, batch.to(device)), strict=True):
-                yield id, [shift_s * frame for frame in frames]
+                yield id, shift_s * frames.float()
                 bar.advance()
 
 
 @torch.inference_mode()
-def align_batch(model: Transducer, batch: Batch) -> list[list[int]]:
-    """The encoder frames at which each utterance's symbols are emitted on the most likely path."""
+def align_batch(model: Transducer, batch: Batch) -> list[torch.Tensor]:
+    """The encoder frames (U,) at which each utterance's symbols are emitted on the most likely path."""
     encoder_out, encoder_lens = model.encoder(batch.features, batch.feature_lens)
     predictor_out = model.predictor(batch.tokens)
     result = []
@@ -71,7 +71,7 @@ def align_batch(model: Transducer, batch: Batch) -> list[list[int]]:
         lens = encoder_lens[one], batch.token_lens[one]
         logits = model.joiner.packed(encoder_out[one, :frames], predictor_out[one, : labels + 1], *lens)
         blank, label = transducer_arcs(logits, batch.tokens[one, :labels], *lens)
-        result.append(best_path(blank, label, *lens)[0].tolist())
+        result.append(best_path(blank, label, *lens)[0].cpu())
     return result
 
 
@@ -90,6 +90,9 @@ def write_labelled_frames(bundle: ModelBundle[Transducer], folder: DataFolder, s
     alignments = read_alignments(folder.alignments(split))
     pipeline = build_pipeline(bundle.config, folder.load_statistics() | bundle.statistics)
     index = open_index(folder, split, bundle.tokenizer)
+    # More than are needed, and few enough to keep.
+    share = min(1.0, 1.2 * MOST_FRAMES * EVERY * pipeline.frame_shift_s / float(index.durations_s.sum()))
+    generator = seeded_generator("frames", 1)
     xs, ys = [], []
     with progress_bar(f"frames of {split}", len(index)) as bar:
         for batch in in_batches(index, pipeline, BATCH_SECONDS, bundle.tokenizer):
@@ -98,11 +101,12 @@ def write_labelled_frames(bundle: ModelBundle[Transducer], folder: DataFolder, s
             padded = F.pad(batch.features, (0, 0, CONTEXT, CONTEXT))
             x = padded.unfold(1, 2 * CONTEXT + 1, 1).flatten(2)[:, : y.shape[1]]  # (B, T, F·9)
             x, y = x[:, ::EVERY], y[:, ::EVERY]
-            xs.append(x[y != NO_LABEL])
-            ys.append(y[y != NO_LABEL])
+            taken = (y != NO_LABEL) & (torch.rand(y.shape, generator=generator) < share)
+            xs.append(x[taken])
+            ys.append(y[taken])
             for _ in batch.utterance_ids:
                 bar.advance()
-    order = torch.randperm(sum(map(len, ys)), generator=seeded_generator("frames", 1))[:MOST_FRAMES]
+    order = torch.randperm(sum(map(len, ys)), generator=generator)[:MOST_FRAMES]
     with atomic_path(path) as temporary:
         save_file({"x": torch.cat(xs)[order].contiguous(), "y": torch.cat(ys)[order].contiguous()}, temporary)
     return len(order)

@@ -233,7 +233,7 @@ class Adpsgd:
         """For all backward passes of an update but the last."""
         return self.in_step.without_sync(wrapped)
 
-    def watch(self, module: nn.Module, again: Callable[[], object], lr: float) -> None:
+    def watch(self, module: nn.Module, again: Callable[[], object], scale: float, lr: float) -> None:
         """Nothing: there is no step of all, whose gradients could be compared."""
 
     def before_step(self, module: nn.Module) -> None:

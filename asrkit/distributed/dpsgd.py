@@ -77,9 +77,10 @@ class Dpsgd(AllReduce):
         """The module itself: gradients stay local."""
         return module
 
-    def watch(self, module: nn.Module, again: Callable[[], object], lr: float) -> None:
+    def watch(self, module: nn.Module, again: Callable[[], object], scale: float, lr: float) -> None:
         """Every so many updates, compares the learners' mean gradient with that of the same batches at their mean
-        weights: what it lacks in length, and what is orthogonal to it, comes from the spread of the weights."""
+        weights: what it lacks in length, and what is orthogonal to it, comes from the spread of the weights. α_e and Δ
+        are those of a plain SGD step before clipping, whatever the optimizer."""
         exchange = self.exchange
         if self.world_size == 1 or not self.watch_every or exchange.step % self.watch_every:
             return
@@ -88,9 +89,11 @@ class Dpsgd(AllReduce):
         with self.consensus(module):
             module.zero_grad(set_to_none=True)
             again()
-            gradients = torch.stack([own, flattened_gradient(module)])
+            gradients = torch.stack([own, flattened_gradient(module) / scale])
         for p, gradient in zip(module.parameters(), kept, strict=True):
             p.grad = gradient
+        if self.agree(not bool(torch.isfinite(gradients).all())):
+            return
         dist.all_reduce(gradients)
         found = step_diagnostics(1.0, *(gradients / self.world_size))
         exchange.effective_lr.append(found.effective_lr)

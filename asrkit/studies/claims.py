@@ -13,7 +13,7 @@ class Claim:
     claim: str
     measured: str
     verdict: str
-    """``reproduced``, ``partly`` or ``not reproduced``."""
+    """``reproduced``, ``partly``, ``not reproduced``, or ``undecided`` where the runs are too few to tell."""
     picture: str
 
 

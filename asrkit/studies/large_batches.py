@@ -65,7 +65,7 @@ class Trace:
     losses: list[float]
     """Mean of the learners on their mini-batches."""
     effective_lr: list[float]
-    """α_e / α, against the gradient of the reference examples at the mean weight."""
+    """α_e / α, against the gradient of all training examples at the mean weight."""
     noise: list[float]
     """Δ of the step of the mean weight."""
     noise_of_batches: list[float]
@@ -95,15 +95,12 @@ def frame_network(width: int, classes: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, classes))
 
 
-def train(
-    run: Run, examples: Examples, reference: Examples, network: Callable[[], nn.Module], watch: bool = False
-) -> Trace:
+def train(run: Run, examples: Examples, network: Callable[[], nn.Module], watch: bool = False) -> Trace:
     """Trains with plain SGD and returns the measurements.
 
     Args:
         run: how.
         examples: to train on.
-        reference: examples whose gradient the steps are compared with.
         network: the model.
         watch: measure the noise every few steps.
     """
@@ -129,7 +126,7 @@ def train(
         if watch and step % WATCH_EVERY == 0:
             trace.steps.append(step)
             trace.losses.append(loss)
-            _measure(trace, learners, weights, gradients, x, y, reference, lr)
+            _measure(trace, learners, weights, gradients, x, y, examples, lr)
         if STRATEGIES[run.strategy]:
             mixing = mixing_matrix(STRATEGIES[run.strategy], run.learners, run.seed, step)
             weights = dpsgd_step(weights, gradients, mixing, lr)
@@ -148,12 +145,12 @@ def _measure(
     gradients: torch.Tensor,
     x: torch.Tensor,
     y: torch.Tensor,
-    reference: Examples,
+    examples: Examples,
     lr: float,
 ) -> None:
     """Adds α_e, Δ and σ_w² of a step; the same mini-batches at the mean weight give their part of Δ."""
     mean = weights.mean(0)
-    full, _ = learners.full_gradient(mean, reference.x, reference.y)
+    full, _ = learners.full_gradient(mean, examples.x, examples.y)
     at_mean, _ = learners.gradients(mean.expand_as(weights), x, y)
     step, of_batches = (step_diagnostics(lr, g.mean(0), full) for g in (gradients, at_mean))
     trace.effective_lr.append(step.effective_lr / lr)

@@ -5,6 +5,7 @@ Hu et al. 2020 (arXiv 2005.00572) start a transducer from an encoder trained so,
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 import torch
@@ -14,17 +15,20 @@ from asrkit.config import Config
 from asrkit.data.alignments import Alignments, read_alignments
 from asrkit.data.batching import Batch
 from asrkit.data.folder import DataFolder
+from asrkit.data.index import digest_of_cuts
 from asrkit.errors import UserError
+from asrkit.files import companion
 from asrkit.losses.frame_cross_entropy import NO_LABEL, frame_cross_entropy, frame_labels
 from asrkit.models.encoder import Encoder
 from asrkit.models.transducer import Transducer
+from asrkit.records import INPUTS, digest
 from asrkit.training.objective import Losses, LossPart
 from asrkit.training.phase import Phase
 
+FRAME_ERROR = "frame_error"
+"""Name of the measure on dev."""
 FRAMES = "frames"
 """The phase of training in which frames are classified."""
-ALIGNED = ("train", "dev")
-"""Splits that need alignments."""
 
 
 class FrameObjective(nn.Module):
@@ -35,7 +39,7 @@ class FrameObjective(nn.Module):
         encoder: the trained one.
         vocab_size: V.
         projection: width of a linear layer before the softmax, 0 for none.
-        alignments: of the training and the dev set.
+        alignments: of the training set, and of dev if it is measured by frames.
         frame_shift_s: seconds between the frames of the encoder's output.
     """
 
@@ -82,6 +86,18 @@ class FrameObjective(nn.Module):
         return losses, wrong, (labels != NO_LABEL).sum(dim=1)
 
 
+def frame_epochs(config: Config) -> int:
+    """The number of first epochs in which frames are classified."""
+    return config.train.num_epochs if config.loss.frame_epochs < 0 else config.loss.frame_epochs
+
+
+def aligned_splits(config: Config) -> tuple[str, ...]:
+    """The splits whose alignments training reads."""
+    if not config.loss.frame_epochs:
+        return ()
+    return ("train", "dev") if config.train.dev_measure == FRAME_ERROR else ("train",)
+
+
 def frame_objective(
     config: Config, supervised: nn.Module, model: Transducer, folder: DataFolder, frame_shift_s: float
 ) -> FrameObjective:
@@ -107,8 +123,24 @@ def frame_objective(
     }
     if used := [name for name, is_used in changes.items() if is_used]:
         raise UserError(f"loss.frame_epochs needs the utterances that were aligned: switch off {', '.join(used)}")
-    alignments = {split: read_alignments(folder.alignments(split)) for split in ALIGNED}
+    alignments = {split: _current_alignments(folder, split) for split in aligned_splits(config)}
     shift_s = frame_shift_s * model.encoder.subsampling
     return FrameObjective(
         supervised, model.encoder, model.vocab_size, config.loss.frame_projection, alignments, shift_s
     )
+
+
+def _current_alignments(folder: DataFolder, split: str) -> Alignments:
+    """The alignments of a split.
+
+    Raises:
+        UserError: there are none, or they are of other cuts or symbols.
+    """
+    path = folder.alignments(split)
+    found = read_alignments(path)
+    record = companion(path, f".{INPUTS}")
+    inputs = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+    now = {"digest of cuts": digest_of_cuts(folder, split), "digest of tokenizer": digest(folder.tokenizer)}
+    if changed := [name for name, value in now.items() if inputs.get(name) != value]:
+        raise UserError(f"{path} is of other data ({changed[0]} differs); run asrkit align --force")
+    return found

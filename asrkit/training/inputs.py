@@ -30,6 +30,7 @@ CHANGEABLE = (
     "train.dev_wer_every_epochs",
     "train.accumulation_steps",
     "train.heartbeat_s",
+    "train.watch_every",
     "train.init_from",  # compared by content
 )
 """Settings that may change between the runs of one experiment, besides ``decode``."""

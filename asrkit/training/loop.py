@@ -174,8 +174,7 @@ class Loop:
             if is_real:
                 self._count(batch, losses)
         self.scaler.unscale_(self.optimizer)
-        unscaled = [scale / self.scaler.get_scale() for scale in scales]
-        learners.watch(self.module, lambda: self._gradient(batches, unscaled, where), self.lr)
+        learners.watch(self.module, lambda: self._gradient(batches, scales, where), self.scaler.get_scale(), self.lr)
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.max_grad_norm)
         refused = ""
         if not self.scaler.is_enabled() and not torch.isfinite(norm):

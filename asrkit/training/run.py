@@ -22,7 +22,7 @@ from asrkit.errors import UserError
 from asrkit.models.transducer import num_parameters
 from asrkit.records import digest
 from asrkit.training.bl_just import BilevelObjective, BilevelTask, bilevel_objective, read_unlabelled, with_a_loss
-from asrkit.training.frames import ALIGNED, frame_objective
+from asrkit.training.frames import FRAME_ERROR, aligned_splits, frame_epochs, frame_objective
 from asrkit.training.initial import load_initial
 from asrkit.training.inputs import start_training
 from asrkit.training.loop import Loop
@@ -42,8 +42,8 @@ def training_inputs(config: Config, folder: DataFolder) -> dict[str, Any]:
         inputs["digest of train.sampling.scores"] = digest(Path(path))
     if path := config.bl_just.best_rq.align_from:
         inputs["digest of bl_just.best_rq.align_from"] = digest(Path(path))
-    if config.loss.frame_epochs:
-        inputs |= {f"digest of alignments of {split}": digest(folder.alignments(split)) for split in ALIGNED}
+    for split in aligned_splits(config):
+        inputs[f"digest of alignments of {split}"] = digest(folder.alignments(split))
     return inputs
 
 
@@ -78,8 +78,8 @@ def run_training(
         UserError: missing or bad data, or an experiment folder of another configuration.
         asrkit.training.stopping.Stopped: on Ctrl-C or SIGTERM, with a checkpoint saved.
     """
-    if config.train.dev_measure == "frame_error" and config.loss.frame_epochs < config.train.num_epochs:
-        raise UserError("train.dev_measure=frame_error needs loss.frame_epochs in all of train.num_epochs")
+    if config.train.dev_measure == FRAME_ERROR and frame_epochs(config) < config.train.num_epochs:
+        raise UserError("train.dev_measure=frame_error needs loss.frame_epochs=-1, for all epochs")
     folder = DataFolder(data_dir)
     with only_process_in(exp_dir), join_learners(config.train) as learners:
         if learners.is_main:

@@ -26,7 +26,7 @@ from asrkit.lazy import LazySequence
 from asrkit.models.transducer import Transducer
 from asrkit.scoring.wer import character_error_rate, word_error_rate
 from asrkit.training.checkpoint import CheckpointFolder, average_tensors
-from asrkit.training.frames import FRAMES, FrameObjective
+from asrkit.training.frames import FRAME_ERROR, FRAMES, FrameObjective, frame_epochs
 from asrkit.training.objective import CTC, TRANSDUCER, Trainable
 from asrkit.training.phase import Phase
 from asrkit.training.sampling import Occupancy, Sampler, make_sampler
@@ -36,6 +36,8 @@ from asrkit.training.task import Step
 
 MODEL = "averaged.safetensors"
 """The final model."""
+NO_LATTICE = 1 << 60
+"""Budget of a training in which the joiner is not computed."""
 MOST_DROPPED = 0.5
 """A training that would have to exclude a larger share of its utterances is refused."""
 
@@ -140,7 +142,7 @@ class SpeechTask:
         settings, perturb = self.settings, self.config.length_perturbation
         return BatchBudget(
             batch_seconds=settings.batch_seconds,
-            lattice_budget=settings.lattice_budget,
+            lattice_budget=NO_LATTICE if frame_epochs(self.config) >= settings.num_epochs else settings.lattice_budget,
             parts=self.learners.world_size * settings.accumulation_steps,
             vocab_size=self.bundle.tokenizer.vocab_size,
             frame_shift_s=self.data.train_pipeline.frame_shift_s * self.bundle.model.encoder.subsampling,
@@ -155,10 +157,11 @@ class SpeechTask:
 
     def supervised_phase(self, epoch: int) -> Phase:
         """What an epoch on transcribed speech minimises; in the first phases, predictor and joiner get no gradient."""
-        loss = self.config.loss
-        if epoch <= loss.frame_epochs:
+        frames, ctc = frame_epochs(self.config), self.config.loss.ctc_only_epochs
+        if epoch <= frames:
             return Phase(FRAMES, all_used=False)
-        return Phase(CTC, all_used=False) if epoch <= loss.frame_epochs + loss.ctc_only_epochs else Phase(TRANSDUCER)
+        # The head that classifies frames has had its time.
+        return Phase(CTC, all_used=False) if epoch <= frames + ctc else Phase(TRANSDUCER, all_used=not frames)
 
     def plan_updates(self, epoch: int) -> EpochPlan:
         """Which utterances form which update of an epoch."""
@@ -213,7 +216,7 @@ class SpeechTask:
         due = epoch % self.settings.dev_wer_every_epochs == 0 or epoch == self.num_epochs
         if not due:
             return None
-        if self.settings.dev_measure == "frame_error":
+        if self.settings.dev_measure == FRAME_ERROR:
             return self._frame_error()
         if self.supervised_phase(epoch).name != TRANSDUCER:
             return None
@@ -226,18 +229,29 @@ class SpeechTask:
         return rate(pairs)
 
     def _frame_error(self) -> float:
-        objective = self.module.objective
-        assert isinstance(objective, FrameObjective)
         self.module.eval()
-        place, learners = self.learners.place
-        dev, seconds = self.data.dev[place::learners], self.config.decode.batch_seconds
-        wrong, frames = 0.0, 0.0
-        for batch in in_batches(dev, self.data.dev_pipeline, seconds, self.bundle.tokenizer):
-            with torch.inference_mode():
-                _, errors, number = objective.classify(self.bundle.model.encoder, batch.to(self.learners.device), "dev")
-            wrong, frames = wrong + float(errors.sum()), frames + float(number.sum())
-        said = self.learners.gather((wrong, frames))
-        return 100 * sum(w for w, _ in said) / sum(f for _, f in said)
+        wrong = frames = seen = 0
+        while seen < len(self.data.dev):  # again if a learner was lost with its share
+            counts = self.learners.gather(self._classified(*self.learners.place))
+            wrong, frames, seen = (sum(column) for column in zip(*counts, strict=True))
+        return 100 * wrong / frames
+
+    def _classified(self, first: int, step: int) -> tuple[int, int, int]:
+        """Wrong frames, frames and utterances of every ``step``-th utterance of dev."""
+        objective, seconds = self.module.objective, self.config.decode.batch_seconds
+        assert isinstance(objective, FrameObjective)
+        wrong, frames, seen, refused = 0, 0, 0, ""
+        try:
+            dev = self.data.dev[first::step]
+            for batch in in_batches(dev, self.data.dev_pipeline, seconds, self.bundle.tokenizer):
+                with torch.inference_mode():
+                    encoder, batch = self.bundle.model.encoder, batch.to(self.learners.device)
+                    _, errors, number = objective.classify(encoder, batch, "dev")
+                wrong, frames, seen = wrong + int(errors.sum()), frames + int(number.sum()), seen + batch.num_utterances
+        except UserError as error:
+            refused = str(error)
+        raise_together(self.learners, refused)
+        return wrong, frames, seen
 
     def _decoded(self, first: int, step: int) -> list[tuple[str, str]]:
         """Transcript and hypothesis of every ``step``-th utterance of dev."""

@@ -11,7 +11,7 @@ from asrkit.errors import UserError
 
 def test_times_come_back_by_id(tmp_path: Path) -> None:
     path = tmp_path / "train.safetensors"
-    write_alignments(path, [("b", [0.5, 1.0]), ("a", [0.25]), ("silence", [])])
+    write_alignments(path, [("b", torch.tensor([0.5, 1.0])), ("a", torch.tensor([0.25])), ("silence", torch.zeros(0))])
     found = read_alignments(path)
     assert found.starts(["a", "silence", "b"], [1, 0, 2]).tolist() == [[0.25, 0.0], [0.0, 0.0], [0.5, 1.0]]
     with pytest.raises(UserError, match="no alignment of c; run asrkit align"):
@@ -30,5 +30,5 @@ def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_ids_are_found_among_many(tmp_path: Path) -> None:
     path = tmp_path / "train.safetensors"
-    write_alignments(path, [(f"u{n}", [float(n)]) for n in range(1000)])
+    write_alignments(path, [(f"u{n}", torch.tensor([float(n)])) for n in range(1000)])
     assert torch.equal(read_alignments(path).starts(["u999", "u0"], [1, 1]), torch.tensor([[999.0], [0.0]]))

@@ -48,7 +48,7 @@ def main(mixing: str, steps: int, out: Path) -> None:
             wrapped = learners.wrap(module, True)
             optimizer.zero_grad()
             add_gradient(wrapped, learners.rank, step)
-            learners.watch(module, partial(add_gradient, wrapped, learners.rank, step), LR)
+            learners.watch(module, partial(add_gradient, wrapped, learners.rank, step), 1.0, LR)
             learners.before_step(module)
             optimizer.step()
             learners.after_step(module)

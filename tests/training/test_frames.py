@@ -11,6 +11,7 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import load_file
 
+import asrkit
 from asrkit.bundle.model_file import load_recognizer
 from asrkit.cli.main import cli
 from asrkit.data.alignments import read_alignments
@@ -20,9 +21,10 @@ from asrkit.errors import UserError
 from asrkit.scoring.experiment import read_metrics
 from asrkit.training.frames import frame_objective
 from asrkit.training.objective import TransducerObjective
+from asrkit.training.schedules import learning_rate
 from tests.conftest import Workshop
 
-FRAMES = ("loss.frame_epochs=3", "train.dev_measure=frame_error", "loss.frame_projection=8")
+FRAMES = ("loss.frame_epochs=-1", "train.dev_measure=frame_error", "loss.frame_projection=8")
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +63,10 @@ def test_frames_are_learnt(workshop: Workshop, aligned: DataFolder) -> None:
     assert two[-1]["dev_frame_error"] == pytest.approx(lines[-1]["dev_frame_error"], abs=1.0)
 
 
-def test_a_transducer_follows_in_the_same_training(workshop: Workshop, aligned: DataFolder) -> None:
-    printed = workshop.finish("started", "loss.frame_epochs=1", "loss.ctc_only_epochs=1")
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_transducer_follows_in_the_same_training(workshop: Workshop, aligned: DataFolder, processes: int) -> None:
+    settings = "loss.frame_epochs=1", "loss.ctc_only_epochs=1"
+    printed = workshop.finish(f"started{processes}", *settings, processes=processes)
     phases = re.findall(r"epoch \d: loss [\d.]+ ?(?:\(([^)]*)\))?", printed)
     assert ["frames" in phases[0], "frames" in phases[1], "transducer" in phases[2]] == [True, False, True]
 
@@ -75,6 +79,22 @@ def test_changed_alignments_are_another_experiment(workshop: Workshop, aligned: 
     printed, _ = process.communicate(timeout=120)
     assert process.returncode == 2 and "digest of alignments of dev" in printed
     path.write_bytes(before)
+    record = path.with_name(f"{path.name}.inputs.json")
+    kept = record.read_text()
+    record.write_text(kept.replace('"digest of tokenizer": "', '"digest of tokenizer": "0'))
+    process = workshop.start("of_others", *FRAMES)
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 2 and "is of other data (digest of tokenizer differs)" in printed
+    record.write_text(kept)
+
+
+def test_an_acoustic_model_is_not_decoded_and_may_be_trained_for_longer(
+    workshop: Workshop, aligned: DataFolder
+) -> None:
+    workshop.finish("longer", *FRAMES, "train.num_epochs=1")
+    assert "resuming at epoch 2" in workshop.finish("longer", *FRAMES, "train.num_epochs=2")
+    with pytest.raises(UserError, match="classifies frames"):
+        asrkit.decode(workshop.folder / "longer" / "averaged.safetensors", workshop.data_dir, "dev")
 
 
 def test_settings_under_which_alignments_do_not_hold(workshop: Workshop, aligned: DataFolder) -> None:
@@ -86,7 +106,7 @@ def test_settings_under_which_alignments_do_not_hold(workshop: Workshop, aligned
         frame_objective(config, TransducerObjective(config.loss, model), model, aligned, 0.01)
     process = workshop.start("too_short", "loss.frame_epochs=2", "train.dev_measure=frame_error")
     printed, _ = process.communicate(timeout=120)
-    assert process.returncode == 2 and "needs loss.frame_epochs in all of train.num_epochs" in printed
+    assert process.returncode == 2 and "needs loss.frame_epochs=-1" in printed
 
 
 def test_the_papers_model_has_its_size() -> None:
@@ -101,3 +121,8 @@ def test_the_papers_model_has_its_size() -> None:
     encoder = num_parameters(model.encoder)
     states = 1024 * 256 + 256 + 256 * 32000 + 32000  # projection and softmax over the paper's 32,000 states
     assert encoder + states == pytest.approx(43e6, rel=0.05)  # about 43 M in the paper
+    large = ("train.schedule.peak_lr=3.2", "train.schedule.warmup_epochs=10", "train.schedule.hold_epochs=1")
+    schedule = load_config(ROOT / "conf" / "model" / "hybrid_blstm.yaml", large).train.schedule
+    rates = [learning_rate(schedule, epoch, 0.0, 16) for epoch in range(1, 17)]
+    assert rates[0] == pytest.approx(0.1) and rates[10] == pytest.approx(3.2)
+    assert [rate / 3.2 for rate in rates[11:]] == pytest.approx([2 ** (-j / 2) for j in range(1, 6)])
