@@ -20,6 +20,7 @@ num_jobs=2
 data_dir=$recipe_dir/data
 exp_dir=
 nbest_model=
+nbest=${nbest:-30}
 unlabelled=${unlabelled:-}
 unlabelled_corpus_dir=
 overrides=()
@@ -50,6 +51,7 @@ Each stage skips what is done.
   --config FILE     the experiment's YAML ($config)
   --processes N     training processes on this machine ($processes)
   --nbest-model F   decode the training set with this model first, for a configuration with n-best label smoothing
+  --nbest N         hypotheses of an utterance in these lists ($nbest)
   --skip-bad        exclude bad utterances instead of stopping
   --miniature       try all stages on a release of a few utterances in the corpus' layout, with a tiny model
   key=value         overrides of the configuration, such as train.num_epochs=10
@@ -62,7 +64,7 @@ while [ $# -gt 0 ]; do
     -h|--help) usage; exit 0 ;;
     --skip-bad) skip_bad=(--skip-bad); shift; continue ;;
     --miniature) miniature=yes; shift; continue ;;
-    --stage|--stop-stage|--force-from|--num-jobs|--corpus|--corpus-dir|--data-dir|--exp-dir|--config|--processes|--nbest-model|--unlabelled|--unlabelled-corpus-dir)
+    --stage|--stop-stage|--force-from|--num-jobs|--corpus|--corpus-dir|--data-dir|--exp-dir|--config|--processes|--nbest-model|--nbest|--unlabelled|--unlabelled-corpus-dir)
       [ $# -ge 2 ] || { echo "$0: $1 needs a value" >&2; exit 2; } ;;&
     --stage) stage=$2; again=(--force); shift 2 ;;
     --stop-stage) stop_stage=$2; shift 2 ;;
@@ -75,6 +77,7 @@ while [ $# -gt 0 ]; do
     --config) config=$2; shift 2 ;;
     --processes) processes=$2; shift 2 ;;
     --nbest-model) nbest_model=$2; shift 2 ;;
+    --nbest) nbest=$2; shift 2 ;;
     --unlabelled) unlabelled=$2; shift 2 ;;
     --unlabelled-corpus-dir) unlabelled_corpus_dir=$2; shift 2 ;;
     decode.method=*) echo "$0: stage 4 decodes with greedy and with beam search; asrkit decode takes $1" >&2; exit 2 ;;
@@ -82,7 +85,7 @@ while [ $# -gt 0 ]; do
     *) echo "$0: unknown option '$1'" >&2; usage >&2; exit 2 ;;
   esac
 done
-for number in "$stage" "$stop_stage" "$processes" "$force_from" "$num_jobs"; do
+for number in "$stage" "$stop_stage" "$processes" "$force_from" "$num_jobs" "$nbest"; do
   [[ $number =~ ^[0-9]+$ ]] || { echo "$0: '$number' is not a whole number" >&2; exit 2; }
 done
 if [ -n "$miniature" ]; then
@@ -94,7 +97,7 @@ if [ -n "$miniature" ]; then
   data_dir=$folder/data
   exp_dir=$folder/exp
   searches=(beam)
-  (cd "$root" && .venv/bin/python -m tests.corpora.miniature "$name" "$corpus_dir") > "$folder/overrides"
+  (cd "$root" && .venv/bin/python -m tests.corpora.miniature "$name" "$corpus_dir" "$config") > "$folder/overrides"
   mapfile -t tiny < "$folder/overrides"
   overrides=("${tiny[@]}" ${overrides[@]+"${overrides[@]}"})
 fi
@@ -132,7 +135,7 @@ if runs 2; then
   "$asrkit" features --data-dir "$data_dir" --num-jobs "$num_jobs" ${force[@]+"${force[@]}"} "${settings[@]}"
   if [ -n "$unlabelled" ]; then
     "$asrkit" features --data-dir "$unlabelled_dir" --num-jobs "$num_jobs" ${force[@]+"${force[@]}"} \
-      "${settings[@]}" "features.speed_factors=[1.0]"
+      "${settings[@]}" "features.speed_factors=[1.0]" "features.tempo_factors=[]"
   fi
 fi
 if [ -n "$unlabelled" ]; then
@@ -148,7 +151,7 @@ if [ -n "$nbest_model" ]; then
   lists=$exp_dir/nbest_train.jsonl.gz
   if runs 3; then
     "$asrkit" nbest --model "$nbest_model" --data-dir "$data_dir" --split train --output "$lists" \
-      decode.method=beam decode.beam=20 decode.nbest=20
+      decode.method=beam "decode.beam=$nbest" "decode.nbest=$nbest"
   fi
   settings+=("nbest_label_smoothing.hypotheses=$lists")
 fi
@@ -156,7 +159,7 @@ if runs 3; then
   "$asrkit" train --data-dir "$data_dir" --exp-dir "$exp_dir" --processes "$processes" "${settings[@]}"
 fi
 for split in "${splits[@]}"; do
-  if [ -f "$data_dir/splits.json" ] && [ ! -f "$data_dir/$split.jsonl.gz" ]; then
+  if [ -f "$data_dir/splits.json" ] && ! grep -q "^  \"$split\": {" "$data_dir/splits.json"; then
     echo "note: $data_dir has no $split" >&2
     continue
   fi

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # Runs each recipe of the papers' corpora from stage 1 to the last on a release of a few utterances in the corpus' layout.
-# Arguments are names of recipes (all).
+# Arguments are names of recipes, with a configuration or without: swb300 swb300/blstm (all).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 recipes=("$@")
-[ $# -gt 0 ] || recipes=(swb300 swb2000 malach librispeech tedlium2 csj)
+[ $# -gt 0 ] || recipes=(swb300 swb300/blstm_lp swb2000 malach malach/dssformer librispeech tedlium2 csj)
 for recipe in "${recipes[@]}"; do
   echo "== $recipe"
   started=$SECONDS
-  "egs/$recipe/run.sh" --miniature
+  config=()
+  [[ $recipe != */* ]] || config=(--config "egs/${recipe%/*}/conf/${recipe#*/}.yaml")
+  "egs/${recipe%/*}/run.sh" --miniature ${config[@]+"${config[@]}"}
   echo "== $recipe: $((SECONDS - started)) s"
 done

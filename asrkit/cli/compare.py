@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 
 from asrkit.cli.common import PATH
+from asrkit.errors import UserError
 from asrkit.scoring.nist import read_trn
 from asrkit.scoring.report import score_trn
 from asrkit.scoring.significance import paired_bootstrap
-from asrkit.scoring.wer import Errors
 
 
 @click.command()
@@ -19,15 +19,20 @@ from asrkit.scoring.wer import Errors
 @click.option("--characters", is_flag=True, help="Compare character error rates.")
 def compare(baseline: tuple[Path, ...], system: tuple[Path, ...], characters: bool) -> None:
     """Print the difference between two systems with its interval, by a paired bootstrap pooled over seeds."""
-    counts = [[_errors(folder, characters) for folder in folders] for folders in (baseline, system)]
+    scores = {
+        folder: score_trn(read_trn(folder / "ref.trn"), read_trn(folder / "hyp.trn")) for folder in baseline + system
+    }
+    first, *others = scores
+    for other in others:
+        if [u.id for u in scores[other].utterances] != [u.id for u in scores[first].utterances]:
+            raise UserError(f"{first} and {other} were not scored on the same utterances")
+    counts = [
+        [[u.characters if characters else u.words for u in scores[folder].utterances] for folder in folders]
+        for folders in (baseline, system)
+    ]
     found = paired_bootstrap(*counts)
     unit = "CER" if characters else "WER"
     click.echo(
         f"{unit} {found.baseline:.2f} % ({len(baseline)} trained) and {found.system:.2f} % ({len(system)} trained): "
         f"{found.points:+.2f} [{found.low:+.2f}, {found.high:+.2f}] points, p = {found.p_value:.4f}"
     )
-
-
-def _errors(folder: Path, characters: bool) -> list[Errors]:
-    scored = score_trn(read_trn(folder / "ref.trn"), read_trn(folder / "hyp.trn"))
-    return [u.characters if characters else u.words for u in scored.utterances]

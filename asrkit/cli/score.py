@@ -56,7 +56,9 @@ def score(
         inputs |= {"digests of stm": [digest(path) for path in stms], "digest of glm": digest(glm)}
         inputs |= {"digest of lists": digest(hyp.parent / LISTS)}
     record = Record(out_dir / f"score.{INPUTS}", inputs, {"--case-sensitive": True})  # as earlier versions counted
-    if already_done(outputs, record, force):
+    # A record lacks what an earlier scoring did not read, such as NIST's rules.
+    new = outputs[0].is_file() and not all(record.has(name) for name in inputs if name.startswith("digest"))
+    if already_done(outputs, record, force or new):
         values = json.loads(outputs[0].read_text(encoding="utf-8"))
     else:
         scored = score_trn(read_trn(ref, case_sensitive), read_trn(hyp, case_sensitive))

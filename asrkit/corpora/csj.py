@@ -6,6 +6,7 @@ sets, development set and excluded talks are those of Lhotse's recipe, which are
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ from asrkit.errors import UserError
 from asrkit.text.normalize import canonical
 
 TESTS = ("eval1", "eval2", "eval3")
-_UNCLEAR = "×"
-"""In place of what could not be understood."""
+_MASKED = "×"
+"""In place of names and words that were masked."""
 
 
 def read_csj(corpus_dir: Path, data_dir: Path) -> Corpus:
-    """Training, development and the three evaluation sets; dialogues are read side by side.
+    """Training, development and the three evaluation sets; each side of a dialogue is a recording of its own.
 
     Raises:
         UserError: the folder is not the release, or a transcript cannot be read.
@@ -41,13 +42,13 @@ def read_csj(corpus_dir: Path, data_dir: Path) -> Corpus:
         Problem(name, f"there is no transcript {name}.sdb of its recording")
         for name in sorted({name.split("-")[0] for name in recordings} - transcripts.keys())
     ]
-    unclear = 0
+    masked = 0
     for name, path in sorted(transcripts.items()):
         if name in csj._A01M0056:  # by a speaker of eval2
             continue
         for segment, text in _segments(path):
-            if _UNCLEAR in text:
-                unclear += 1
+            if _MASKED in text:
+                masked += 1
             elif words := canonical(text):
                 speaker = segment.sgid.rsplit("_", 1)[0]
                 audio = recordings.get(speaker, corpus_dir / "WAV" / f"{speaker}.wav")
@@ -55,19 +56,29 @@ def read_csj(corpus_dir: Path, data_dir: Path) -> Corpus:
                 id = f"{speaker}_{round(1000 * begin):07d}-{round(1000 * end):07d}"
                 split = split_of.get(name, "train")
                 corpus.utterances.append(Utterance(id, split, speaker, words, audio, begin, end - begin))
-    if unclear:
-        corpus.notes.append(f"{unclear} utterances that were not understood throughout are left out")
+    if masked:
+        corpus.notes.append(f"{masked} utterances with masked words are left out")
     return corpus
 
 
 def _segments(path: Path) -> list[tuple[Any, str]]:
     """The segments of a talk, and what was said in each: Japanese characters without spaces or tags.
 
+    The sides of a dialogue are parsed one after the other, as a tag may span segments of one side.
+
     Raises:
         UserError: the file is not of this format.
     """
     parser = CSJSDBParser()
     try:
-        return [(segment, parser.parse(segment.text)) for segment in csj._read_one_sdb(path)]
+        lines = [line for line in path.read_text(encoding="shift_jis").split("\n") if line]
+        sides = [[line for line in lines if f" {side}:" in line.split("\t")[3]] for side in "LR"]
+        found = []
+        with tempfile.TemporaryDirectory(prefix="asrkit-") as folder:
+            for side in filter(None, sides if path.stem.startswith("D") else [lines]):
+                own = Path(folder, path.name)
+                own.write_text("\n".join([*side, ""]), encoding="shift_jis")
+                found += [(segment, parser.parse(segment.text)) for segment in csj._read_one_sdb(own)]
+        return found
     except (ValueError, IndexError, KeyError, AssertionError, UnicodeError, NotImplementedError) as error:
         raise UserError(f"{path} is not a transcript of CSJ ({type(error).__name__}: {error})") from error

@@ -15,7 +15,9 @@ from asrkit.text.telephone import normalize_hub5
 
 EVAL2000, HUB5_01, RT03 = "eval2000", "hub5_01", "rt03"
 TESTS = (EVAL2000, HUB5_01, RT03)
-_OF_2001 = {"swb1": "swbd", "s2p3": "s2p3", "s2p4": "s2p4"}
+_OF_2001 = {"swb1": "swbd"}
+_NO_SUBSET = ("o", "m", "f")
+"""Labels of all speakers, men and women."""
 
 
 def add_tests(corpus: Corpus, corpus_dir: Path) -> None:
@@ -60,7 +62,7 @@ def _of_2000(segment: StmSegment) -> str:
 
 
 def _of_2001(segment: StmSegment) -> str:
-    return next((_OF_2001[label] for label in segment.labels if label in _OF_2001), "swbd")
+    return next((_OF_2001.get(label, label) for label in segment.labels if label and label not in _NO_SUBSET), "")
 
 
 def _of_2003(segment: StmSegment) -> str:

@@ -41,13 +41,21 @@ def read_malach(corpus_dir: Path, data_dir: Path) -> Corpus:
         texts, segments, speakers, files = (read_pairs(paths[name]) for name in LISTS)
         channels = root / folder / "reco2file_and_channel"
         sides = read_pairs(channels) if channels.is_file() else {}
+        corpus.lists += [channels] if channels.is_file() else []
+        corpus.problems += [
+            Problem(id, f"{paths[missing]} has no line of it")
+            for missing, ids in (("text", segments.keys() - texts.keys()), ("segments", texts.keys() - segments.keys()))
+            for id in sorted(ids)
+        ]
         for id, value in segments.items():
             words = value.split()
-            if len(words) != 3 or words[0] not in files:
+            if id not in texts:
+                continue
+            if not re.fullmatch(r"\S+ \d+(\.\d+)? \d+(\.\d+)?", " ".join(words)) or words[0] not in files:
                 reason = f"{paths['segments']}: '{value}' is no part of a recording in wav.scp"
                 corpus.problems.append(Problem(id, reason))
                 continue
-            text = normalize_malach(texts.get(id, ""))
+            text = normalize_malach(texts[id])
             if not text:
                 continue
             begin, end = float(words[1]), float(words[2])

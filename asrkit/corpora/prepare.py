@@ -37,7 +37,7 @@ from asrkit.errors import UserError, shown
 from asrkit.features.listen import LOUDEST, SPLIT
 from asrkit.files import write_text
 from asrkit.records import digest, stamp
-from asrkit.text.normalize import RARE, look_alikes, normalizer, rare_characters
+from asrkit.text.normalize import RARE, each_alternative, look_alikes, normalizer, rare_characters
 
 READERS: dict[str, Callable[[Path, Path], Corpus]] = {
     "an4": read_an4,
@@ -99,7 +99,9 @@ def read_corpus(corpus: str, corpus_dir: Path, folder: DataFolder, options: Opti
         if left_out := len(found.utterances) - len(training):
             found.notes.append(f"{left_out} utterances of dev and test are left out")
         found.utterances = [replace(u, split="train", text=None) for u in training]
-    found.utterances = [u if u.text is None else replace(u, text=normalize(u.text)) for u in found.utterances]
+    found.utterances = [
+        u if u.text is None else replace(u, text=each_alternative(u.text, normalize)) for u in found.utterances
+    ]
     return found
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from asrkit.errors import UserError
 
 SPHERE = (".sph", ".wav", ".flac")
-"""NIST's audio format, and what it is often converted to."""
+"""NIST's audio format, and what it is often converted to, which is preferred."""
 
 
 def release(corpus_dir: Path, *names: str) -> Path | None:
@@ -30,9 +30,9 @@ def require_release(corpus_dir: Path, *names: str) -> Path:
 
 
 def files_of(folders: Iterable[Path], suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """The files under folders by their names without suffix; of files with one name, the first.
+    """The files under folders by their names without suffix; of files with one name, that with the last suffix.
 
-    Links are followed. Suffixes are compared without case.
+    Links are followed, hidden files are not read. Suffixes are compared without case.
     """
     found: dict[str, Path] = {}
     for folder in folders:
@@ -40,8 +40,11 @@ def files_of(folders: Iterable[Path], suffixes: tuple[str, ...]) -> dict[str, Pa
             names.sort()
             for name in sorted(files):
                 stem, suffix = os.path.splitext(name)
-                if suffix.lower() in suffixes:
-                    found.setdefault(stem, Path(where, name))
+                if suffix.lower() not in suffixes or name.startswith("."):
+                    continue
+                before = found.get(stem)
+                if before is None or suffixes.index(before.suffix.lower()) < suffixes.index(suffix.lower()):
+                    found[stem] = Path(where, name)
     return found
 
 

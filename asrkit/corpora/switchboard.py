@@ -73,6 +73,7 @@ def _switchboard(corpus_dir: Path) -> Corpus:
     corpus = Corpus([], lists=sorted(transcripts.values()))
     dictionary = texts / "sw-ms98-dict.text"
     acronyms = read_acronyms(utf8_lines(dictionary)) if dictionary.is_file() else set()
+    corpus.lists += [dictionary] if dictionary.is_file() else []
     if not acronyms:
         corpus.notes.append(f"{dictionary} has no acronyms: TV stays a word, where the test sets have t v")
     normalize = partial(normalize_switchboard, acronyms=acronyms)
@@ -122,8 +123,8 @@ def _callhome(corpus_dir: Path) -> Corpus:
     speech, texts = release(corpus_dir, "LDC97S42"), release(corpus_dir, "LDC97T14")
     if not speech or not texts:
         return Corpus([], notes=["CallHome (LDC97S42 and LDC97T14, 15 hours) is not there and not in train"])
-    recordings = files_of([speech / "data" / "train"], SPHERE)
-    transcripts = sorted((texts / "transcrpt" / "train").glob("*.txt"))
+    recordings = files_of([folder for folder in speech.rglob("train") if folder.is_dir()], SPHERE)
+    transcripts = sorted(path for path in texts.rglob("*.txt") if path.parent.name == "train")
     corpus = Corpus([], lists=transcripts)
     corpus.problems += [
         Problem(name, f"{texts} has no transcript {name}.txt of its recording")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from lhotse.cut import Cut
 
+from asrkit.console import log
 from asrkit.data.splits import subset_of
 from asrkit.errors import UserError
 from asrkit.files import utf8_lines, write_text
@@ -27,11 +28,6 @@ def hubscr_folder() -> Path | None:
     """Where ``hubscr.pl`` is; None if it is not installed."""
     found = shutil.which("hubscr.pl") or shutil.which("hubscr.pl", path=str(DEBIAN))
     return Path(found).parent if found else None
-
-
-def side_of(cut: Cut) -> str:
-    """The conversation side of an utterance as NIST's reports name it: ``en_4156_a``."""
-    return f"{cut.recording_id}_{'ab'[cut.channel] if cut.channel in (0, 1) else 'a'}".lower()
 
 
 def ctm_lines(cuts: Iterable[Cut]) -> list[str]:
@@ -73,6 +69,9 @@ def official_errors(stms: Sequence[Path], glm: Path, cuts: Sequence[Cut], out_di
     with tempfile.TemporaryDirectory(prefix="asrkit-") as name:
         folder = Path(name)
         recordings = {cut.recording_id for cut in cuts}
+        if undecoded := sorted({line.split()[0] for line in _lines(stms)} - recordings):
+            such = f"{len(undecoded)} recordings, such as {undecoded[0]}"
+            log(f"note: {such}, of {stms[0]} were not decoded and do not count")
         write_text(folder / "ref.stm", "".join(_accepted(stms, recordings)))
         write_text(folder / "hyp.ctm", "".join(f"{line}\n" for line in ctm_lines(cuts)))
         shutil.copyfile(glm, folder / "rules.glm")
@@ -91,12 +90,17 @@ def official_errors(stms: Sequence[Path], glm: Path, cuts: Sequence[Cut], out_di
 
 def by_subset(sides: Mapping[str, Errors], cuts: Iterable[Cut]) -> dict[str, Errors]:
     """The errors of each subset's conversation sides, and in total as ``""``."""
-    subsets = {side_of(cut): subset_of(cut) for cut in cuts}
+    subsets = {cut.recording_id.lower(): subset_of(cut) for cut in cuts}
     found = {"": sum(sides.values(), Errors())}
     for side, errors in sorted(sides.items()):
-        if subset := subsets.get(side, ""):
+        if subset := subsets.get(side.rpartition("_")[0], ""):
             found[subset] = found.get(subset, Errors()) + errors
     return found
+
+
+def _lines(stms: Sequence[Path]) -> list[str]:
+    """The segments of stm files."""
+    return [line for path in stms for line in utf8_lines(path) if line.strip() and not line.startswith(";;")]
 
 
 def _accepted(stms: Sequence[Path], recordings: set[str]) -> list[str]:

@@ -129,8 +129,6 @@ def _comparisons(sets: Sequence[tuple[dict[str, Any], Score]]) -> list[dict[str,
         if a["split"] != b["split"] or not same:
             continue
         errors = [[u.words for u in score.utterances] for score in (of_a, of_b)]
-        if any(x.reference != y.reference for x, y in zip(*errors, strict=True)):
-            continue  # different alternatives of a reference were chosen
         difference, test = paired_bootstrap([errors[0]], [errors[1]], replications=2000), matched_pairs(*errors)
         found.append(
             {

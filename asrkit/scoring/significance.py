@@ -94,23 +94,26 @@ def paired_bootstrap(
         seed: of the draws.
 
     Raises:
-        UserError: no training, no reference words, or different utterances.
+        UserError: no training, no reference words, or another number of utterances.
     """
-    wrongs = [np.array([[e.total for e in one] for one in each], dtype=np.float64) for each in (baseline, system)]
-    lengths = {tuple(e.reference for e in one) for each in (baseline, system) for one in each}
-    if len(lengths) != 1 or not sum(next(iter(lengths))):
+    numbers = {len(one) for each in (baseline, system) for one in each}
+    if len(numbers) != 1:
         raise UserError("the systems to compare were not scored on the same utterances")
-    length = np.array(next(iter(lengths)), dtype=np.float64)
-    generator = np.random.default_rng(seed)
-    measured = [100.0 * wrong.sum() / (len(wrong) * length.sum()) for wrong in wrongs]
+    # Lengths differ where a reference has alternatives and the systems are nearest to different ones.
+    wrongs = [np.array([[e.total for e in one] for one in each], dtype=np.float64) for each in (baseline, system)]
+    lengths = [np.array([[e.reference for e in one] for one in each], dtype=np.float64) for each in (baseline, system)]
+    if not all(length.sum(axis=1).all() for length in lengths):
+        raise UserError("the systems to compare were scored on references without words")
+    generator, number = np.random.default_rng(seed), numbers.pop()
+    measured = [100.0 * wrong.sum() / length.sum() for wrong, length in zip(wrongs, lengths, strict=True)]
     differences = np.empty(replications)
     for i in range(replications):
-        drawn = generator.integers(0, len(length), len(length))
-        words = max(1.0, length[drawn].sum())
+        drawn = generator.integers(0, number, number)
         rates = []
-        for wrong in wrongs:
+        for wrong, length in zip(wrongs, lengths, strict=True):
             trainings = generator.integers(0, len(wrong), len(wrong))
-            rates.append(100.0 * wrong[trainings][:, drawn].sum() / (len(wrong) * words))
+            words = max(1.0, length[trainings][:, drawn].sum())
+            rates.append(100.0 * wrong[trainings][:, drawn].sum() / words)
         differences[i] = rates[1] - rates[0]
     low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
     sides = ((differences >= 0).mean(), (differences <= 0).mean())

@@ -24,13 +24,29 @@ def canonical(text: str) -> str:
     return " ".join(unicodedata.normalize("NFC", text.translate(_UNHEARD)).split())
 
 
+_ALTERNATIVES = re.compile(r"\{ ([^{}]* / [^{}]*) \}")
+"""``{ a / b / @ }`` in a reference, where ``@`` is the empty alternative."""
+
+
 def shortest(text: str) -> str:
-    """A reference with the shortest of each ``{ a / b / @ }``, where ``@`` is the empty alternative."""
+    """A reference with the shortest of its alternatives."""
 
     def choose(match: re.Match[str]) -> str:
-        return min((part.replace("@", "").strip() for part in match[1].split("/")), key=len)
+        return min((part.replace("@", "").strip() for part in match[1].split(" / ")), key=len)
 
-    return canonical(re.sub(r"\{ ([^{}]*) \}", choose, text))
+    return canonical(_ALTERNATIVES.sub(choose, text))
+
+
+def each_alternative(text: str, change: Callable[[str], str]) -> str:
+    """A reference, changed outside its alternatives and in each of them."""
+    pieces = []
+    for n, piece in enumerate(_ALTERNATIVES.split(text)):
+        if n % 2:
+            parts = (part if part == "@" else change(part) for part in piece.split(" / "))
+            pieces.append(f"{{ {' / '.join(parts)} }}")
+        else:
+            pieces.append(change(piece))
+    return canonical(" ".join(pieces))
 
 
 def normalize_an4(text: str) -> str:

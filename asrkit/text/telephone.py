@@ -50,9 +50,11 @@ def normalize_switchboard(text: str, acronyms: Collection[str] = ()) -> str:
 
 
 def _letters(word: str, acronyms: Collection[str]) -> str:
-    """``IBM``, ``IBMs`` or ``IBM's`` as ``I B M``, ``I B Ms`` or ``I B M's``; other words as they are."""
+    """``IBM`` as ``I B M``, ``IBMs`` and ``IBM's`` as ``I B M's``; other words as they are."""
     match = re.fullmatch(r"([A-Z]+)('?s)?", word)
-    return " ".join(match[1]) + (match[2] or "") if match and match[1] in acronyms else word
+    if match and match[1] in acronyms:
+        return " ".join(match[1]) + ("'s" if match[2] else "")
+    return word
 
 
 def read_acronyms(dictionary: Iterable[str]) -> set[str]:
@@ -99,7 +101,8 @@ def normalize_hub5(text: str) -> str:
     NIST's rules for contractions and compounds, come from ``asrkit score --glm``.
     """
     text = re.sub(r"[{}/]", r" \g<0> ", _ASIDE.sub(" ", text.lower()))
-    parts = re.split(r"(\{[^{}]*\})", spelled(text))
+    text = re.sub(r"\(([^(){}\s]+(?: +[^(){}\s]+)+)\)", r"{ \1 / @ }", spelled(text))  # several words may be missing
+    parts = re.split(r"(\{[^{}]*\})", text)
     words = (part if part.startswith("{") else " ".join(map(_hub5_word, part.split())) for part in parts)
     return canonical(" ".join(words))
 

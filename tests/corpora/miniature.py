@@ -1,7 +1,7 @@
 """Releases in miniature: a few clips of AN4 in the directory tree, file formats and transcript syntax of each corpus.
 
-``python -m tests.corpora.miniature swb300 DIR`` writes one and prints the settings of a tiny model; ``run.sh
---miniature`` of each recipe runs with both.
+``python -m tests.corpora.miniature swb300 DIR CONFIG`` writes one and prints the settings with which a configuration's
+model is tiny; ``run.sh --miniature`` of each recipe runs with both.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from asrkit.config_files import load_config
 from asrkit.corpora.an4 import read_an4
 from asrkit.corpora.utterances import Utterance
+from asrkit.errors import UserError
 
 AN4 = Path(__file__).resolve().parents[2] / "egs" / "an4" / "corpus"
 GAP_S = 0.4
@@ -225,9 +227,27 @@ def csj(folder: Path) -> None:
                 for word in said[n : n + 4]:
                     fields = [name, "1", name, time, "", word, "", "", "", word, word, "名詞", "", "", "", "", ""]
                     lines.append("\t".join(fields))
-            path = folder / "MORPH" / "SDB" / volume / f"{name}.sdb"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(("\n".join(lines) + "\n").encode("shift_jis"))
+            _write_sdb(folder / "MORPH" / "SDB" / volume / f"{name}.sdb", lines)
+    _csj_dialogue(folder, clips)
+
+
+def _csj_dialogue(folder: Path, clips: Clips) -> None:
+    """A dialogue, whose sides are recordings of their own; a tag spans two segments of one side."""
+    name = "D01F0002"
+    lines: list[str] = []
+    said = {"L": ["(笑_そう", "です)"], "R": ["はい", "ええ"]}
+    turns = {side: clips.recording(folder / "WAV" / "core" / f"{name}-{side}.wav", 2, 16000, "A") for side in "LR"}
+    for n in range(2):
+        for side in "LR":
+            t, word = turns[side][n], said[side][n]
+            time = f"{len(lines) + 1:04d} {t.start_s:09.3f}-{t.end_s:09.3f} {side}:-001-001"
+            lines.append("\t".join([name, "1", name, time, "", word, "", "", "", word, word, "名詞", *[""] * 5]))
+    _write_sdb(folder / "MORPH" / "SDB" / "core" / f"{name}.sdb", lines)
+
+
+def _write_sdb(path: Path, lines: Sequence[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(("\n".join(lines) + "\n").encode("shift_jis"))
 
 
 def write(path: Path, lines: Sequence[str]) -> None:
@@ -239,12 +259,6 @@ def write(path: Path, lines: Sequence[str]) -> None:
 TINY = (
     "features.speed_factors=[1.0]",
     "features.num_mel_bins=16",
-    "model.encoder.conformer.num_layers=1",
-    "model.encoder.conformer.d_model=16",
-    "model.encoder.conformer.num_heads=2",
-    "model.encoder.conformer.head_dim=8",
-    "model.encoder.conformer.conv_kernel=5",
-    "model.encoder.conformer.max_relative_distance=8",
     "model.predictor.embedding_dim=8",
     "model.joiner.joiner_dim=16",
     "train.num_epochs=2",
@@ -254,18 +268,43 @@ TINY = (
     "train.num_buckets=2",
     "train.schedule.warmup_epochs=1",
 )
-LSTM = ("model.predictor.hidden_dim=8",)
-TELEPHONE = (*LSTM, "features.tempo_factors=[]", "features.deltas=false")
-PIECES = ("tokenizer.vocab_size=40", "tokenizer.soft_limit=true", "model.encoder.conformer.subsampling_channels=4")
-MORE_SETTINGS = {
-    "swb300": TELEPHONE,
-    "swb2000": TELEPHONE,
-    "malach": TELEPHONE,
-    "librispeech": PIECES,
-    "tedlium2": PIECES,
-    "csj": (*LSTM, "model.encoder.conformer.subsampling_channels=4"),
-}
-"""In addition to :data:`TINY`."""
+CONFORMER = tuple(
+    f"model.encoder.conformer.{setting}"
+    for setting in ("num_layers=1", "d_model=16", "num_heads=2", "head_dim=8", "max_relative_distance=8")
+)
+
+
+def tiny_settings(path: Path) -> list[str]:
+    """Overrides with which a configuration's model trains in seconds.
+
+    Raises:
+        UserError: it trains on alignments, which there are none of.
+    """
+    config = load_config(path)
+    if config.loss.frame_epochs:
+        raise UserError(f"{path} trains on alignments: give --miniature a transducer's configuration")
+    settings = [*TINY]
+    if config.model.predictor.type == "lstm":
+        settings.append("model.predictor.hidden_dim=8")
+    if config.features.tempo_factors:
+        settings += ["features.tempo_factors=[]"]
+    if config.features.deltas:
+        settings.append("features.deltas=false")
+    if config.features.speaker_vector_dim:
+        settings.append("features.speaker_vector_dim=0")
+    if config.tokenizer.type != "char":
+        settings += ["tokenizer.vocab_size=40", "tokenizer.soft_limit=true"]
+    encoder = config.model.encoder
+    if encoder.type == "blstm":
+        return [*settings, "model.encoder.blstm.num_layers=1", "model.encoder.blstm.cells=8"]
+    settings += CONFORMER
+    if encoder.subsampling > 1:
+        settings.append("model.encoder.conformer.subsampling_channels=4")
+    if encoder.type == "dssformer":
+        return [*settings, "model.encoder.dss.state_dim=4"]
+    return [*settings, "model.encoder.conformer.conv_kernel=5"]
+
+
 BUILDERS: dict[str, Callable[[Path], None]] = {
     "swb300": swb300,
     "swb2000": swb2000,
@@ -276,8 +315,18 @@ BUILDERS: dict[str, Callable[[Path], None]] = {
 }
 
 
+def main(name: str, folder: Path, config: Path) -> None:
+    """Writes a release and prints a configuration's tiny settings."""
+    if name not in BUILDERS:
+        raise UserError(f"--miniature is for {', '.join(BUILDERS)}; run egs/{name}/run.sh on its corpus")
+    settings = tiny_settings(config)
+    shutil.rmtree(folder, ignore_errors=True)
+    BUILDERS[name](folder)
+    print(*settings, sep="\n")
+
+
 if __name__ == "__main__":
-    target = Path(sys.argv[2])
-    shutil.rmtree(target, ignore_errors=True)
-    BUILDERS[sys.argv[1]](target)
-    print(*TINY, *MORE_SETTINGS[sys.argv[1]], sep="\n")
+    try:
+        main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    except UserError as error:
+        sys.exit(f"{error}")

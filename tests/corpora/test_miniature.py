@@ -25,7 +25,7 @@ SIZES = {
     "malach": {"train": 22, "dev": 2, "test": 4},
     "librispeech": {"train": 12, "dev": 4, "test": 4},
     "tedlium2": {"train": 12, "dev": 6, "test": 6},
-    "csj": {"train": 6, "dev": 3, "eval1": 3, "eval2": 3, "eval3": 6},
+    "csj": {"train": 9, "dev": 3, "eval1": 3, "eval2": 3, "eval3": 6},
 }
 
 
@@ -114,3 +114,19 @@ def test_words_that_come_too_often_are_left_out(
     corpus = read_corpus("swb300", corpus_dir, DataFolder(tmp_path), Options())
     assert Counter(u.split for u in corpus.utterances) == {"train": 5, "dev": 2}
     assert "17 utterances of Switchboard whose words came 5 times are left out" in corpus.notes
+
+
+def test_the_sides_of_a_dialogue_keep_their_words(releases: Path, tmp_path: Path) -> None:
+    corpus = read_corpus("csj", releases / "csj", DataFolder(tmp_path), Options())
+    said = {side: [u.text for u in corpus.utterances if u.speaker == f"D01F0002-{side}"] for side in "LR"}
+    assert said == {"L": ["そうです"], "R": ["はい", "ええ"]}
+
+
+def test_a_list_without_a_partner_is_a_problem(releases: Path, tmp_path: Path) -> None:
+    text = releases / "malach" / "LDC2019S11" / "data" / "dev" / "text"
+    before = text.read_text()
+    text.write_text("".join([*before.splitlines(keepends=True)[:-1], "nobody-000 WORDS\n"]))
+    said = problems_of("malach", releases / "malach", tmp_path)
+    text.write_text(before)
+    assert [line.split(":")[0] for line in said] == ["00021-001", "nobody-000"]
+    assert said[0].endswith("dev/text has no line of it") and said[1].endswith("dev/segments has no line of it")

@@ -54,8 +54,13 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
 def test_other_utterances_are_refused() -> None:
     with pytest.raises(UserError, match="not scored on the same utterances"):
         paired_bootstrap([counts([1, 2])], [counts([1, 2, 3])])
-    with pytest.raises(UserError, match="not scored on the same utterances"):
+    with pytest.raises(UserError, match="references without words"):
         paired_bootstrap([counts([1], 0)], [counts([1], 0)])
+
+
+def test_references_may_have_alternatives_of_other_lengths() -> None:
+    found = paired_bootstrap([counts([1, 0], 10)], [[Errors(11, 0), Errors(9, 1)]])
+    assert (found.baseline, found.system, found.points) == (5.0, 5.0, 0.0)
 
 
 def test_the_command_reads_decodings(tmp_path: Path) -> None:

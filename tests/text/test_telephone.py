@@ -265,4 +265,8 @@ def test_switchboards_acronyms_become_letters() -> None:
     acronyms = read_acronyms([*dictionary, "CD s iy d iy"])
     assert acronyms == {"TV", "IBM", "OK", "CD"}
     said = normalize_switchboard("I saw NASA on TV [laughter] and IBM's CDs [laughter-OK]", acronyms)
-    assert said == "i saw nasa on t v and i b m's c ds ok"
+    assert said == "i saw nasa on t v and i b m's c d's ok"
+
+
+def test_several_words_in_parentheses_may_be_missing_together() -> None:
+    assert normalize_hub5("SO (I MEAN I) WENT") == "so { i mean i / @ } went"
