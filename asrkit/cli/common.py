@@ -46,7 +46,7 @@ def already_done(outputs: Sequence[Path], record: Record, force: bool) -> bool:
 
 
 @contextmanager
-def told_when_stopped() -> Iterator[None]:
+def exit_if_stopped() -> Iterator[None]:
     """Says that a training stopped by a signal has saved everything, and exits as the signal would."""
     from asrkit.console import log
     from asrkit.training.stopping import Stopped

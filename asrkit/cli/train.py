@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from asrkit.cli.common import PATH, config_options, launch_if_several, processes_option, told_when_stopped
+from asrkit.cli.common import PATH, config_options, exit_if_stopped, launch_if_several, processes_option
 from asrkit.config_files import load_config
 from asrkit.console import log
 from asrkit.data.folder import DataFolder
@@ -71,7 +71,7 @@ def train(
     command: list[str | Path] = ["train", "--data-dir", data_dir, "--exp-dir", exp_dir, *overrides]
     command += ["--config", config_path] if config_path else []
     launch_if_several(processes, command, exp_dir, config.train)
-    with told_when_stopped():
+    with exit_if_stopped():
         reason = obstacle(config)
         note = f"asrkit export --onnx will refuse this model: {reason}" if reason else ""
         run_training(config, data_dir, exp_dir, note=note)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from asrkit.cli.common import PATH, config_options, launch_if_several, processes_option, told_when_stopped
+from asrkit.cli.common import PATH, config_options, exit_if_stopped, launch_if_several, processes_option
 from asrkit.config_files import load_config
 from asrkit.console import log
 from asrkit.data.folder import DataFolder
@@ -46,5 +46,5 @@ def train_lm(
         command += ["--dev-text", path]
     command += ["--config", config_path] if config_path else []
     launch_if_several(processes, command, exp_dir, config.train)
-    with told_when_stopped():
+    with exit_if_stopped():
         train_language_model(config, folder.tokenizer, text, dev_text, exp_dir)

@@ -36,7 +36,7 @@ from asrkit.studies.cot import (
 from asrkit.studies.cot_claims import claims
 from asrkit.studies.fits import first_below, power_law
 from asrkit.studies.one_layer import Tensors
-from asrkit.studies.suite import conduct, run_once
+from asrkit.studies.suite import run_experiments, run_once
 
 WORLD = World()
 DELTA, LR, ALPHA, EXAMPLES, STEPS = 0.2, 1.0, 0.4, 20, 1000
@@ -77,7 +77,7 @@ class Suite:
     def run(self) -> dict[str, Any]:
         """All experiments, then the files."""
         experiments = (self.dynamics, self.curves, self.condition, self.scaling)
-        return conduct(
+        return run_experiments(
             self.out_dir,
             "cot",
             "Chain of thought",

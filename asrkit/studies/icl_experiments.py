@@ -29,7 +29,7 @@ from asrkit.studies.icl import (
 from asrkit.studies.icl_claims import claims
 from asrkit.studies.icl_models import CLASSICAL, DeepTransformer, classical_errors, deep_error, train_deep
 from asrkit.studies.one_layer import Tensors
-from asrkit.studies.suite import conduct, run_once
+from asrkit.studies.suite import run_experiments, run_once
 
 WORLD = World()
 NEURONS, DELTA, LR, STEPS = 100, 0.2, 0.1, 500
@@ -79,7 +79,7 @@ class Suite:
             self.classical,
             self.deep,
         )
-        return conduct(
+        return run_experiments(
             self.out_dir,
             "icl",
             "In-context learning",

@@ -27,7 +27,7 @@ from asrkit.studies.image_classification import (
     train_classifier,
 )
 from asrkit.studies.image_models import ImageModel, resnet18, small_cnn
-from asrkit.studies.suite import conduct, run_once
+from asrkit.studies.suite import run_experiments, run_once
 
 WATCHED = ("SRS", "RS2", "fixed random")
 """Methods whose accuracy is measured after each epoch, along with the full run's."""
@@ -78,7 +78,7 @@ class Suite:
 
     def run(self) -> dict[str, Any]:
         """All experiments, then the files."""
-        return conduct(
+        return run_experiments(
             self.out_dir,
             "cifar10",
             "Soft random sampling of images",

@@ -48,7 +48,7 @@ def run_once(out_dir: Path, settings: DataclassInstance, data: str, run: Callabl
     return results
 
 
-def conduct(
+def run_experiments(
     out_dir: Path,
     study: str,
     title: str,
