@@ -15,7 +15,7 @@ import yaml
 from asrkit.cli.main import cli
 from tests.conftest import ROOT, Workshop
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES += sorted((ROOT / "egs").glob("*/README.md"))
 
 
