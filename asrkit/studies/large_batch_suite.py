@@ -40,11 +40,11 @@ class Scale:
     batch_sizes: tuple[int, ...] = (512, 2048)
     base_lr: float = 0.05
     """At a batch of 512; larger ones follow the linear rule."""
-    factors: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0, 8.0)
+    factors: tuple[float, ...] = (1.0, 2.0, 3.0, 4.0)
     epochs: int = 12
     warmup_epochs: float = 2.0
     weight_noise: float = 0.01
-    seeds: int = 5
+    seeds: int = 3
 
 
 FULL = Scale(examples=50_000, batch_sizes=(1024, 2048, 4096, 8192), epochs=60, warmup_epochs=10.0)
