@@ -15,9 +15,10 @@ from asrkit.data.transcripts import transcript
 from asrkit.data.upstream import require_current
 from asrkit.decoding.decode import decode_split
 from asrkit.decoding.hypothesis import Hypothesis
+from asrkit.decoding.nbest import best_text
 from asrkit.models.transducer import Transducer
 from asrkit.scoring.report import summary
-from asrkit.scoring.wer import Score, score_utterance
+from asrkit.scoring.wer import score_pairs
 from asrkit.training.inputs import is_finished
 from asrkit.training.run import run_training, training_inputs
 from asrkit.training.speech import MODEL
@@ -89,16 +90,12 @@ def decode(
     bundle = model if isinstance(model, ModelBundle) else load(model)
     folder = DataFolder(Path(data_dir))
     require_current(folder)
-    found = []
-    for cut, nbest in decode_split(bundle, folder, split, settings).lists:
-        text = bundle.tokenizer.decode(nbest[0].tokens) if nbest else ""
-        found.append(Decoding(cut.id, transcript(cut), text, nbest))
-    return found
+    return [
+        Decoding(cut.id, transcript(cut), best_text(nbest, bundle.tokenizer), nbest)
+        for cut, nbest in decode_split(bundle, folder, split, settings).lists
+    ]
 
 
 def score(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
     """Error rates of (reference, hypothesis) texts, ignoring case: ``wer`` with its interval, ``cer`` and more."""
-    utterances = [
-        score_utterance(str(n), "", reference.lower(), text.lower()) for n, (reference, text) in enumerate(pairs)
-    ]
-    return summary(Score(utterances))
+    return summary(score_pairs(pairs))

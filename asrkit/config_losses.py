@@ -87,3 +87,8 @@ class LossConfig:
         most=65536,
         only_with="loss.frame_epochs!=0",
     )
+
+
+def frame_epochs(loss: LossConfig, num_epochs: int) -> int:
+    """The number of first epochs, of so many, in which frames are classified."""
+    return num_epochs if loss.frame_epochs < 0 else loss.frame_epochs

@@ -71,6 +71,10 @@ class Record:
                 return f"{name}={was}, now it is {is_now}"
         return None
 
+    def is_current(self) -> bool:
+        """Whether the existing record holds all inputs, and none differs."""
+        return all(map(self.has, self.inputs)) and self.difference() is None
+
     def require_same(self, remedy: str) -> None:
         """Rejects outputs of other inputs.
 

@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
-from asrkit.corpora.utterances import Utterance
 from asrkit.data.folder import DataFolder
 from asrkit.scoring.experiment import read_metrics
 from tests.conftest import ROOT, TINY
+from tests.corpora.miniature import librispeech
 
 PARTS = {"train-clean-100": 12, "train-clean-360": 6, "train-other-500": 6, "dev-clean": 4, "test-clean": 4}
 
 
-def release(folder: Path, utterances: list[Utterance]) -> Path:
-    """Utterances of AN4 as parts of the release: ``<part>/<speaker>/<chapter>/<id>.ogg`` and ``*.trans.txt``."""
-    remaining = iter(utterances)
-    for number, (part, size) in enumerate(PARTS.items()):
-        speaker = str(100 + number)
-        chapter = folder / "LibriSpeech" / part / speaker / "7"
-        chapter.mkdir(parents=True)
-        lines = []
-        for n in range(size):
-            u = next(remaining)
-            assert u.audio is not None
-            id = f"{speaker}-7-{n:04d}"
-            shutil.copy(u.audio, chapter / f"{id}{u.audio.suffix}")
-            lines.append(f"{id} {u.text}\n")
-        (chapter / f"{speaker}-7.trans.txt").write_text("".join(lines))
-    return folder
-
-
-def test_bl_just_on_a_release_in_librispeechs_layout(an4_utterances: list[Utterance], tmp_path: Path) -> None:
-    corpus = release(tmp_path / "corpus", [u for u in an4_utterances if u.split == "train"])
+def test_bl_just_on_a_release_in_librispeechs_layout(tmp_path: Path) -> None:
+    corpus = tmp_path / "corpus"
+    librispeech(corpus, PARTS)
     tiny = {f"model.encoder.conformer.{key}": value for key, value in TINY["model"]["encoder"]["conformer"].items()}
     overrides = tiny | {
         "features.num_mel_bins": 16,

@@ -1,4 +1,5 @@
-# The references of Hub5'00, Hub5'01 and RT'03 and NIST's rules for them, read by the recipes of telephone speech.
+# The test sets of telephone speech, Hub5'00, Hub5'01 and RT'03, their references and NIST's rules for them.
+splits=(dev eval2000 hub5_01 rt03)
 
 # Prints the options of asrkit score with which NIST's hubscr.pl scores a test set, if it and the rules are there.
 scoring_options() {

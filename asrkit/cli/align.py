@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import click
@@ -28,7 +29,7 @@ from asrkit.records import INPUTS, Record, digest
 @click.option("--force", is_flag=True, help="Align again where it is done.")
 def align(model_path: Path, data_dir: Path, splits: tuple[str, ...], frames_dir: Path | None, force: bool) -> None:
     """Find when each symbol of the transcripts is emitted, and write DATA_DIR/alignments, for loss.frame_epochs."""
-    folder = DataFolder(data_dir)
+    folder, load = DataFolder(data_dir), cache(load_recognizer)
     require_current(folder)
     for split in splits:
         output = folder.alignments(split)
@@ -42,11 +43,11 @@ def align(model_path: Path, data_dir: Path, splits: tuple[str, ...], frames_dir:
         if already_done([output], record, force):
             continue
         record.begin()
-        aligned = list(align_split(load_recognizer(model_path), folder, split))
+        aligned = list(align_split(load(model_path), folder, split))
         write_alignments(output, aligned)
         record.keep()
         log(f"aligned {len(aligned)} utterances of {split} into {output}")
     if frames_dir is not None:
         make_folder(frames_dir)
-        number = write_labelled_frames(load_recognizer(model_path), folder, splits[0], frames_dir / FRAMES)
+        number = write_labelled_frames(load(model_path), folder, splits[0], frames_dir / FRAMES)
         log(f"wrote {number} labelled frames of {splits[0]} into {frames_dir / FRAMES}")

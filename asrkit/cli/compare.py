@@ -8,8 +8,7 @@ import click
 
 from asrkit.cli.common import PATH
 from asrkit.errors import UserError
-from asrkit.scoring.nist import read_trn
-from asrkit.scoring.report import score_trn
+from asrkit.scoring.report import score_folder
 from asrkit.scoring.significance import paired_bootstrap
 
 
@@ -19,9 +18,7 @@ from asrkit.scoring.significance import paired_bootstrap
 @click.option("--characters", is_flag=True, help="Compare character error rates.")
 def compare(baseline: tuple[Path, ...], system: tuple[Path, ...], characters: bool) -> None:
     """Print the difference between two systems with its interval, by a paired bootstrap pooled over seeds."""
-    scores = {
-        folder: score_trn(read_trn(folder / "ref.trn"), read_trn(folder / "hyp.trn")) for folder in baseline + system
-    }
+    scores = {folder: score_folder(folder) for folder in baseline + system}
     first, *others = scores
     for other in others:
         if [u.id for u in scores[other].utterances] != [u.id for u in scores[first].utterances]:

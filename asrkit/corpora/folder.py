@@ -72,11 +72,7 @@ def read_folder(corpus_dir: Path, data_dir: Path, channel: str = "", unlabelled:
         return _read(corpus_dir, corpus_dir, data_dir, channel, unlabelled)
     corpus = Corpus([])
     for split, folder in parts:
-        part = _read(folder, corpus_dir, data_dir, channel, unlabelled)
-        corpus.utterances += [replace(u, split=split) for u in part.utterances]
-        corpus.problems += part.problems
-        corpus.notes += part.notes
-        corpus.lists += part.lists
+        corpus.add(_read(folder, corpus_dir, data_dir, channel, unlabelled), split)
     return corpus
 
 

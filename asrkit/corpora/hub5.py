@@ -31,25 +31,20 @@ def add_tests(corpus: Corpus, corpus_dir: Path) -> None:
         UserError: a release that is there lacks its transcripts.
     """
     corpus.tests = TESTS
-    found = []
     speech, transcripts = release(corpus_dir, "LDC2002S09"), release(corpus_dir, "LDC2002T43")
     if speech and transcripts:
         stm = only_file(transcripts, "hub5e00.english.*.stm")
-        found.append(read_stm_release([stm], _english(speech), EVAL2000, normalize_hub5, _of_2000))
+        corpus.add(read_stm_release([stm], _english(speech), EVAL2000, normalize_hub5, _of_2000))
     elif speech or transcripts:
         lacking = "LDC2002T43" if speech else "LDC2002S09"
         corpus.notes.append(f"{EVAL2000} needs {lacking} too")
     if folder := release(corpus_dir, "LDC2002S13"):
         stm = only_file(folder, "hub5e01*.stm")
-        found.append(read_stm_release([stm], _english(folder), HUB5_01, normalize_hub5, _of_2001))
+        corpus.add(read_stm_release([stm], _english(folder), HUB5_01, normalize_hub5, _of_2001))
     if folder := release(corpus_dir, "LDC2007S10"):
         stms = sorted((folder / "data" / "references" / "eval03" / "english" / "cts").glob("*.stm"))
         audio = folder / "data" / "audio" / "eval03" / "english" / "cts"
-        found.append(read_stm_release(stms, audio, RT03, normalize_hub5, _of_2003))
-    for part in found:
-        corpus.utterances += part.utterances
-        corpus.problems += part.problems
-        corpus.lists += part.lists
+        corpus.add(read_stm_release(stms, audio, RT03, normalize_hub5, _of_2003))
 
 
 def _english(folder: Path) -> Path:

@@ -65,10 +65,7 @@ def _read_parts(root: Path, parts: Iterable[tuple[str, str]]) -> Corpus:
     """Parts of the release, each as a split or part of one."""
     corpus = Corpus([])
     for part, split in parts:
-        found = read_part(root, part)
-        corpus.utterances += [with_split(u, split) for u in found.utterances]
-        corpus.problems += found.problems
-        corpus.lists += found.lists
+        corpus.add(read_part(root, part), split)
     return corpus
 
 

@@ -53,10 +53,7 @@ def read_swb2000(corpus_dir: Path, data_dir: Path) -> Corpus:
     """
     corpus = _dev_and_repeated(_switchboard(corpus_dir))
     for part in (_fisher(corpus_dir), _callhome(corpus_dir)):
-        corpus.utterances += [with_split(u, "train") for u in part.utterances]
-        corpus.problems += part.problems
-        corpus.notes += part.notes
-        corpus.lists += part.lists
+        corpus.add(part, "train")
     add_tests(corpus, corpus_dir)
     return corpus
 

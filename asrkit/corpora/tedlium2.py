@@ -29,10 +29,7 @@ def read_tedlium2(corpus_dir: Path, data_dir: Path) -> Corpus:
         stms = sorted((root / split / "stm").glob("*.stm"))
         if not stms:
             raise UserError(f"{root / split / 'stm'} has no stm files; --corpus-dir must hold TEDLIUM_release2")
-        part = read_stm_release(stms, root / split / "sph", split, normalize_tedlium, several_channels=False)
-        corpus.utterances += part.utterances
-        corpus.problems += part.problems
-        corpus.lists += part.lists
+        corpus.add(read_stm_release(stms, root / split / "sph", split, normalize_tedlium, several_channels=False))
     return corpus
 
 

@@ -68,6 +68,13 @@ class Corpus:
     tests: tuple[str, ...] = ("test",)
     """Names of the test sets. With several, some may be missing."""
 
+    def add(self, part: Corpus, split: str | None = None) -> None:
+        """Adds what was read of a part, in another split if one is named."""
+        self.utterances += part.utterances if split is None else [with_split(u, split) for u in part.utterances]
+        self.problems += part.problems
+        self.notes += part.notes
+        self.lists += part.lists
+
 
 @dataclass
 class Checked:

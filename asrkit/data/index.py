@@ -200,19 +200,15 @@ def open_index(folder: DataFolder, split: str, tokenizer: Tokenizer | None = Non
         symbols = json.dumps(tokenizer.to_dict(), sort_keys=True).encode()
         inputs["symbols"] = hashlib.sha256(symbols).hexdigest()[:16]
     record = Record(where / INPUTS, inputs)
-    if not _is_current(record):
+    if not record.is_current():
         _rebuild(record, path, where, roots, tokenizer, num_jobs)
     arrays = {name: np.load(where / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
     return CutIndex([CutFile(path, roots, np.load(where / f"{STARTS}.npy"))], arrays)
 
 
-def _is_current(record: Record) -> bool:
-    return all(map(record.has, record.inputs)) and record.difference() is None
-
-
 def _rebuild(record: Record, path: Path, where: Path, roots: Roots, tokenizer: Tokenizer | None, num_jobs: int) -> None:
     with locked(where):  # one of several processes rebuilds
-        if not _is_current(record):
+        if not record.is_current():
             record.begin()
             try:
                 _make(path, where, roots, tokenizer, num_jobs)

@@ -12,6 +12,7 @@ from lhotse.cut import Cut
 from asrkit.bundle.front_end import build_pipeline
 from asrkit.bundle.model_file import ModelBundle
 from asrkit.config import DecodeConfig
+from asrkit.config_losses import frame_epochs
 from asrkit.console import progress_bar
 from asrkit.data.folder import DataFolder
 from asrkit.data.loaders import in_batches
@@ -60,7 +61,8 @@ def decode_split(
     Raises:
         UserError: data or language models that cannot be used, or settings that contradict each other.
     """
-    if bundle.config.loss.frame_epochs < 0 or bundle.config.loss.frame_epochs >= bundle.config.train.num_epochs:
+    num_epochs = bundle.config.train.num_epochs
+    if frame_epochs(bundle.config.loss, num_epochs) >= num_epochs:
         raise UserError("this model classifies frames (loss.frame_epochs in all epochs); it cannot be decoded")
     device = choose_device("auto")
     if device.type == "cpu":

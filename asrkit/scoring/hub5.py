@@ -69,10 +69,12 @@ def official_errors(stms: Sequence[Path], glm: Path, cuts: Sequence[Cut], out_di
     with tempfile.TemporaryDirectory(prefix="asrkit-") as name:
         folder = Path(name)
         recordings = {cut.recording_id for cut in cuts}
-        if undecoded := sorted({line.split()[0] for line in _lines(stms)} - recordings):
+        lines = [line for path in stms for line in utf8_lines(path) if line.strip()]
+        comments, segments = ([line for line in lines if line.startswith(";;") == is_one] for is_one in (True, False))
+        if undecoded := sorted({line.split()[0] for line in segments} - recordings):
             such = f"{len(undecoded)} recordings, such as {undecoded[0]}"
             log(f"note: {such}, of {stms[0]} were not decoded and do not count")
-        write_text(folder / "ref.stm", "".join(_accepted(stms, recordings)))
+        write_text(folder / "ref.stm", "".join(_accepted(comments, segments, recordings)))
         write_text(folder / "hyp.ctm", "".join(f"{line}\n" for line in ctm_lines(cuts)))
         shutil.copyfile(glm, folder / "rules.glm")
         command = [str(programs / "hubscr.pl"), "-p", str(programs), "-V", "-l", "english", "-h", "hub5"]
@@ -98,32 +100,22 @@ def by_subset(sides: Mapping[str, Errors], cuts: Iterable[Cut]) -> dict[str, Err
     return found
 
 
-def _lines(stms: Sequence[Path]) -> list[str]:
-    """The segments of stm files."""
-    return [line for path in stms for line in utf8_lines(path) if line.strip() and not line.startswith(";;")]
-
-
-def _accepted(stms: Sequence[Path], recordings: set[str]) -> list[str]:
+def _accepted(comments: Sequence[str], segments: Sequence[str], recordings: set[str]) -> list[str]:
     """Lines that hubscr.pl accepts: sides as letters and as speakers, no asides, no gaps, labels defined; only those of
     decoded recordings."""
-    header: list[str] = []
+    header = [f"{line.rstrip()}\n" for line in dict.fromkeys(comments)]
     labels: set[str] = set()
     lines: list[str] = []
-    for path in stms:
-        for line in utf8_lines(path):
-            line = line.rstrip("\r\n")
-            if line.startswith(";;"):
-                header += [f"{line}\n"] if f"{line}\n" not in header else []
-                continue
-            words = line.split(maxsplit=5)
-            if len(words) < 5 or words[0] not in recordings or "inter_segment_gap" in line:
-                continue
-            words[1] = {"1": "A", "2": "B"}.get(words[1], words[1])
-            words[2] = f"{words[0]}_{words[1]}"
-            text = re.sub(r"(?i)</?[be]_aside>", "", " ".join(words)).replace("((", "(")
-            if match := re.match(r"<([^<>]*)>", words[5] if len(words) > 5 else ""):
-                labels |= {part.strip().upper() for part in match[1].split(",")}
-            lines.append(f"{text}\n")
+    for line in segments:
+        words = line.split(maxsplit=5)
+        if len(words) < 5 or words[0] not in recordings or "inter_segment_gap" in line:
+            continue
+        words[1] = {"1": "A", "2": "B"}.get(words[1], words[1])
+        words[2] = f"{words[0]}_{words[1]}"
+        text = re.sub(r"(?i)</?[be]_aside>", "", " ".join(words)).replace("((", "(")
+        if match := re.match(r"<([^<>]*)>", words[5] if len(words) > 5 else ""):
+            labels |= {part.strip().upper() for part in match[1].split(",")}
+        lines.append(f"{text.rstrip()}\n")
     known = {match[1].upper() for line in header if (match := re.match(r';;\s*LABEL\s+"([^"]*)"', line))}
     header += [f';; LABEL "{label}" "{label}" "{label}"\n' for label in sorted(labels - known) if label]
     return header + sorted(lines, key=_order)

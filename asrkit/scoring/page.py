@@ -21,8 +21,8 @@ from asrkit.data.splits import subset_of
 from asrkit.files import write_text
 from asrkit.scoring.alignment import GAP
 from asrkit.scoring.experiment import COLUMNS, Experiment
-from asrkit.scoring.nist import read_trn, trn_key
-from asrkit.scoring.report import score_trn
+from asrkit.scoring.nist import trn_key
+from asrkit.scoring.report import score_folder
 from asrkit.scoring.significance import matched_pairs, paired_bootstrap
 from asrkit.scoring.wer import Score, ScoredUtterance
 
@@ -70,7 +70,7 @@ def _sets(experiment: Experiment, page: Path) -> list[tuple[dict[str, Any], Scor
     """The decodings of an experiment, as the page shows them, and their scores."""
     found = []
     for (split, search), folder in sorted(experiment.folders.items()):
-        score = score_trn(read_trn(folder / "ref.trn"), read_trn(folder / "hyp.trn"))
+        score = score_folder(folder)
         lists = read_cuts(folder / "hypotheses.jsonl.gz")
         cuts = {trn_key(cut.supervisions[0].speaker or cut.id, cut.id): cut for cut in lists}
         files: dict[str, int] = {}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from asrkit.errors import UserError
-from asrkit.scoring.nist import choose_alternatives
+from asrkit.scoring.nist import choose_alternatives, read_trn
 from asrkit.scoring.significance import bootstrap_interval
 from asrkit.scoring.wer import Errors, Score, ScoredUtterance, score_utterance
 
@@ -34,6 +35,11 @@ def score_trn(reference: dict[str, tuple[str, str]], hypothesis: dict[str, tuple
     if not score.words.reference:
         raise UserError(f"the reference of {len(utterances)} utterances holds no word, so there is no error rate")
     return score
+
+
+def score_folder(folder: Path) -> Score:
+    """Scores what ``asrkit decode`` left in a folder; see :func:`score_trn`."""
+    return score_trn(read_trn(folder / "ref.trn"), read_trn(folder / "hyp.trn"))
 
 
 def _without_speaker(key: str) -> str:

@@ -146,8 +146,13 @@ def character_error_rate(pairs: Iterable[tuple[str, str]]) -> float:
     return _scored(pairs).characters.rate
 
 
+def score_pairs(pairs: Iterable[tuple[str, str]]) -> Score:
+    """Scores (reference, hypothesis) texts, ignoring case."""
+    return Score([score_utterance("", "", ref.lower(), hyp.lower()) for ref, hyp in pairs])
+
+
 def _scored(pairs: Iterable[tuple[str, str]]) -> Score:
-    scored = Score([score_utterance("", "", ref.lower(), hyp.lower()) for ref, hyp in pairs])
+    scored = score_pairs(pairs)
     if not scored.words.reference:
         raise UserError(f"{len(scored.utterances)} transcripts hold no word, so there is no error rate")
     return scored

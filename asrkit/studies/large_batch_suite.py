@@ -162,8 +162,6 @@ def _tables(runs: Sequence[dict[str, Any]], scale: Scale) -> list[str]:
 
 
 def _claims(runs: Sequence[dict[str, Any]]) -> list[Claim]:
-    learned = {strategy: _learned([run for run in runs if run["strategy"] == strategy]) for strategy in STRATEGIES}
-    number = len(runs) // len(STRATEGIES)
     watched = [run for run in runs if run["strategy"] == "DPSGD" and len(run["spread"]) > 3 and run["learned"]]
     quarters = [(_mean_of(run["spread"], 0, 1), _mean_of(run["spread"], 3, 4)) for run in watched]
     fell = sum(late < early for early, late in quarters)
@@ -175,18 +173,11 @@ def _claims(runs: Sequence[dict[str, Any]]) -> list[Claim]:
     ]
     lower = sum(of_dpsgd < of_ssgd for of_dpsgd, of_ssgd in pairs)
     return [
-        _more_often("DPSGD learns where SSGD does not", runs, "DPSGD", "SSGD", learned, number),
+        _more_often("DPSGD learns where SSGD does not", runs, "DPSGD", "SSGD"),
         _more_often(
-            "Noise that does not depend on the landscape does not do the same",
-            runs,
-            "DPSGD",
-            "SSGD with noise",
-            learned,
-            number,
+            "Noise that does not depend on the landscape does not do the same", runs, "DPSGD", "SSGD with noise"
         ),
-        _more_often(
-            "The average of all, delay-by-one, tolerates large batches too", runs, "D1D", "SSGD", learned, number
-        ),
+        _more_often("The average of all, delay-by-one, tolerates large batches too", runs, "D1D", "SSGD"),
         Claim(
             "Weights spread where the loss is rough, and draw together later",
             f"σ_w² is smaller in the last quarter than in the first in {fell} of {len(quarters)} runs: "
@@ -216,21 +207,18 @@ def _by_sign(wins: int, losses: int) -> str:
     return verdict(wins > losses)
 
 
-def _more_often(
-    words: str, runs: Sequence[dict[str, Any]], better: str, other: str, learned: dict[str, int], number: int
-) -> Claim:
+def _more_often(words: str, runs: Sequence[dict[str, Any]], better: str, other: str) -> Claim:
     """Whether one strategy learns in more runs than another: a sign test over runs of the same seed, batch and rate."""
     key = "seed", "batch_size", "factor"
-    found = {
-        name: {tuple(run[k] for k in key): run["learned"] for run in runs if run["strategy"] == name}
+    learned, others = (
+        {tuple(run[k] for k in key) for run in runs if run["strategy"] == name and run["learned"]}
         for name in (better, other)
-    }
-    only = sum(found[better][k] and not found[other][k] for k in found[better])
-    not_it = sum(found[other][k] and not found[better][k] for k in found[better])
+    )
+    only, not_it = len(learned - others), len(others - learned)
     return Claim(
         words,
-        f"{better} {learned[better]}, {other} {learned[other]} of {number} runs; only {better} in {only}, only {other} "
-        f"in {not_it} (sign test p = {sign_test(only, not_it):.2g})",
+        f"{better} {len(learned)}, {other} {len(others)} of {len(runs) // len(STRATEGIES)} runs; "
+        f"only {better} in {only}, only {other} in {not_it} (sign test p = {sign_test(only, not_it):.2g})",
         _by_sign(only, not_it),
         MAP,
     )

@@ -5,7 +5,6 @@ Hu et al. 2020 (arXiv 2005.00572) start a transducer from an encoder trained so,
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 import torch
@@ -21,7 +20,7 @@ from asrkit.files import companion
 from asrkit.losses.frame_cross_entropy import NO_LABEL, frame_cross_entropy, frame_labels
 from asrkit.models.encoder import Encoder
 from asrkit.models.transducer import Transducer
-from asrkit.records import INPUTS, digest
+from asrkit.records import INPUTS, Record, digest
 from asrkit.training.objective import Losses, LossPart
 from asrkit.training.phase import Phase
 
@@ -86,11 +85,6 @@ class FrameObjective(nn.Module):
         return losses, wrong, (labels != NO_LABEL).sum(dim=1)
 
 
-def frame_epochs(config: Config) -> int:
-    """The number of first epochs in which frames are classified."""
-    return config.train.num_epochs if config.loss.frame_epochs < 0 else config.loss.frame_epochs
-
-
 def aligned_splits(config: Config) -> tuple[str, ...]:
     """The splits whose alignments training reads."""
     if not config.loss.frame_epochs:
@@ -138,9 +132,9 @@ def _current_alignments(folder: DataFolder, split: str) -> Alignments:
     """
     path = folder.alignments(split)
     found = read_alignments(path)
-    record = companion(path, f".{INPUTS}")
-    inputs = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-    now = {"digest of cuts": digest_of_cuts(folder, split), "digest of tokenizer": digest(folder.tokenizer)}
-    if changed := [name for name, value in now.items() if inputs.get(name) != value]:
-        raise UserError(f"{path} is of other data ({changed[0]} differs); run asrkit align --force")
+    inputs = {"digest of cuts": digest_of_cuts(folder, split), "digest of tokenizer": digest(folder.tokenizer)}
+    record = Record(companion(path, f".{INPUTS}"), inputs)
+    if not record.is_current():
+        changed = (record.difference() or "its record").split("=")[0]
+        raise UserError(f"{path} is of other data ({changed} differs); run asrkit align --force")
     return found

@@ -12,6 +12,7 @@ from torch import nn
 from asrkit.bundle.build import build_transducer
 from asrkit.bundle.model_file import ModelBundle
 from asrkit.config import Config
+from asrkit.config_losses import frame_epochs
 from asrkit.console import log
 from asrkit.data.folder import DataFolder
 from asrkit.data.index import digest_of_cuts
@@ -22,7 +23,7 @@ from asrkit.errors import UserError
 from asrkit.models.transducer import num_parameters
 from asrkit.records import digest
 from asrkit.training.bl_just import BilevelObjective, BilevelTask, bilevel_objective, read_unlabelled, with_a_loss
-from asrkit.training.frames import FRAME_ERROR, aligned_splits, frame_epochs, frame_objective
+from asrkit.training.frames import FRAME_ERROR, aligned_splits, frame_objective
 from asrkit.training.initial import load_initial
 from asrkit.training.inputs import start_training
 from asrkit.training.loop import Loop
@@ -78,7 +79,8 @@ def run_training(
         UserError: missing or bad data, or an experiment folder of another configuration.
         asrkit.training.stopping.Stopped: on Ctrl-C or SIGTERM, with a checkpoint saved.
     """
-    if config.train.dev_measure == FRAME_ERROR and frame_epochs(config) < config.train.num_epochs:
+    num_epochs = config.train.num_epochs
+    if config.train.dev_measure == FRAME_ERROR and frame_epochs(config.loss, num_epochs) < num_epochs:
         raise UserError("train.dev_measure=frame_error needs loss.frame_epochs=-1, for all epochs")
     folder = DataFolder(data_dir)
     with only_process_in(exp_dir), join_learners(config.train) as learners:

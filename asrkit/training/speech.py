@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
 from asrkit.bundle.model_file import RECOGNIZER, ModelBundle, ModelFile, save_recognizer, write_model_file
+from asrkit.config_losses import frame_epochs
 from asrkit.console import log
 from asrkit.data.batching import Batch, BatchBudget, EpochPlan, plan_epoch
 from asrkit.data.index import CutIndex
 from asrkit.data.loaders import BatchDataset, LoaderError, in_batches, iterate
 from asrkit.data.transcripts import transcript
 from asrkit.decoding.decode import decode_cuts
+from asrkit.decoding.nbest import best_text
 from asrkit.decoding.search import make_search
 from asrkit.distributed.learners import Learners, raise_together
 from asrkit.errors import UserError
@@ -26,7 +28,7 @@ from asrkit.lazy import LazySequence
 from asrkit.models.transducer import Transducer
 from asrkit.scoring.wer import character_error_rate, word_error_rate
 from asrkit.training.checkpoint import CheckpointFolder, average_tensors
-from asrkit.training.frames import FRAME_ERROR, FRAMES, FrameObjective, frame_epochs
+from asrkit.training.frames import FRAME_ERROR, FRAMES, FrameObjective
 from asrkit.training.objective import CTC, TRANSDUCER, Trainable
 from asrkit.training.phase import Phase
 from asrkit.training.sampling import Occupancy, Sampler, make_sampler
@@ -34,6 +36,7 @@ from asrkit.training.schedules import learning_rate, learning_rate_by_updates
 from asrkit.training.speech_data import TrainingData
 from asrkit.training.task import Step
 
+Value = TypeVar("Value")
 MODEL = "averaged.safetensors"
 """The final model."""
 NO_LATTICE = 1 << 60
@@ -82,6 +85,7 @@ class SpeechTask:
         self.bundle, self.learners, self.exp_dir = bundle, learners, exp_dir
         self.config, self.settings = bundle.config, bundle.config.train
         self.num_epochs = self.settings.num_epochs
+        self.frame_epochs = frame_epochs(self.config.loss, self.num_epochs)
         self.epoch = 0
         """The epoch planned last."""
         self.data = replace(data, train=self._alignable(data))
@@ -142,7 +146,7 @@ class SpeechTask:
         settings, perturb = self.settings, self.config.length_perturbation
         return BatchBudget(
             batch_seconds=settings.batch_seconds,
-            lattice_budget=NO_LATTICE if frame_epochs(self.config) >= settings.num_epochs else settings.lattice_budget,
+            lattice_budget=NO_LATTICE if self.frame_epochs >= settings.num_epochs else settings.lattice_budget,
             parts=self.learners.world_size * settings.accumulation_steps,
             vocab_size=self.bundle.tokenizer.vocab_size,
             frame_shift_s=self.data.train_pipeline.frame_shift_s * self.bundle.model.encoder.subsampling,
@@ -157,7 +161,7 @@ class SpeechTask:
 
     def supervised_phase(self, epoch: int) -> Phase:
         """What an epoch on transcribed speech minimises; in the first phases, predictor and joiner get no gradient."""
-        frames, ctc = frame_epochs(self.config), self.config.loss.ctc_only_epochs
+        frames, ctc = self.frame_epochs, self.config.loss.ctc_only_epochs
         if epoch <= frames:
             return Phase(FRAMES, all_used=False)
         # The head that classifies frames has had its time.
@@ -217,59 +221,50 @@ class SpeechTask:
         if not due:
             return None
         if self.settings.dev_measure == FRAME_ERROR:
-            return self._frame_error()
+            counts = self._of_dev(self._classified)
+            return 100 * sum(wrong for wrong, _ in counts) / sum(frames for _, frames in counts)
         if self.supervised_phase(epoch).name != TRANSDUCER:
             return None
-        self.bundle.model.eval()
-        pairs: list[tuple[str, str]] = []
-        while len(pairs) < len(self.data.dev):  # again if a learner was lost with its share
-            place, learners = self.learners.place
-            pairs = [pair for part in self.learners.gather(self._decoded(place, learners)) for pair in part]
         rate = word_error_rate if self.settings.dev_measure == "wer" else character_error_rate
-        return rate(pairs)
+        return rate(self._of_dev(self._decoded))
 
-    def _frame_error(self) -> float:
+    def _of_dev(self, values_of: Callable[[CutIndex], Iterable[Value]]) -> list[Value]:
+        """A value of each utterance of dev, which the learners share."""
         self.module.eval()
-        wrong = frames = seen = 0
-        while seen < len(self.data.dev):  # again if a learner was lost with its share
-            counts = self.learners.gather(self._classified(*self.learners.place))
-            wrong, frames, seen = (sum(column) for column in zip(*counts, strict=True))
-        return 100 * wrong / frames
+        found: list[Value] = []
+        while len(found) < len(self.data.dev):  # again if a learner was lost with its share
+            place, learners = self.learners.place
+            own, refused = list[Value](), ""
+            try:
+                own = list(values_of(self.data.dev[place::learners]))
+            except UserError as error:
+                refused = str(error)
+            raise_together(self.learners, refused)
+            found = [value for part in self.learners.gather(own) for value in part]
+        return found
 
-    def _classified(self, first: int, step: int) -> tuple[int, int, int]:
-        """Wrong frames, frames and utterances of every ``step``-th utterance of dev."""
-        objective, seconds = self.module.objective, self.config.decode.batch_seconds
+    def _classified(self, dev: CutIndex) -> Iterator[tuple[int, int]]:
+        """Wrong frames, and frames."""
+        objective = self.module.objective
         assert isinstance(objective, FrameObjective)
-        wrong, frames, seen, refused = 0, 0, 0, ""
-        try:
-            dev = self.data.dev[first::step]
-            for batch in in_batches(dev, self.data.dev_pipeline, seconds, self.bundle.tokenizer):
-                with torch.inference_mode():
-                    encoder, batch = self.bundle.model.encoder, batch.to(self.learners.device)
-                    _, errors, number = objective.classify(encoder, batch, "dev")
-                wrong, frames, seen = wrong + int(errors.sum()), frames + int(number.sum()), seen + batch.num_utterances
-        except UserError as error:
-            refused = str(error)
-        raise_together(self.learners, refused)
-        return wrong, frames, seen
+        seconds = self.config.decode.batch_seconds
+        for batch in in_batches(dev, self.data.dev_pipeline, seconds, self.bundle.tokenizer):
+            with torch.inference_mode():
+                _, *counts = objective.classify(self.bundle.model.encoder, batch.to(self.learners.device), "dev")
+            yield from zip(*(count.tolist() for count in counts), strict=True)
 
-    def _decoded(self, first: int, step: int) -> list[tuple[str, str]]:
-        """Transcript and hypothesis of every ``step``-th utterance of dev."""
+    def _decoded(self, dev: CutIndex) -> Iterator[tuple[str, str]]:
+        """Transcript and hypothesis."""
         decoded = decode_cuts(
             self.bundle.model,
             self.data.dev_pipeline,
-            self.data.dev[first::step],
+            dev,
             make_search("greedy"),
             batch_seconds=self.config.decode.batch_seconds,
             device=self.learners.device,
         )
-        pairs, refused = [], ""
-        try:
-            pairs = [(transcript(cut), self.bundle.tokenizer.decode(nbest[0].tokens)) for cut, nbest in decoded]
-        except UserError as error:
-            refused = str(error)
-        raise_together(self.learners, refused)
-        return pairs
+        for cut, nbest in decoded:
+            yield transcript(cut), best_text(nbest, self.bundle.tokenizer)
 
     def status(self, sums: Mapping[str, float], seconds: float) -> str:
         """Mean loss and speed."""

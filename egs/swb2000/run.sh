@@ -5,7 +5,6 @@ recipe_dir=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 corpus=swb2000
 corpus_dir=
 config=$recipe_dir/conf/conformer.yaml
-splits=(dev eval2000 hub5_01 rt03)
 processes=1
 source "$recipe_dir/../../tools/hub5.sh"
 source "$recipe_dir/../../tools/recipe.sh"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from asrkit.errors import UserError
 
 AN4 = Path(__file__).resolve().parents[2] / "egs" / "an4" / "corpus"
 GAP_S = 0.4
+LIBRISPEECH = {"train-clean-100": 12, "dev-clean": 4, "test-clean": 4}
+"""Utterances of each part."""
 GLM = """;; A few of NIST's rules
 * name "hub5 in miniature"
 * desc "English"
@@ -184,10 +186,10 @@ def malach(folder: Path) -> None:
             write(folder / "LDC2019S11" / "data" / part / file, lines)
 
 
-def librispeech(folder: Path, sizes: Sequence[tuple[str, int]] = ()) -> None:
+def librispeech(folder: Path, sizes: Mapping[str, int] = LIBRISPEECH) -> None:
     """``LibriSpeech/<part>/<speaker>/<chapter>/<id>.flac`` and ``*.trans.txt``."""
     clips = Clips()
-    for number, (part, size) in enumerate(sizes or (("train-clean-100", 12), ("dev-clean", 4), ("test-clean", 4))):
+    for number, (part, size) in enumerate(sizes.items()):
         speaker = str(100 + number)
         chapter = folder / "LibriSpeech" / part / speaker / "7"
         chapter.mkdir(parents=True)

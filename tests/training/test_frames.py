@@ -66,7 +66,7 @@ def test_frames_are_learnt(workshop: Workshop, aligned: DataFolder) -> None:
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_transducer_follows_in_the_same_training(workshop: Workshop, aligned: DataFolder, processes: int) -> None:
     settings = "loss.frame_epochs=1", "loss.ctc_only_epochs=1"
-    printed = workshop.finish(f"started{processes}", *settings, processes=processes)
+    printed = workshop.finish(f"frames_first{processes}", *settings, processes=processes)
     phases = re.findall(r"epoch \d: loss [\d.]+ ?(?:\(([^)]*)\))?", printed)
     assert ["frames" in phases[0], "frames" in phases[1], "transducer" in phases[2]] == [True, False, True]
 
@@ -82,7 +82,7 @@ def test_changed_alignments_are_another_experiment(workshop: Workshop, aligned: 
     record = path.with_name(f"{path.name}.inputs.json")
     kept = record.read_text()
     record.write_text(kept.replace('"digest of tokenizer": "', '"digest of tokenizer": "0'))
-    process = workshop.start("of_others", *FRAMES)
+    process = workshop.start("frames_of_others", *FRAMES)
     printed, _ = process.communicate(timeout=120)
     assert process.returncode == 2 and "is of other data (digest of tokenizer differs)" in printed
     record.write_text(kept)
@@ -91,10 +91,10 @@ def test_changed_alignments_are_another_experiment(workshop: Workshop, aligned: 
 def test_an_acoustic_model_is_not_decoded_and_may_be_trained_for_longer(
     workshop: Workshop, aligned: DataFolder
 ) -> None:
-    workshop.finish("longer", *FRAMES, "train.num_epochs=1")
-    assert "resuming at epoch 2" in workshop.finish("longer", *FRAMES, "train.num_epochs=2")
+    workshop.finish("frames_longer", *FRAMES, "train.num_epochs=1")
+    assert "resuming at epoch 2" in workshop.finish("frames_longer", *FRAMES, "train.num_epochs=2")
     with pytest.raises(UserError, match="classifies frames"):
-        asrkit.decode(workshop.folder / "longer" / "averaged.safetensors", workshop.data_dir, "dev")
+        asrkit.decode(workshop.folder / "frames_longer" / "averaged.safetensors", workshop.data_dir, "dev")
 
 
 def test_settings_under_which_alignments_do_not_hold(workshop: Workshop, aligned: DataFolder) -> None:
@@ -104,7 +104,7 @@ def test_settings_under_which_alignments_do_not_hold(workshop: Workshop, aligned
     model = load_recognizer(workshop.folder / "aligner" / "averaged.safetensors").model
     with pytest.raises(UserError, match="switch off length_perturbation"):
         frame_objective(config, TransducerObjective(config.loss, model), model, aligned, 0.01)
-    process = workshop.start("too_short", "loss.frame_epochs=2", "train.dev_measure=frame_error")
+    process = workshop.start("frames_too_short", "loss.frame_epochs=2", "train.dev_measure=frame_error")
     printed, _ = process.communicate(timeout=120)
     assert process.returncode == 2 and "needs loss.frame_epochs=-1" in printed
 
