@@ -192,8 +192,9 @@ class TrainConfig:
     )
     watch_every: int = setting(
         0,
-        "Updates between two measurements of the effective learning rate and of the noise that the spread of the "
-        "learners' weights causes, for learners in step; each costs another gradient. 0 for none.",
+        "Updates between two measurements of the effective learning rate and of the noise that mini-batches and the "
+        "spread of the learners' weights cause; each costs another gradient. Learners that wait for nobody are "
+        "measured once an epoch, where they meet. 0 for none.",
         least=0,
         only_with="train.parallel=dpsgd|adpsgd",
     )

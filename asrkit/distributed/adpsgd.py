@@ -25,8 +25,9 @@ import torch.distributed as dist
 from torch import nn
 
 from asrkit.console import log
-from asrkit.distributed.adpsgd_state import Counts, Running
-from asrkit.distributed.consensus import mean_of_members
+from asrkit.distributed.adpsgd_state import Counts, LastGradient, Running
+from asrkit.distributed.consensus import mean_of_present
+from asrkit.distributed.diagnostics import gradient_again, noise_in_training
 from asrkit.distributed.flat import assign, flattened
 from asrkit.distributed.gossip import Gossip, Tally
 from asrkit.distributed.learners import AllReduce, Pause, Round, added
@@ -52,6 +53,7 @@ class Adpsgd:
         mixing: a kind of :func:`asrkit.distributed.mixing.partner`.
         seed: of the random kinds.
         host: of this machine for the others.
+        watched: measure α_e and Δ at the end of each epoch.
     """
 
     in_step: AllReduce
@@ -62,6 +64,7 @@ class Adpsgd:
     mixing: str
     seed: int
     host: str
+    watched: bool = False
     running: Running = field(default_factory=Running)
 
     @functools.cached_property
@@ -233,8 +236,11 @@ class Adpsgd:
         """For all backward passes of an update but the last."""
         return self.in_step.without_sync(wrapped)
 
-    def watch(self, module: nn.Module, again: Callable[[], object], scale: float, lr: float) -> None:
-        """Nothing: there is no step of all, whose gradients could be compared."""
+    def watch(self, module: nn.Module, again: Callable[[], float], lr: float) -> None:
+        """Keeps the last gradient of the epoch: there is no step of all whose gradients could be compared before all
+        have come to its end."""
+        if self.watched:
+            self.running.last = LastGradient(again, lr)
 
     def before_step(self, module: nn.Module) -> None:
         """Nothing: the weights are averaged in the background."""
@@ -278,7 +284,9 @@ class Adpsgd:
     def consensus(self, module: nn.Module) -> Iterator[None]:
         """The mean of all weights, with the first learner's buffers; each learner's own are there again afterwards."""
         buffers = [buffer.clone() for buffer in module.buffers()]
-        found = self._first(lambda membership: self._mean(membership, buffers))
+        found = self._mean(lambda: self._gossip.weights(), buffers)
+        if self.membership:
+            self.running.spread = float((self._gossip.weights() - found[0]).square().sum())
         assign(module, found[0])
         for buffer, of_first in zip(module.buffers(), found[1:], strict=True):
             buffer.copy_(of_first)
@@ -287,26 +295,37 @@ class Adpsgd:
         for buffer, before in zip(module.buffers(), buffers, strict=True):
             buffer.copy_(before)
 
-    def _mean(self, membership: Membership, buffers: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """The mean weights of those present, and the first one's buffers; once more without one that is lost."""
-        failed: list[tuple[list[int], str]] = []
-        while True:
-            membership.meet("mean")
-            self._gossip.settle()
-            own = self._gossip.weights()
-            try:
-                found = mean_of_members(membership, own, buffers)
-            except RuntimeError as error:  # the heartbeats tell to whom the connection was lost
-                found, failed = [], [*failed, (membership.members, str(error).splitlines()[0])]
-            if len(failed) > 1 and failed[-1][0] == failed[-2][0]:
-                raise UserError(f"the learners cannot reach each other: {failed[-1][1]}")
-            if all(membership.meet(bool(found)).values()):
-                self.running.spread = float((own - found[0]).square().sum())
-                return found
+    def _mean(self, of: Callable[[], torch.Tensor], buffers: Sequence[torch.Tensor] = ()) -> list[torch.Tensor]:
+        """The mean of what those present have, and the first one's buffers."""
+        return self._first(lambda membership: mean_of_present(membership, self._gossip, of, buffers))
+
+    def _noise(self, module: nn.Module) -> dict[str, float]:
+        """α_e / α, Δ and its split, of the last gradient of each learner that took one in the epoch."""
+        last, self.running.last = self.running.last, None
+        own = at_mean = torch.zeros_like(self.running.weights)
+        if last:
+            own = gradient_again(module, last.again).cpu()
+        with self.consensus(module):
+            if last:
+                at_mean = gradient_again(module, last.again).cpu()
+        given = torch.cat([own, at_mean, torch.ones(1)])
+        if not (last and torch.isfinite(given).all()):
+            last, given = None, torch.zeros_like(given)
+        mean = self._mean(lambda: given)[0]
+        mean /= max(float(mean[-1]), 1e-9)  # over those that took one
+        mean_gradient, mean_at_mean = mean[:-1].chunk(2)
+        away = float((at_mean - mean_at_mean).square().sum())
+        of_all = self.gather((away, last.lr) if last and self.membership else None)
+        told = [of_one for of_one in of_all if of_one]
+        if not told:
+            return {}
+        scatter, lr = (sum(values) for values in zip(*told, strict=True))
+        return noise_in_training(mean_gradient, mean_at_mean, scatter, len(told), lr / len(told))
 
     def diagnostics(self, module: nn.Module) -> dict[str, Any]:
         """The spread σ_w² of the weights, the staleness of updates, the seconds that steps took for the weights' sake,
-        and what each learner did."""
+        and what each learner did; where it is watched, α_e / α, Δ and its split too."""
+        noise = self._noise(module) if self.watched else {}
         counts, self.running.counts = self.running.counts, Counts()
         tally = self._gossip.take_tally() if self.membership else Tally()
         number = self.number if self.membership else None
@@ -324,7 +343,7 @@ class Adpsgd:
             "taken_back": sums["taken_back"],
             "learners": len(firsts),
             "updates": {str(part[0]): part[2]["updates"] for part in firsts},
-        }
+        } | noise
 
     # On disk
 

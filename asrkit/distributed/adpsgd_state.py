@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -19,6 +20,15 @@ class Counts:
     most_stale: int = 0
     mixing_s: float = 0.0
     """That steps took for the weights' sake."""
+
+
+@dataclass(frozen=True)
+class LastGradient:
+    """Of this learner, to be taken once more where all meet."""
+
+    again: Callable[[], float]
+    """Adds it, at the weights that the module has then, times the scale it returns."""
+    lr: float
 
 
 @dataclass
@@ -41,5 +51,7 @@ class Running:
     members: list[int] = field(default_factory=list)
     """Super-learners at the last meeting."""
     counts: Counts = field(default_factory=Counts)
+    last: LastGradient | None = None
+    """Of the epoch, where its noise is measured."""
     spread: float = 0.0
     """‖w − w_a‖² of this learner at the last consensus."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
+from asrkit.distributed.flat import flattened_gradient
 from asrkit.distributed.mixing import ring_eigenvalues
 
 
@@ -27,6 +30,41 @@ def step_diagnostics(lr: float, mean_gradient: torch.Tensor, full_gradient: torc
     effective = lr * float(mean_gradient @ full_gradient / full_gradient.square().sum())
     noise = -lr * mean_gradient + effective * full_gradient
     return StepDiagnostics(effective, noise, float(noise.square().sum()))
+
+
+def gradient_again(module: nn.Module, again: Callable[[], float]) -> torch.Tensor:
+    """(d,) the gradient of ``again``, which adds it times the scale it returns; the module is left without one."""
+    module.zero_grad(set_to_none=True)
+    scale = again()
+    gradient = flattened_gradient(module) / scale
+    module.zero_grad(set_to_none=True)
+    return gradient
+
+
+def noise_in_training(
+    mean_gradient: torch.Tensor, at_mean: torch.Tensor, scatter: float, learners: int, lr: float
+) -> dict[str, float]:
+    """α_e / α, and Δ with its split Δ_S + Δ_2, where the full gradient g is out of reach.
+
+    With the mean ḡ of the learners' gradients at the mean weights in place of g, the step's noise is the part Δ_2 that
+    the spread of the weights causes. How far ḡ itself is from g shows in how the gradients scatter around it:
+    Δ_S = α² Σ_j ‖g_j − ḡ‖² / (n (n − 1)), without bias for independent mini-batches.
+
+    Args:
+        mean_gradient: (d,) g_a, mean of the learners' gradients, each at its own weights.
+        at_mean: (d,) ḡ, that of the same mini-batches at the mean weights.
+        scatter: Σ_j ‖g_j − ḡ‖² of the gradients at the mean weights.
+        learners: n; with one alone, Δ_S is 0.
+        lr: α.
+    """
+    step = step_diagnostics(lr, mean_gradient, at_mean)
+    of_batches = lr**2 * scatter / (learners * max(1, learners - 1))
+    return {
+        "effective_lr": step.effective_lr / lr,
+        "noise": of_batches + step.noise_strength,
+        "noise_of_batches": of_batches,
+        "noise_of_spread": step.noise_strength,
+    }
 
 
 def weight_spread(weights: torch.Tensor) -> float:

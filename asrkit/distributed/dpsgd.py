@@ -19,9 +19,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from asrkit.distributed.diagnostics import step_diagnostics
+from asrkit.distributed.diagnostics import gradient_again, noise_in_training
 from asrkit.distributed.flat import assign, flattened, flattened_gradient
-from asrkit.distributed.learners import AllReduce
+from asrkit.distributed.learners import AllReduce, added
 from asrkit.distributed.mixing import AVERAGE, mixing_matrix
 from asrkit.distributed.own_state import load_own_of_all, own_path, write_own
 from asrkit.distributed.updates import mixed
@@ -42,10 +42,8 @@ class Exchange:
     mixing_s: float = 0.0
     """That steps took for the weights' sake, waiting not included."""
     waited_s: float = 0.0
-    effective_lr: list[float] = field(default_factory=list)
-    """α_e / α of the updates of this epoch that were watched."""
-    noise: list[float] = field(default_factory=list)
-    """Their Δ."""
+    watched: list[dict[str, float]] = field(default_factory=list)
+    """:func:`noise_in_training` of the updates of this epoch that were watched."""
     restored: bool = False
     """Whether the weights are those that this learner had itself, and not the same for all."""
 
@@ -77,27 +75,25 @@ class Dpsgd(AllReduce):
         """The module itself: gradients stay local."""
         return module
 
-    def watch(self, module: nn.Module, again: Callable[[], object], scale: float, lr: float) -> None:
+    def watch(self, module: nn.Module, again: Callable[[], float], lr: float) -> None:
         """Every so many updates, compares the learners' mean gradient with that of the same batches at their mean
-        weights: what it lacks in length, and what is orthogonal to it, comes from the spread of the weights. α_e and Δ
-        are those of a plain SGD step before clipping, whatever the optimizer."""
+        weights. α_e and Δ are those of a plain SGD step before clipping, whatever the optimizer."""
         exchange = self.exchange
         if self.world_size == 1 or not self.watch_every or exchange.step % self.watch_every:
             return
         kept = [p.grad for p in module.parameters()]
         own = flattened_gradient(module)
         with self.consensus(module):
-            module.zero_grad(set_to_none=True)
-            again()
-            gradients = torch.stack([own, flattened_gradient(module) / scale])
+            gradients = torch.stack([own, gradient_again(module, again)])
         for p, gradient in zip(module.parameters(), kept, strict=True):
             p.grad = gradient
         if self.agree(not bool(torch.isfinite(gradients).all())):
             return
+        at_mean = gradients[1].clone()
         dist.all_reduce(gradients)
-        found = step_diagnostics(1.0, *(gradients / self.world_size))
-        exchange.effective_lr.append(found.effective_lr)
-        exchange.noise.append(lr**2 * found.noise_strength)
+        gradients /= self.world_size
+        scatter = self.total({"scatter": float((at_mean - gradients[1]).square().sum())})["scatter"]
+        exchange.watched.append(noise_in_training(gradients[0], gradients[1], scatter, self.world_size, lr))
 
     def before_step(self, module: nn.Module) -> None:
         """Puts the average of the neighbourhood in the place of the weights."""
@@ -143,7 +139,7 @@ class Dpsgd(AllReduce):
 
     def diagnostics(self, module: nn.Module) -> dict[str, float]:
         """The spread σ_w² of the weights, and the seconds that this epoch's steps took for the weights' sake and waited
-        for neighbours: a learner's mean. Where updates were watched, the means of α_e / α and Δ too."""
+        for neighbours: a learner's mean. Where updates were watched, the means of α_e / α, Δ and its split too."""
         if self.world_size == 1:
             return {}
         own = flattened(module)
@@ -153,9 +149,8 @@ class Dpsgd(AllReduce):
         exchange = self.exchange
         sums = self.total({"weight_spread": away, "mixing_s": exchange.mixing_s, "waited_s": exchange.waited_s})
         exchange.mixing_s = exchange.waited_s = 0.0
-        watched = {"effective_lr": exchange.effective_lr, "noise": exchange.noise}
-        means = {name: sum(values) / len(values) for name, values in watched.items() if values}
-        exchange.effective_lr, exchange.noise = [], []
+        watched, exchange.watched = exchange.watched, []
+        means = {name: value / len(watched) for name, value in added(watched).items()}
         return {name: value / self.world_size for name, value in sums.items()} | means
 
     def save_own(self, folder: Path, stem: str, module: nn.Module, state: Mapping[str, Any]) -> None:

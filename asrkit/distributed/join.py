@@ -122,7 +122,8 @@ def _asynchronous(config: TrainConfig, processes: int, device: torch.device) -> 
     membership = Membership(store, number, processes // size, config.heartbeat_s) if inside == 0 else None
     host = host_that_reaches(address, port)
     in_step = AllReduce(inside, size, device)
-    learners = Adpsgd(in_step, number, processes // size, store, membership, config.mixing, config.seed, host)
+    watched = config.watch_every > 0
+    learners = Adpsgd(in_step, number, processes // size, store, membership, config.mixing, config.seed, host, watched)
     try:
         yield learners
     except LeftBehind as error:

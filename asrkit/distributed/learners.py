@@ -119,9 +119,9 @@ class Learners(Protocol):
         """Of the ``world_size`` equal runs of a step's parts, the number of the one that a share holds for this
         process."""
 
-    def watch(self, module: nn.Module, again: Callable[[], object], scale: float, lr: float) -> None:
-        """When an update's gradient is there, before it is clipped: ``again`` adds ``scale`` times that of the same
-        batches at the weights that the module has then. Its gradient is to be left as it was."""
+    def watch(self, module: nn.Module, again: Callable[[], float], lr: float) -> None:
+        """When an update's gradient is there, before it is clipped: ``again`` adds that of the same batches at the
+        weights that the module has then, times the scale it returns. The module's gradient is to be left as it was."""
 
     def before_step(self, module: nn.Module) -> None:
         """Between an update's gradient and its step."""
@@ -235,7 +235,7 @@ class AllReduce:
         """In the order of ranks."""
         return self.rank
 
-    def watch(self, module: nn.Module, again: Callable[[], object], scale: float, lr: float) -> None:
+    def watch(self, module: nn.Module, again: Callable[[], float], lr: float) -> None:
         """Nothing: there is one model."""
 
     def before_step(self, module: nn.Module) -> None:

@@ -10,37 +10,44 @@ from asrkit.figures import figure
 
 KEY = "learners"
 """Key in epoch lines."""
+NOISE = {
+    "noise": "noise Δ",
+    "noise_of_batches": "Δ_S of mini-batches",
+    "noise_of_spread": "Δ_2 of the weights' spread",
+}
+"""By key of an epoch's line, where it was watched."""
 
 
 def learners_table(metrics: Sequence[dict[str, Any]]) -> str:
-    """Weight spread, effective learning rate and noise (where they were watched), staleness, the share of a step that
-    mixing takes, and the fewest and most updates of a learner, first and last, as a Markdown table."""
+    """Weight spread, effective learning rate and noise with its split into that of mini-batches and that of the spread
+    (where they were watched), staleness, the share of a step that mixing takes, and the fewest and most updates of a
+    learner, first and last, as a Markdown table."""
     lines = [
-        "| epoch | weight spread σ_w² | α_e / α | noise Δ | staleness | mixing | updates of a learner |",
-        "|---|---|---|---|---|---|---|",
+        "| epoch | weight spread σ_w² | α_e / α | noise Δ | Δ_S | Δ_2 | staleness | mixing | updates of a learner |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for line in (metrics[0], metrics[-1]):
         of, updates = line[KEY], list(line[KEY].get("updates", {0: line["updates"]}).values())
         lines.append(
-            f"| {line['epoch']} | {of['weight_spread']:.3g} | {_number(of, 'effective_lr')} | "
-            f"{_number(of, 'noise')} | {of.get('staleness', 0.0):.2f} | "
+            f"| {line['epoch']} | {of['weight_spread']:.3g} | {_numbers(of)} | {of.get('staleness', 0.0):.2f} | "
             f"{of['mixing_s'] / line['seconds']:.1%} | {min(updates)} to {max(updates)} |"
         )
     return "\n".join(lines)
 
 
-def _number(of: dict[str, Any], name: str) -> str:
-    return f"{of[name]:.3g}" if name in of else "-"
+def _numbers(of: dict[str, Any]) -> str:
+    return " | ".join(f"{of[name]:.3g}" if name in of else "-" for name in ("effective_lr", *NOISE))
 
 
 def plot_learners(metrics: Sequence[dict[str, Any]], path: Path) -> None:
     """Weight spread and noise, effective learning rate, staleness and updates of each learner by epoch."""
     epochs = [line["epoch"] for line in metrics]
-    watched = [line for line in metrics if "effective_lr" in line[KEY]]
+    watched = [line for line in metrics if NOISE.keys() <= line[KEY].keys()]
     with figure(path, 1, 4 if watched else 3) as (spread, staleness, updates, *more):
         spread.plot(epochs, [line[KEY]["weight_spread"] for line in metrics], ".-", label="weight spread σ_w²")
         spread.set(yscale="log")
-        for axes, name, title in ((spread, "noise", "noise Δ"), *((axes, "effective_lr", "α_e / α") for axes in more)):
+        shown = [(spread, name, title) for name, title in NOISE.items()]
+        for axes, name, title in [*shown, *((axes, "effective_lr", "α_e / α") for axes in more)]:
             if watched:
                 axes.plot([line["epoch"] for line in watched], [line[KEY][name] for line in watched], ".-", label=title)
             axes.legend()

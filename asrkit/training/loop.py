@@ -174,7 +174,7 @@ class Loop:
             if is_real:
                 self._count(batch, losses)
         self.scaler.unscale_(self.optimizer)
-        learners.watch(self.module, lambda: self._gradient(batches, scales, where), self.scaler.get_scale(), self.lr)
+        learners.watch(self.module, lambda: self._gradient_again(batches, scales, where), self.lr)
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.max_grad_norm)
         refused = ""
         if not self.scaler.is_enabled() and not torch.isfinite(norm):
@@ -204,6 +204,11 @@ class Loop:
                 self.scaler.scale(losses.total * scale).backward()
             found.append(losses)
         return found
+
+    def _gradient_again(self, batches: Sequence[Any], scales: Sequence[float], where: Sequence[Any]) -> float:
+        """Adds the gradient of an update's batches at the weights as they are now, times the scale that it returns."""
+        self._gradient(batches, scales, where)
+        return self.scaler.get_scale()
 
     def _enter(self, phase: Phase) -> None:
         if self.phase and phase.same_parameters(self.phase):

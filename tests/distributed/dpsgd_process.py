@@ -30,10 +30,11 @@ def target(rank: int, step: int) -> torch.Tensor:
     return torch.randn(7, generator=torch.Generator().manual_seed(100 * step + rank))
 
 
-def add_gradient(module: nn.Module, rank: int, step: int) -> None:
-    """Of ½‖w − target‖²."""
+def add_gradient(module: nn.Module, rank: int, step: int, scale: float = 1.0) -> float:
+    """Of ½‖w − target‖², times a scale, which is returned."""
     w = torch.cat([p.reshape(-1) for p in module.parameters()])
-    ((w - target(rank, step)).square().sum() / 2).backward()
+    ((w - target(rank, step)).square().sum() / 2 * scale).backward()
+    return scale
 
 
 def main(mixing: str, steps: int, out: Path) -> None:
@@ -48,7 +49,7 @@ def main(mixing: str, steps: int, out: Path) -> None:
             wrapped = learners.wrap(module, True)
             optimizer.zero_grad()
             add_gradient(wrapped, learners.rank, step)
-            learners.watch(module, partial(add_gradient, wrapped, learners.rank, step), 1.0, LR)
+            learners.watch(module, partial(add_gradient, wrapped, learners.rank, step, 8.0), LR)
             learners.before_step(module)
             optimizer.step()
             learners.after_step(module)

@@ -37,10 +37,14 @@ def test_one_learner_is_plain_training(workshop: Workshop) -> None:
 def test_an_epoch_presents_each_utterance_once(workshop: Workshop, processes: int, given: list[str]) -> None:
     name = f"asynchronous_{processes}"
     start = [*given, "train.parallel=adpsgd", "train.num_epochs=2", "train.checkpoint_every_steps=2"]
+    start += ["train.watch_every=2"]
     workshop.finish(name, *start, processes=processes)
     lines = read_metrics(workshop.folder / name / "metrics.jsonl")
     assert [line["utterances"] for line in lines] == [24, 24]
     assert all(line["learners"]["weight_spread"] > 0 for line in lines)
+    for of in (line["learners"] for line in lines):
+        assert 0 < of["effective_lr"] < 1.5 and min(of["noise_of_batches"], of["noise_of_spread"]) > 0
+        assert of["noise"] == pytest.approx(of["noise_of_batches"] + of["noise_of_spread"])
     if "train.mixing=average" not in given:
         updates = [line["learners"]["updates"] for line in lines]
         assert all(sum(of_epoch.values()) == 2 * line["updates"] for of_epoch, line in zip(updates, lines, strict=True))

@@ -52,7 +52,12 @@ def test_learners_do_what_the_simulator_does(kind: str, n: int, tmp_path: Path) 
         told = found[rank]["told"]
         assert told["weight_spread"] == pytest.approx(weight_spread(expected), rel=1e-4)
         # On a quadratic with one Hessian, the mean gradient is that at the mean weights.
-        assert told["effective_lr"] == pytest.approx(1.0, abs=1e-5) and told["noise"] < 1e-10
+        assert told["effective_lr"] == pytest.approx(1.0, abs=1e-5) and told["noise_of_spread"] < 1e-10
+        # Gradients scatter as the targets do.
+        targets = [torch.stack([target(rank, step) for rank in range(n)]) for step in range(0, steps, 2)]
+        variances = [LR**2 * of_step.var(dim=0).sum().item() / n for of_step in targets]
+        assert told["noise_of_batches"] == pytest.approx(sum(variances) / len(variances), rel=1e-4)
+        assert told["noise"] == pytest.approx(told["noise_of_batches"] + told["noise_of_spread"])
     assert weight_spread(expected) > 1e-3
 
 
@@ -67,7 +72,8 @@ def test_watching_changes_nothing(workshop: Workshop, unbroken: dict[str, torch.
     workshop.finish("watched", *GIVEN, "train.watch_every=2", processes=2)
     assert all(torch.equal(tensor, unbroken[name]) for name, tensor in workshop.weights("watched").items())
     for line in read_metrics(workshop.folder / "watched" / "metrics.jsonl"):
-        assert 0 < line["learners"]["effective_lr"] < 1.5 and line["learners"]["noise"] > 0
+        of = line["learners"]
+        assert 0 < of["effective_lr"] < 1.5 and min(of["noise_of_batches"], of["noise_of_spread"]) > 0
 
 
 GIVEN = "train.parallel=dpsgd", "train.mixing=random_pairs", "train.num_epochs=2"
