@@ -1,7 +1,7 @@
 # The test sets of telephone speech, Hub5'00, Hub5'01 and RT'03, their references and NIST's rules for them.
 splits=(dev eval2000 hub5_01 rt03)
 
-# Prints the options of asrkit score with which NIST's hubscr.pl scores a test set, if it and the rules are there.
+# Prints the options of asrkit score for NIST's rates of a test set, if its references and rules are there.
 scoring_options() {
   local references rules
   case $1 in
@@ -14,10 +14,6 @@ scoring_options() {
   [ -n "$references" ] || return 0
   if [ -z "$rules" ]; then
     echo "note: there are no rules (glm) of $1: NIST's rates are not computed" >&2
-    return
-  fi
-  if ! PATH=$PATH:/usr/lib/sctk/bin command -v hubscr.pl > /dev/null; then
-    echo "note: hubscr.pl is not installed (tools/install_sctk.sh): NIST's rates are not computed" >&2
     return
   fi
   while read -r path; do printf '%s\n' --stm "$path"; done <<< "$references"

@@ -24,7 +24,7 @@ LISTS = "hypotheses.jsonl.gz"
 @click.option("--out-dir", type=PATH, help="Where score.json and score.txt go; the hypothesis' folder by default.")
 @click.option("--case-sensitive", is_flag=True, help="Count capital and small letters as different, as sclite -s does.")
 @click.option("--stm", "stms", type=PATH, multiple=True, help="NIST's reference, for official scores; needs --glm.")
-@click.option("--glm", type=PATH, help="NIST's rules of equal spellings, for official scores by hubscr.pl.")
+@click.option("--glm", type=PATH, help="NIST's rules of equal spellings, for official scores.")
 @click.option("--force", is_flag=True, help="Score again where it is done.")
 def score(
     ref: Path,
@@ -37,7 +37,7 @@ def score(
 ) -> None:
     """Score hypotheses: WER, CER, sentences, speakers, confusions, aligned errors, bootstrap interval.
 
-    With --stm and --glm, NIST's hubscr.pl also scores what asrkit decode left next to --hyp.
+    With --stm and --glm, what asrkit decode left next to --hyp is scored by NIST's rules too.
     """
     if bool(stms) != (glm is not None):
         raise UserError("--stm and --glm are given together")

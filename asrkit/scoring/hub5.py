@@ -1,4 +1,4 @@
-"""The official error rates of Hub5 and RT'03: NIST's ``hubscr.pl`` on stm, ctm and GLM files."""
+"""The official error rates of Hub5 and RT'03, from stm, ctm and GLM files."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from asrkit.console import log
 from asrkit.data.splits import subset_of
 from asrkit.errors import UserError
 from asrkit.files import utf8_lines, write_text
+from asrkit.scoring.segments import segment_errors, speaker_errors
 from asrkit.scoring.wer import Errors
 
 DEBIAN = Path("/usr/lib/sctk/bin")
@@ -52,7 +53,10 @@ def ctm_lines(cuts: Iterable[Cut]) -> list[str]:
 
 
 def official_errors(stms: Sequence[Path], glm: Path, cuts: Sequence[Cut], out_dir: Path) -> dict[str, Errors]:
-    """NIST's word errors of each conversation side; its reports go to a folder.
+    """Word errors of each conversation side, as NIST counts them.
+
+    They are counted by :mod:`asrkit.scoring.segments` and, where it is installed, by NIST's ``hubscr.pl``, whose counts
+    are taken and whose reports go to a folder.
 
     Args:
         stms: the references.
@@ -61,21 +65,38 @@ def official_errors(stms: Sequence[Path], glm: Path, cuts: Sequence[Cut], out_di
         out_dir: for the reports.
 
     Raises:
-        UserError: NIST's programs are not installed, or refuse a file.
+        UserError: a file that cannot be read, or that NIST's programs refuse.
     """
+    recordings = {cut.recording_id for cut in cuts}
+    lines = [line for path in stms for line in utf8_lines(path) if line.strip()]
+    comments, segments = ([line for line in lines if line.startswith(";;") == is_one] for is_one in (True, False))
+    if undecoded := sorted({line.split()[0] for line in segments} - recordings):
+        such = f"{len(undecoded)} recordings, such as {undecoded[0]}"
+        log(f"note: {such}, of {stms[0]} were not decoded and do not count")
+    stm, ctm = _accepted(comments, segments, recordings), ctm_lines(cuts)
+    ours = speaker_errors(segment_errors(stm, ctm, glm))
     programs = hubscr_folder()
     if programs is None:
-        raise UserError("--glm needs NIST's hubscr.pl; tools/install_sctk.sh installs it (Debian's package sctk)")
+        return ours
+    theirs = hubscr_errors(programs, stm, ctm, glm, out_dir)
+    if theirs != ours:
+        totals = [sum(counts.values(), Errors()).total for counts in (theirs, ours)]
+        log(f"note: hubscr.pl counts {totals[0]} errors, asrkit {totals[1]}; those of hubscr.pl are shown")
+    return theirs
+
+
+def hubscr_errors(
+    programs: Path, stm: Sequence[str], ctm: Sequence[str], glm: Path, out_dir: Path
+) -> dict[str, Errors]:
+    """Each speaker's errors by ``hubscr.pl`` in a folder of NIST's programs, on lines that it accepts.
+
+    Raises:
+        UserError: it refuses them.
+    """
     with tempfile.TemporaryDirectory(prefix="asrkit-") as name:
         folder = Path(name)
-        recordings = {cut.recording_id for cut in cuts}
-        lines = [line for path in stms for line in utf8_lines(path) if line.strip()]
-        comments, segments = ([line for line in lines if line.startswith(";;") == is_one] for is_one in (True, False))
-        if undecoded := sorted({line.split()[0] for line in segments} - recordings):
-            such = f"{len(undecoded)} recordings, such as {undecoded[0]}"
-            log(f"note: {such}, of {stms[0]} were not decoded and do not count")
-        write_text(folder / "ref.stm", "".join(_accepted(comments, segments, recordings)))
-        write_text(folder / "hyp.ctm", "".join(f"{line}\n" for line in ctm_lines(cuts)))
+        write_text(folder / "ref.stm", "".join(f"{line}\n" for line in stm))
+        write_text(folder / "hyp.ctm", "".join(f"{line}\n" for line in ctm))
         shutil.copyfile(glm, folder / "rules.glm")
         command = [str(programs / "hubscr.pl"), "-p", str(programs), "-V", "-l", "english", "-h", "hub5"]
         command += ["-g", "rules.glm", "-r", "ref.stm", "hyp.ctm"]
@@ -83,7 +104,9 @@ def official_errors(stms: Sequence[Path], glm: Path, cuts: Sequence[Cut], out_di
         reports = {suffix: folder / f"hyp.ctm.filt{suffix}" for suffix in REPORTS}
         if done.returncode or not reports[".raw"].is_file():
             said = [line for line in (done.stderr + done.stdout).splitlines() if "rror" in line]
-            raise UserError(f"hubscr.pl refused {stms[0]} with {glm}: {(said or ['it printed no reason'])[0].strip()}")
+            raise UserError(
+                f"hubscr.pl refused the reference with {glm}: {(said or ['it printed no reason'])[0].strip()}"
+            )
         for suffix, path in reports.items():
             if path.is_file():
                 write_text(out_dir / REPORTS[suffix], path.read_text(errors="replace"))
@@ -103,7 +126,7 @@ def by_subset(sides: Mapping[str, Errors], cuts: Iterable[Cut]) -> dict[str, Err
 def _accepted(comments: Sequence[str], segments: Sequence[str], recordings: set[str]) -> list[str]:
     """Lines that hubscr.pl accepts: sides as letters and as speakers, no asides, no gaps, labels defined; only those of
     decoded recordings."""
-    header = [f"{line.rstrip()}\n" for line in dict.fromkeys(comments)]
+    header = [line.rstrip() for line in dict.fromkeys(comments)]
     labels: set[str] = set()
     lines: list[str] = []
     for line in segments:
@@ -115,9 +138,9 @@ def _accepted(comments: Sequence[str], segments: Sequence[str], recordings: set[
         text = re.sub(r"(?i)</?[be]_aside>", "", " ".join(words)).replace("((", "(")
         if match := re.match(r"<([^<>]*)>", words[5] if len(words) > 5 else ""):
             labels |= {part.strip().upper() for part in match[1].split(",")}
-        lines.append(f"{text.rstrip()}\n")
+        lines.append(text.rstrip())
     known = {match[1].upper() for line in header if (match := re.match(r';;\s*LABEL\s+"([^"]*)"', line))}
-    header += [f';; LABEL "{label}" "{label}" "{label}"\n' for label in sorted(labels - known) if label]
+    header += [f';; LABEL "{label}" "{label}" "{label}"' for label in sorted(labels - known) if label]
     return header + sorted(lines, key=_order)
 
 

@@ -129,7 +129,8 @@ def _comparisons(sets: Sequence[tuple[dict[str, Any], Score]]) -> list[dict[str,
         if a["split"] != b["split"] or not same:
             continue
         errors = [[u.words for u in score.utterances] for score in (of_a, of_b)]
-        difference, test = paired_bootstrap([errors[0]], [errors[1]], replications=2000), matched_pairs(*errors)
+        difference = paired_bootstrap([errors[0]], [errors[1]], replications=2000)
+        test = matched_pairs(*([u.pairs for u in score.utterances] for score in (of_a, of_b)))
         found.append(
             {
                 "split": a["split"],

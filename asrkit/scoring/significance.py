@@ -10,7 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from asrkit.errors import UserError
+from asrkit.scoring.alignment import GAP, Pair
 from asrkit.scoring.wer import Errors
+
+GOOD_WORDS = 2
+"""That both systems recognize, one after the other, where a segment ends."""
 
 
 def bootstrap_interval(
@@ -37,20 +41,59 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def matched_pairs(first: Sequence[Errors], second: Sequence[Errors]) -> float:
-    """Two-sided p-value of the matched pairs test of two systems (Gillick and Cox 1989), each utterance a segment.
-
-    NIST's sc_stats divides utterances at words that both systems have right, which gives more and shorter segments.
+def matched_pairs(first: Sequence[Sequence[Pair]], second: Sequence[Sequence[Pair]]) -> float:
+    """Two-sided p-value of the matched pairs test on sentence segments, MAPSSWE (Gillick and Cox 1989, "Some statistical
+    issues in the comparison of speech recognition algorithms", ICASSP).
 
     Args:
-        first: counts of each utterance.
+        first: the alignment of each utterance.
         second: the other system's, in the same order.
     """
-    differences = np.array([a.total - b.total for a, b in zip(first, second, strict=True)], dtype=np.float64)
+    differences = np.array(segment_differences(first, second), dtype=np.float64)
     if len(differences) < 2 or not differences.std():
         return 1.0 if not differences.any() else 0.0
     z = abs(differences.mean()) / (differences.std(ddof=1) / math.sqrt(len(differences)))
     return math.erfc(z / math.sqrt(2))
+
+
+def segment_differences(first: Sequence[Sequence[Pair]], second: Sequence[Sequence[Pair]]) -> list[int]:
+    """Errors of the first system minus those of the second, in each segment in which either makes one.
+
+    Segments end with two words that both recognize, so that errors in one hardly depend on those in another; they are
+    those of NIST's ``sc_stats``. An utterance is one segment where the systems were nearest to different references.
+    """
+    differences: list[int] = []
+    for ours, theirs in zip(first, second, strict=True):
+        errors = _errors_by_word(ours), _errors_by_word(theirs)
+        if len(errors[0]) != len(errors[1]):
+            totals = [sum(map(sum, of_one)) for of_one in errors]
+            differences += [totals[0] - totals[1]] if any(totals) else []
+            continue
+        difference = good = 0
+        is_open = False
+        for (inserted, wrong), (also_inserted, also_wrong) in zip(*errors, strict=True):
+            difference += inserted + wrong - also_inserted - also_wrong
+            good = 0 if inserted or also_inserted else good
+            good = 0 if wrong or also_wrong else good + 1
+            is_open |= bool(inserted or wrong or also_inserted or also_wrong)
+            if is_open and good == GOOD_WORDS:
+                differences.append(difference)
+                difference, is_open = 0, False
+        if is_open:
+            differences.append(difference)
+    return differences
+
+
+def _errors_by_word(pairs: Sequence[Pair]) -> list[tuple[int, int]]:
+    """For each word of the reference, insertions before it and whether it is wrong; at last, insertions at the end."""
+    errors, inserted = [], 0
+    for ref, hyp in pairs:
+        if ref is GAP:
+            inserted += 1
+        else:
+            errors.append((inserted, int(ref != hyp)))
+            inserted = 0
+    return [*errors, (inserted, 0)]
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,6 @@ from asrkit.cli.main import cli
 from asrkit.data.transcripts import transcript
 from asrkit.decoding.hypothesis import Hypothesis
 from asrkit.files import write_json
-from asrkit.scoring.significance import matched_pairs
-from asrkit.scoring.wer import Errors
 from tests.conftest import tiny_bundle
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -110,15 +108,6 @@ def test_the_page_is_small_and_needs_no_network(page: Path) -> None:
 
 def test_a_transcript_cannot_end_the_script(page: Path) -> None:
     assert page.read_text().count("</script>") == 1
-
-
-def test_matched_pairs() -> None:
-    first = [Errors(10, n % 3) for n in range(60)]
-    assert matched_pairs(first, first) == 1.0
-    better = [Errors(10, max(0, n % 3 - n % 2)) for n in range(60)]
-    assert matched_pairs(first, better) < 0.001
-    shuffled = [Errors(10, (n + 1) % 3) for n in range(60)]
-    assert matched_pairs(first, shuffled) > 0.9
 
 
 @pytest.fixture

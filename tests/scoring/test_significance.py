@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import math
+import re
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +11,13 @@ from click.testing import CliRunner
 
 from asrkit.cli.main import cli
 from asrkit.errors import UserError
+from asrkit.scoring.alignment import GAP, Pair, align
+from asrkit.scoring.hub5 import hubscr_folder
 from asrkit.scoring.nist import write_trn
-from asrkit.scoring.significance import paired_bootstrap
+from asrkit.scoring.significance import matched_pairs, paired_bootstrap, segment_differences
 from asrkit.scoring.wer import Errors
+from asrkit.scoring.word_network import align_networks, network, parse
+from tests.scoring.test_scoring import noisy_pairs
 
 
 def counts(wrong: list[int], words: int = 10) -> list[Errors]:
@@ -74,3 +81,60 @@ def test_the_command_reads_decodings(tmp_path: Path) -> None:
     assert done.output.startswith("WER 25.00 % (1 trained) and 0.00 % (1 trained): -25.00 [")
     done = CliRunner().invoke(cli, [*words, "--system", str(tmp_path / "c")], catch_exceptions=False)
     assert "and 12.50 % (2 trained): -12.50 [" in done.output
+
+
+def pairs(*marks: str) -> list[Pair]:
+    """An alignment: C for a correct word, S for a substitution, D for a deletion, I for an insertion."""
+    made = {"C": ("a", "a"), "S": ("a", "b"), "D": ("a", GAP), "I": (GAP, "a")}
+    return [made[mark] for mark in "".join(marks)]
+
+
+def test_segments_end_with_two_words_that_both_recognize() -> None:
+    def differences(first: str, second: str) -> list[int]:
+        return segment_differences([pairs(first)], [pairs(second)])
+
+    assert differences("CCCC", "CCCC") == []
+    assert differences("SCCCD", "CCCCC") == [1, 1]
+    assert differences("SCDCC", "CCCCC") == [2]  # one word between them is not enough
+    assert differences("SCICC", "CCCC") == [2]
+    assert differences("CCCCI", "SCCC") == [-1, 1]
+    assert differences("CSC", "CCS") == [0]
+    assert differences("CC", "CSC") == [-1]  # nearest to different alternatives
+
+
+def test_matched_pairs() -> None:
+    first = [pairs("CCS" if n % 3 else "SSS") for n in range(60)]
+    assert matched_pairs(first, first) == 1.0
+    assert matched_pairs(first, [pairs("CCC")] * 60) < 0.001
+    assert matched_pairs(first, first[1:] + first[:1]) > 0.5
+
+
+@pytest.mark.skipif(hubscr_folder() is None, reason="sc_stats is not installed (tools/install_sctk.sh)")
+def test_segments_and_their_statistic_are_those_of_sc_stats(tmp_path: Path) -> None:
+    folder = hubscr_folder()
+    texts = noisy_pairs(300, 7)
+    references = [reference.split() for reference, _ in texts]
+    systems = [[hypothesis.split() for _, hypothesis in texts], [r[:1] + r[2:] for r in references]]
+    sgml, alignments = "", []
+    for name, hypotheses in zip("ab", systems, strict=True):
+        for kind, words in (("ref", references), (name, hypotheses)):
+            lines = (f"{' '.join(of_one)} (s-{n:04})\n" for n, of_one in enumerate(words))
+            (tmp_path / f"{kind}.trn").write_text("".join(lines))
+        command = [f"{folder}/sclite", "-r", "ref.trn", "trn", "-h", f"{name}.trn", "trn", name, "-i", "rm"]
+        subprocess.run([*command, "-o", "sgml", "-n", name], cwd=tmp_path, check=True, capture_output=True)
+        sgml += (tmp_path / f"{name}.sgml").read_text()
+        networks = [(network(parse(r)), network(list(h))) for (r, _), h in zip(texts, hypotheses, strict=True)]
+        alignments.append([align_networks(*both) for both in networks])
+    command = [f"{folder}/sc_stats", "-p", "-t", "mapsswe", "-v", "-n", "-"]
+    printed = subprocess.run(command, input=sgml.encode(), capture_output=True, check=True).stdout.decode("latin-1")
+    told = re.search(r"# segs: (\d+)\).*mean: +(-?[\d.]+)\).*std dev: +([\d.]+)\).*Z Stat: +(-?[\d.]+)\)", printed)
+    assert told
+    ours = np.array(segment_differences(*alignments), dtype=np.float64)
+    z = ours.mean() / (ours.std(ddof=1) / np.sqrt(len(ours)))
+    assert int(told[1]) == len(ours)
+    found = [ours.mean(), ours.std(ddof=1), z]
+    assert found == pytest.approx([float(told[i]) for i in (2, 3, 4)], abs=6e-4)
+    assert matched_pairs(*alignments) == pytest.approx(math.erfc(abs(z) / math.sqrt(2)))
+    # Among alignments of equal cost the choice hardly matters.
+    others = [[align(r, h) for r, h in zip(references, of_one, strict=True)] for of_one in systems]
+    assert len(segment_differences(*others)) == pytest.approx(len(ours), rel=0.02)

@@ -1,0 +1,173 @@
+"""Aligning what may be said in several ways as NIST sclite does: optional words, fragments and alternatives.
+
+A reference such as ``i (uh) saw { it is / it's } de-`` and a hypothesis become networks of words, which
+:func:`align_networks` aligns. Costs and the choice among alignments of equal cost are those of sclite (SCTK 2.4) with
+``-F -D``, so that the counts are its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from asrkit.errors import UserError, shown
+from asrkit.scoring.alignment import GAP, Pair
+from asrkit.scoring.wer import Errors
+
+NOTHING = "@"
+"""An alternative without words."""
+Path = tuple[int, ...]
+_SUBSTITUTION, _GAP_COST, _OPTIONAL, _SKIP, _BOTH_EMPTY = (np.float32(cost) for cost in (4, 3, 2, 0.001, 1))
+
+
+@dataclass(frozen=True)
+class Arc:
+    """One word of a network."""
+
+    word: str
+    optional: bool
+    fragment: bool
+    before: Path
+    """Numbers of the arcs that may come right before it."""
+
+    @property
+    def gap_cost(self) -> np.float32:
+        """Of leaving it out, or putting it in."""
+        return _SKIP if self.word == NOTHING else _OPTIONAL if self.optional else _GAP_COST
+
+
+@dataclass(frozen=True)
+class Network:
+    """Arcs in topological order, the first one an empty start."""
+
+    arcs: list[Arc]
+    last: Path
+    """Arcs of which any may be the last."""
+
+
+Part = str | list[list["Part"]]
+"""A word, or alternatives, each a sequence of parts."""
+
+
+def parse(text: str) -> list[Part]:
+    """The parts of a reference, in which braces stand around alternatives with slashes between.
+
+    Raises:
+        UserError: braces that do not match.
+    """
+    stack: list[list[list[Part]]] = [[[]]]
+    for word in text.replace("{", " { ").replace("}", " } ").split():
+        if word == "{":
+            stack.append([[]])
+        elif word == "}" and len(stack) > 1:
+            group = [said for said in stack.pop() if said]
+            stack[-1][-1].append(group)
+        elif word == "/" and len(stack) > 1:
+            stack[-1].append([])
+        elif word == "}":
+            stack.append([])
+            break
+        else:
+            stack[-1][-1].append(word)
+    if len(stack) > 1:
+        raise UserError(f"the reference '{shown(text[:80])}' has braces that do not match")
+    return stack[0][0]
+
+
+def network(parts: Sequence[Part]) -> Network:
+    """Of a sequence of words and alternatives, in lower case."""
+    arcs = [Arc("", False, False, ())]
+    return Network(arcs, _add(arcs, parts, (0,)))
+
+
+def _add(arcs: list[Arc], parts: Sequence[Part], before: Path) -> Path:
+    """Adds the arcs of parts and returns which of them may be the last."""
+    for part in parts:
+        if isinstance(part, str):
+            arcs.append(_arc(part.lower(), before))
+            before = (len(arcs) - 1,)
+        elif part:
+            before = tuple(number for said in part for number in _add(arcs, said, before))
+    return before
+
+
+def _arc(word: str, before: Path) -> Arc:
+    if len(word) > 1 and word.endswith("*"):
+        word = word[:-1]
+    optional = len(word) > 2 and word[0] == "(" and word[-1] == ")"
+    fragment = word.startswith("-") or word.endswith("-") or (optional and word[-2] == "-")
+    return Arc(word[1:-1] if optional else word, optional, fragment, before)
+
+
+def align_networks(reference: Network, hypothesis: Network) -> list[Pair]:
+    """Pairs of the best paths through both, ``***`` for a gap; an optional word that only one has is paired with
+    itself."""
+    cost, back = _costs(reference, hypothesis)
+    ends = [(a, b) for a in reference.last for b in hypothesis.last]
+    a, b = min(ends, key=lambda end: cost[end])
+    pairs: list[Pair] = []
+    while a or b:
+        ref, hyp = reference.arcs[a], hypothesis.arcs[b]
+        before_a, before_b = back[a, b]
+        if a == before_a:
+            if hyp.word != NOTHING:
+                pairs.append((hyp.word if hyp.optional else GAP, hyp.word))
+        elif b == before_b:
+            if ref.word != NOTHING:
+                pairs.append((ref.word, ref.word if ref.optional else GAP))
+        elif not ref.word == hyp.word == NOTHING:
+            pairs.append((ref.word, ref.word if _same(ref, hyp) else hyp.word))
+        a, b = before_a, before_b
+    return pairs[::-1]
+
+
+def errors_of(pairs: Sequence[Pair]) -> Errors:
+    """Counts of an alignment; its reference is what was aligned, words that were optional included."""
+    insertions = sum(ref is GAP for ref, _ in pairs)
+    deletions = sum(hyp is GAP for _, hyp in pairs)
+    wrong = sum(ref != hyp for ref, hyp in pairs)
+    return Errors(len(pairs) - insertions, wrong - insertions - deletions, deletions, insertions)
+
+
+def _costs(
+    reference: Network, hypothesis: Network
+) -> tuple[dict[tuple[int, int], np.float32], dict[tuple[int, int], tuple[int, int]]]:
+    """Of aligning all up to an arc of each: the cost, in sclite's float32, and the arcs before on the best path."""
+    cost = {(0, 0): np.float32(0)}
+    back: dict[tuple[int, int], tuple[int, int]] = {}
+    for a, ref in enumerate(reference.arcs):
+        for b, hyp in enumerate(hypothesis.arcs):
+            ways = []  # in the order in which sclite prefers them
+            if a and b:
+                before = min(((i, j) for i in ref.before for j in hyp.before), key=lambda cell: cost[cell])
+                ways.append((cost[before] + _pair_cost(ref, hyp), before))
+            insertion = deletion = None
+            if b:
+                before = min(((a, j) for j in hyp.before), key=lambda cell: cost[cell])
+                insertion = cost[before] + hyp.gap_cost, before
+            if a:
+                before = min(((i, b) for i in ref.before), key=lambda cell: cost[cell])
+                deletion = cost[before] + ref.gap_cost, before
+            ways += [way for way in (insertion, deletion) if way is not None]
+            if ways:
+                cost[a, b], back[a, b] = min(ways, key=lambda way: way[0])
+    return cost, back
+
+
+def _pair_cost(ref: Arc, hyp: Arc) -> np.float32:
+    if ref.word == hyp.word == NOTHING:
+        return _BOTH_EMPTY
+    return np.float32(0) if _same(ref, hyp) else _SUBSTITUTION
+
+
+def _same(ref: Arc, hyp: Arc) -> bool:
+    """Whether the words are equal; ``de-`` is any word that begins so, ``-ty`` any that ends so."""
+    if ref.fragment or hyp.fragment:
+        for fragment, word in ((ref.word, hyp.word), (hyp.word, ref.word)):
+            if len(fragment) > 1 and fragment[0] == "-":
+                return word.endswith(fragment[1:])
+            if len(fragment) > 1 and fragment[-1] == "-":
+                return word.startswith(fragment[:-1])
+    return ref.word == hyp.word
