@@ -42,8 +42,9 @@ def bootstrap_interval(
 
 
 def matched_pairs(first: Sequence[Sequence[Pair]], second: Sequence[Sequence[Pair]]) -> float:
-    """Two-sided p-value of the matched pairs test on sentence segments, MAPSSWE (Gillick and Cox 1989, "Some statistical
-    issues in the comparison of speech recognition algorithms", ICASSP).
+    """Two-sided p-value of the matched pairs test on sentence segments, MAPSSWE.
+
+    Gillick and Cox 1989, "Some statistical issues in the comparison of speech recognition algorithms", ICASSP.
 
     Args:
         first: the alignment of each utterance.
