@@ -28,10 +28,10 @@ from asrkit.corpora.speechocean762 import read_speechocean762
 from asrkit.corpora.splits import across_splits, draw_splits
 from asrkit.corpora.switchboard import read_swb300, read_swb2000
 from asrkit.corpora.tedlium2 import read_tedlium2
-from asrkit.corpora.utterances import Checked, Corpus, Problem, check, duration_of, to_cut_sets
+from asrkit.corpora.utterances import Checked, Corpus, Problem, check, cuts_of, duration_of, recordings_of
 from asrkit.data.cut_files import Roots, load_roots, read_cuts, write_cuts
 from asrkit.data.folder import DataFolder
-from asrkit.data.splits import DEV, TRAIN, write_splits
+from asrkit.data.splits import DEV, TRAIN, subset_of, write_splits
 from asrkit.data.upstream import splits_of
 from asrkit.errors import UserError, shown
 from asrkit.features.listen import LOUDEST, SPLIT
@@ -133,9 +133,8 @@ def check_corpus(corpus: Corpus, options: Options, num_jobs: int) -> tuple[Corpu
     if excluded:
         such = f"{excluded[0]} ({durations[excluded[0]]:.2f} s)"
         found.notes.append(f"excluded by --min-seconds and --max-seconds: {len(excluded)} utterances, such as {such}")
-    bad = {problem.id for problem in corpus.problems} | set(excluded)
-    found.heard = {id: sound for id, sound in found.heard.items() if id not in bad}
-    durations = {id: durations[id] for id in found.heard}
+    for id in {*(problem.id for problem in corpus.problems), *excluded} & found.heard.keys():
+        del found.heard[id], durations[id]
     utterances = draw_splits(corpus.utterances, durations)
     notes = [*corpus.notes, *found.notes, *across_splits(utterances, durations), *_look_alikes(corpus)]
     return replace(corpus, utterances=utterances, notes=notes), found
@@ -191,12 +190,15 @@ def prepare_corpus(
     corpus, found = check_corpus(corpus, options, num_jobs)
     if found.problems and not skip_bad:
         raise UserError(describe(found.problems, number))
-    cut_sets = to_cut_sets(corpus.utterances, found.heard)
+    numbers: dict[str, Counter[str]] = {}
+    for u in corpus.utterances:
+        if u.id in found.heard:
+            numbers.setdefault(u.split, Counter())[u.subset] += 1
     splits = splits_to_write(corpus, options)
-    empty = [split for split in splits if split not in cut_sets]
+    empty = [split for split in splits if split not in numbers]
     if len(corpus.tests) > 1:  # not everybody has them all
         corpus.notes += [f"there are no utterances of {split}" for split in empty if split in corpus.tests]
-        splits = [split for split in splits if split in cut_sets or split not in corpus.tests]
+        splits = [split for split in splits if split in numbers or split not in corpus.tests]
         empty = [split for split in empty if split in splits]
     if empty:
         reasons = ", ".join(f"{n} × {reason}" for reason, n in _kinds(found.problems).items())
@@ -208,12 +210,13 @@ def prepare_corpus(
     roots = Roots(folder.path, [corpus_dir.resolve()])
     roots.save()
     write_text(folder.bad, "".join(json.dumps(vars(p)) + "\n" for p in found.problems))
+    recordings = recordings_of(corpus.utterances, found.heard)
     for split in splits:
-        write_cuts(folder.cuts(split), cut_sets[split], roots)
-    write_splits(folder.path, {split: list(cut_sets[split]) for split in splits})
+        write_cuts(folder.cuts(split), cuts_of(split, corpus.utterances, found.heard, recordings), roots)
+    write_splits(folder.path, {split: numbers[split] for split in splits})
     excluded = [f"excluded {len({p.id for p in found.problems})} of {number} utterances, listed in {folder.bad}"]
     notes = corpus.notes + (excluded if found.problems else [])
-    return {split: len(cut_sets[split]) for split in splits}, notes
+    return {split: numbers[split].total() for split in splits}, notes
 
 
 def splits_to_write(corpus: Corpus, options: Options) -> list[str]:
@@ -270,7 +273,7 @@ def combine_corpora(
     roots.save()
     for split, cuts in pools.items():
         write_cuts(folder.cuts(split), cuts, roots)
-    write_splits(folder.path, pools)
+    write_splits(folder.path, {split: Counter(map(subset_of, cuts)) for split, cuts in pools.items()})
     speakers = {split: {cut.supervisions[0].speaker for cut in cuts} for split, cuts in pools.items()}
     notes = [
         f"{len(shared)} speakers of {split} are in train too, such as {min(map(str, shared))}"

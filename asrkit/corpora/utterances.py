@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -26,7 +26,7 @@ SLACK_S = 0.05
 """A segment may end this much after its recording."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Utterance:
     """One entry of a corpus, as its lists state it; None for what the lists or the disk lack."""
 
@@ -205,19 +205,32 @@ def _peak(utterance: Utterance, sound: Heard, end_s: float) -> float:
     return float(sound.peaks[int(utterance.start_s) : int(end_s) + 1].max(initial=0.0))
 
 
-def to_cut_sets(utterances: Iterable[Utterance], heard: dict[str, Heard]) -> dict[str, CutSet]:
+def to_cut_sets(utterances: Iterable[Utterance], heard: Mapping[str, Heard]) -> dict[str, CutSet]:
     """CutSets by split, of the utterances that were heard (that is, passed the check)."""
-    by_split: dict[str, list[Cut]] = defaultdict(list)
+    utterances = list(utterances)
+    recordings = recordings_of(utterances, heard)
+    splits = dict.fromkeys(u.split for u in utterances if u.id in heard)
+    return {split: CutSet.from_cuts(cuts_of(split, utterances, heard, recordings)) for split in splits}
+
+
+def recordings_of(utterances: Iterable[Utterance], heard: Mapping[str, Heard]) -> dict[Path, Recording]:
+    """The recordings of the utterances that were heard, by file."""
     recordings: dict[Path, Recording] = {}
     stems = Counter[str]()
     for utterance in utterances:
         sound = heard.get(utterance.id)
-        if sound is None or utterance.audio is None:
-            continue
-        if utterance.audio not in recordings:
+        if sound is not None and utterance.audio is not None and utterance.audio not in recordings:
             recordings[utterance.audio] = _recording(_recording_id(utterance, sound, stems), utterance, sound)
-        by_split[utterance.split].append(_cut(utterance, sound, recordings[utterance.audio]))
-    return {split: CutSet.from_cuts(cuts) for split, cuts in by_split.items()}
+    return recordings
+
+
+def cuts_of(
+    split: str, utterances: Iterable[Utterance], heard: Mapping[str, Heard], recordings: Mapping[Path, Recording]
+) -> Iterator[Cut]:
+    """The cuts of a split one by one, so that a corpus of millions need not be in memory as cuts."""
+    for utterance in utterances:
+        if utterance.split == split and utterance.audio and (sound := heard.get(utterance.id)):
+            yield _cut(utterance, sound, recordings[utterance.audio])
 
 
 def _recording_id(utterance: Utterance, sound: Heard, stems: Counter[str]) -> str:

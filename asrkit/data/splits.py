@@ -6,9 +6,9 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lhotse.cut import Cut
 
@@ -27,13 +27,18 @@ def subset_of(cut: Cut) -> str:
     return str((cut.supervisions[0].custom or {}).get(SUBSET, ""))
 
 
-def write_splits(folder: Path, cuts: Mapping[str, Sequence[Cut]]) -> None:
-    """Writes which splits prepared data has: their role, utterances, and utterances of each subset."""
-    values = {}
-    for split, found in cuts.items():
-        values[split] = {"role": split if split in (TRAIN, DEV) else TEST, "utterances": len(found)}
-        if subsets := Counter(filter(None, map(subset_of, found))):
-            values[split]["subsets"] = dict(sorted(subsets.items()))
+def write_splits(folder: Path, numbers: Mapping[str, Mapping[str, int]]) -> None:
+    """Writes which splits prepared data has.
+
+    Args:
+        folder: of prepared data.
+        numbers: for each split, the utterances of each subset; those of none by an empty name.
+    """
+    values: dict[str, dict[str, Any]] = {}
+    for split, by_subset in numbers.items():
+        values[split] = {"role": split if split in (TRAIN, DEV) else TEST, "utterances": sum(by_subset.values())}
+        if subsets := {name: by_subset[name] for name in sorted(by_subset) if name}:
+            values[split]["subsets"] = subsets
     write_json(folder / FILE, values)
 
 
