@@ -1,4 +1,4 @@
-"""asrkit: speech recognition with transducers, from a corpus on disk to a model that ships."""
+"""asrkit: speech recognition with transducers, from a corpus on disk to a shipped model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Recognizer", "decode", "load", "score", "train"]
 
 
 def __getattr__(name: str) -> object:
-    """Imports what :data:`__all__` names on first use: ``import asrkit`` is instant."""
+    """Imports the names in :data:`__all__` on first use, so that ``import asrkit`` is fast."""
     if name in __all__:
         return getattr(import_module("asrkit.export.recognizer" if name == "Recognizer" else "asrkit.api"), name)
     raise AttributeError(f"module 'asrkit' has no attribute '{name}'")

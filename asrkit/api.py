@@ -1,4 +1,4 @@
-"""A few functions in place of the command line: train, decode, score, load."""
+"""The command line as functions: train, decode, score, load."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def train(config: AnyPath | None, data_dir: AnyPath, exp_dir: AnyPath, *override
         overrides: ``key=value``, as on the command line.
 
     Raises:
-        asrkit.errors.UserError: missing or bad data, or an experiment folder of another configuration.
+        asrkit.errors.UserError: missing or bad data, or an experiment folder with another configuration.
     """
     settings = load_config(Path(config) if config is not None else None, overrides)
     folder, target = DataFolder(Path(data_dir)), Path(exp_dir)
@@ -80,11 +80,11 @@ def decode(
     Args:
         model: a recognizer or its file.
         data_dir: prepared data.
-        split: of it.
+        split: name of the split.
         overrides: settings of ``decode``, such as ``decode.method=beam``.
 
     Raises:
-        asrkit.errors.UserError: data, a model or settings that cannot be used.
+        asrkit.errors.UserError: the data, the model or the settings cannot be used.
     """
     settings = load_config(None, overrides, reads=("decode",)).decode
     bundle = model if isinstance(model, ModelBundle) else load(model)

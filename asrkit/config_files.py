@@ -1,4 +1,4 @@
-"""Experiments from YAML with ``include:`` and ``key=value`` overrides, checked before anything runs."""
+"""Reading experiments from YAML with ``include:`` and ``key=value`` overrides, and checking them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from asrkit.settings import check_read, check_values, is_read, settings_of
 
 _PACKAGE = Path(__file__).resolve().parent
 CONF_DIR = next((path for path in (_PACKAGE / "conf", _PACKAGE.parent / "conf") if path.is_dir()), _PACKAGE / "conf")
-"""The shared YAML: inside the package where it was installed from a wheel, else at the top of the repository."""
+"""The shared YAML: inside the package if installed from a wheel, else at the top of the repository."""
 
 
 def load_config(
@@ -31,20 +31,20 @@ def load_config(
     reads: Sequence[str] | None = None,
     final: Mapping[str, object] | None = None,
 ) -> Config:
-    """Reads an experiment's YAML, merges what it includes below it, then the ``key=value`` overrides.
+    """Reads an experiment's YAML. It overrides the files that it includes; ``key=value`` overrides both.
 
     ``include:`` is a list of files, relative to the including file or to the shared ``conf/``.
 
     Args:
         path: the YAML; None for the defaults.
-        overrides: of the command line.
-        command: the subcommand that asks, which some settings depend on.
-        reads: the top-level sections that it reads, in which settings that nothing reads are refused; None for all.
-        final: settings by full name that are above all others, such as an option of the subcommand.
+        overrides: from the command line.
+        command: the subcommand, which some settings depend on.
+        reads: the top-level sections that it reads, in which unused settings are refused; None for all.
+        final: settings by full name that override all others, such as options of the subcommand.
 
     Raises:
-        UserError: missing file, unknown key (the nearest right one is named), wrong type or value, or a setting that
-            the chosen parts do not read.
+        UserError: missing file, unknown key (with the nearest valid one), wrong type or value, or a setting that the
+            chosen parts do not read.
     """
     layers = _layers(path, overrides)
     if final:
@@ -54,7 +54,7 @@ def load_config(
     given: dict[str, int] = {}
     for number, layer in enumerate(layers, 1):
         _merge(merged, layer)
-        if set(layer) >= OF_VERSION_1:  # a complete description says nothing of its own about what is not read
+        if set(layer) >= OF_VERSION_1:  # a complete configuration may contain settings that are not read
             number = 0
         given |= dict.fromkeys(flat(layer), number)
     config = config_from_dict(merged, where)
@@ -64,10 +64,10 @@ def load_config(
 
 
 def read_values(path: Path | None, overrides: Sequence[str] = ()) -> tuple[dict[str, Any], str]:
-    """What a YAML with its ``include:`` and the ``key=value`` overrides say, not yet checked, and where it stands.
+    """The unchecked values of a YAML with its ``include:`` and the ``key=value`` overrides, and their source.
 
     Raises:
-        UserError: missing file, or text that is not of this form.
+        UserError: missing file, or invalid YAML or overrides.
     """
     merged: dict[str, Any] = {}
     for layer in _layers(path, overrides):
@@ -99,7 +99,7 @@ def _nested(values: Mapping[str, object]) -> dict[str, Any]:
 
 
 MOST_NODES, MOST_DEPTH, MOST_BYTES = 20_000, 30, 1 << 20
-"""Of a configuration."""
+"""Limits of a configuration."""
 SECTIONS = {item.name for item in fields(Config)}
 OF_VERSION_1 = SECTIONS - {"rewrites", "quantization", "bl_just"}
 Settings = TypeVar("Settings")
@@ -109,7 +109,7 @@ def typed(values: dict[str, Any], schema: type[Settings], where: str) -> Setting
     """Values as a dataclass.
 
     Raises:
-        UserError: unknown key (the nearest right one is named) or wrong type.
+        UserError: unknown key (with the nearest valid one) or wrong type.
     """
     _check_keys(values, schema, "", where)
     try:
@@ -143,7 +143,7 @@ def config_to_dict(config: Config) -> dict[str, Any]:
 
 
 def config_to_yaml(config: Config, command: str = "train") -> str:
-    """The experiment as YAML that :func:`load_config` reads back, without the settings that nothing reads."""
+    """The experiment as YAML for :func:`load_config`, without unused settings."""
     values = config_to_dict(config)
     known = {item.key: item.value for item in settings_of(config)} | {"command": command}
     for item in settings_of(config):
@@ -168,8 +168,8 @@ def _read_with_includes(path: Path, seen: tuple[Path, ...] = ()) -> list[dict[st
         raise UserError(f"{path}: not valid YAML: {reason}") from error
     except yaml.YAMLError as error:
         line = getattr(getattr(error, "problem_mark", None), "line", None)
-        place = f" line {line + 1}" if line is not None else ""
-        raise UserError(f"{path}{place}: not valid YAML: {getattr(error, 'problem', error)}") from error
+        location = f" line {line + 1}" if line is not None else ""
+        raise UserError(f"{path}{location}: not valid YAML: {getattr(error, 'problem', error)}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: the top level must be a mapping of keys, not {type(values).__name__}")
     layers: list[dict[str, Any]] = []
@@ -177,16 +177,16 @@ def _read_with_includes(path: Path, seen: tuple[Path, ...] = ()) -> list[dict[st
     if not isinstance(included_files, list) or not all(isinstance(name, str) for name in included_files):
         raise UserError(f"{path}: include: must be a list of files, not {included_files!r}")
     for name in included_files:
-        next_to_it, shared = path.parent / name, CONF_DIR / name
-        included = next_to_it if next_to_it.exists() else shared
+        local, shared = path.parent / name, CONF_DIR / name
+        included = local if local.exists() else shared
         if not included.exists():
-            raise UserError(f"{path}: include: '{name}' is neither at {next_to_it} nor at {shared}")
+            raise UserError(f"{path}: include: '{name}' is neither at {local} nor at {shared}")
         layers += _read_with_includes(included, (*seen, path.resolve()))
     return [*layers, values]
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
-    """Plain values; a key that stands twice is an error."""
+    """Plain values; a repeated key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A mapping without repeated keys."""
@@ -200,8 +200,8 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]  # PyYAML has no types
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"'{key}' is there twice", key_node.start_mark)
             seen.append(key)
-        found: dict[Any, Any] = super().construct_mapping(node, deep)
-        return found
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
 
 
 def _parsed(text: str) -> Any:
@@ -210,7 +210,7 @@ def _parsed(text: str) -> Any:
     Raises:
         yaml.YAMLError: it is not YAML.
         RecursionError: it is nested too deep.
-        ValueError: its aliases make it too large, or it names something that would have to be evaluated.
+        ValueError: its aliases make it too large, or a value would have to be evaluated.
     """
     value = yaml.load(text, _Loader)  # a safe loader
     _require_small(value)
@@ -218,7 +218,7 @@ def _parsed(text: str) -> Any:
 
 
 def _require_small(value: Any) -> None:
-    """Walks through a value as if its aliases were copies, up to a limit."""
+    """Rejects values that are too large when their aliases are expanded."""
     number, pending = 0, [(value, 0)]
     while pending:
         item, depth = pending.pop()
@@ -262,11 +262,9 @@ def _check_keys(values: dict[str, Any], schema: type, prefix: str, where: str) -
     known = {item.name: item for item in fields(schema)}
     for key, value in values.items():
         if key not in known:
-            nearest = difflib.get_close_matches(str(key), list(known), n=1, cutoff=0.0)
-            raise UserError(
-                f"{where}: unknown key '{prefix}{key}'; did you mean '{prefix}{nearest[0]}'? "
-                f"(keys here: {', '.join(known)})"
-            )
+            nearest = difflib.get_close_matches(str(key), list(known), n=1, cutoff=0.5)
+            guess = f" did you mean '{prefix}{nearest[0]}'?" if nearest else ""
+            raise UserError(f"{where}: unknown key '{prefix}{key}';{guess} (keys here: {', '.join(known)})")
         default = known[key].default_factory
         if isinstance(default, type) and is_dataclass(default):
             if not isinstance(value, dict):

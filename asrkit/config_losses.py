@@ -1,4 +1,4 @@
-"""What supervised training minimises: the settings of ``loss``."""
+"""The settings of ``loss``, which supervised training minimises."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ CONFORMER = "model.encoder.type=conformer|dssformer"
 
 @dataclass
 class LossConfig:
-    """What is minimised: the transducer loss plus ``ctc_weight`` times the CTC loss of the encoder."""
+    """The supervised loss: the transducer loss plus ``ctc_weight`` times the CTC loss of the encoder."""
 
     implementation: str = setting(
         "ours",
-        "Of the transducer loss; `torchaudio` has the full lattice only, `k2` the pruned loss only.",
+        "Implementation of the transducer loss; `torchaudio` has only the full lattice, `k2` only the pruned loss.",
         choices=("ours", "torchaudio", "k2"),
     )
     prune_range: int = setting(
@@ -48,18 +48,18 @@ class LossConfig:
         least=0,
         most=1000,
     )
-    ctc_weight: float = setting(0.1, "Weight of the CTC loss; 0 trains without.", least=0, most=1000)
+    ctc_weight: float = setting(0.1, "Weight of the CTC loss; 0 disables it.", least=0, most=1000)
     intermediate_ctc_weight: float = setting(
         0.0,
-        "Share of the CTC loss that is taken of a block inside the encoder (Lee and Watanabe 2021, arXiv 2102.03216: "
-        "0.5).",
+        "Share of the CTC loss that is computed at an inner block of the encoder (Lee and Watanabe 2021, arXiv "
+        "2102.03216: 0.5).",
         least=0,
         most=1,
         only_with=CONFORMER,
     )
     intermediate_ctc_block: int = setting(
         0,
-        "That block, from 1; 0 is the one in the middle.",
+        "Number of the inner block, from 1; 0 for the middle one.",
         least=0,
         only_with=f"{CONFORMER} and loss.intermediate_ctc_weight>0",
     )
@@ -76,8 +76,8 @@ class LossConfig:
     frame_epochs: int = setting(
         0,
         "First epochs, before those of the CTC loss, with cross-entropy on the labels of frames (`asrkit align`), so "
-        "that the encoder starts from an acoustic model (Hu et al. 2020, arXiv 2005.00572). -1 trains that model alone "
-        "in all epochs.",
+        "that the encoder starts from an acoustic model (Hu et al. 2020, arXiv 2005.00572). -1 trains only that "
+        "model, in all epochs.",
         least=-1,
     )
     frame_projection: int = setting(
@@ -90,5 +90,5 @@ class LossConfig:
 
 
 def frame_epochs(loss: LossConfig, num_epochs: int) -> int:
-    """The number of first epochs, of so many, in which frames are classified."""
+    """The number of first epochs, of ``num_epochs``, in which frames are classified."""
     return num_epochs if loss.frame_epochs < 0 else loss.frame_epochs

@@ -1,4 +1,4 @@
-"""The settings of the training loop, of speech and of text alike."""
+"""The settings of the training loop, for speech and for text."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class ScheduleConfig:
 
 @dataclass
 class ParameterGroupConfig:
-    """Parameters that are updated in their own way."""
+    """Parameters with their own learning rate and weight decay."""
 
-    pattern: str = setting("", "Of their names, with `*` for any part: `*.kernel.*`.")
+    pattern: str = setting("", "Pattern of the parameters' names, with `*` for any part: `*.kernel.*`.")
     lr_scale: float = setting(1.0, "Factor on the learning rate.", least=0, most=1000)
-    weight_decay: float = setting(0.0, "In place of `train.weight_decay`.", least=0, most=1000)
+    weight_decay: float = setting(0.0, "Replaces `train.weight_decay`.", least=0, most=1000)
 
 
 A_PART = "train.sampling.type=soft_random|repeated_subset|fixed_subset|highest_scores"
@@ -49,26 +49,26 @@ SCORED = "train.sampling.type=highest_scores"
 
 @dataclass
 class SamplingConfig:
-    """Which utterances an epoch sees."""
+    """The choice of an epoch's utterances."""
 
     type: str = setting(
         "all",
         "`soft_random` draws them in each epoch, with replacement (Cui et al. 2023, arXiv 2311.12727), "
-        "`repeated_subset` without (RS2); `fixed_subset` draws them once, `highest_scores` takes those that matter "
-        "most.",
+        "`repeated_subset` without (RS2); `fixed_subset` draws them once, `highest_scores` takes those with the "
+        "highest scores.",
         choices=("all", "soft_random", "repeated_subset", "fixed_subset", "highest_scores"),
     )
     rate: float = setting(1.0, "r, share of the utterances that an epoch sees.", least=1e-9, most=1, only_with=A_PART)
     schedule_by: str = setting(
         "epochs",
-        "Learning rate by epochs, or by updates, of which an epoch of all utterances has 1/r times as many.",
+        "Unit of the learning rate schedule; an epoch of all utterances has 1/r times as many updates.",
         choices=("epochs", "updates"),
         only_with=A_PART,
     )
-    scores: str = setting("", "What `asrkit utterance-scores` wrote.", only_with=SCORED)
+    scores: str = setting("", "File from `asrkit utterance-scores`.", only_with=SCORED)
     score: str = setting(
         "el2n",
-        "Which of its scores (Paul et al. 2021, arXiv 2107.07075).",
+        "The score to use (Paul et al. 2021, arXiv 2107.07075).",
         choices=("el2n", "grand"),
         only_with=SCORED,
     )
@@ -76,12 +76,14 @@ class SamplingConfig:
 
 @dataclass
 class MixedSetConfig:
-    """Another training set, next to that of ``--data-dir``."""
+    """Another training set, in addition to that of ``--data-dir``."""
 
-    data_dir: str = setting("", "Prepared data, whose training set it is; its transcripts get the symbols in use.")
+    data_dir: str = setting(
+        "", "Prepared data with this training set; its transcripts are encoded with the experiment's symbols."
+    )
     weight: float = setting(
         1.0,
-        "How often an epoch presents each of its utterances: 2 twice, 0.5 every second one, newly drawn each epoch.",
+        "How often an epoch presents each of its utterances: 2 twice, 0.5 every second one, redrawn each epoch.",
         least=0,
         most=1000,
     )
@@ -93,7 +95,7 @@ STATE_SPACES = "state_spaces"
 
 @dataclass
 class OptimizerConfig:
-    """How parameters are updated."""
+    """The optimizer."""
 
     type: str = setting(
         "adamw",
@@ -120,13 +122,13 @@ class OptimizerConfig:
 class TrainConfig:
     """The training loop."""
 
-    seed: int = setting(1, "Of every random decision.", least=0)
+    seed: int = setting(1, "Seed of all random decisions.", least=0)
     num_epochs: int = setting(30, "Epochs.", least=1, most=1000000)
     init_from: str = setting("", "Start from the weights of this model file or checkpoint.")
     init_mismatch: str = setting(
         "error",
-        "What to do where its weights and the model's differ in name or shape: `error` names them and stops, "
-        "`report` names them and keeps the random start of those.",
+        "If weights differ from the model's in name or shape, `error` names them and stops, `report` names them and "
+        "keeps their random initialization.",
         choices=("error", "report"),
     )
     batch_seconds: float = setting(
@@ -142,21 +144,25 @@ class TrainConfig:
         least=1,
         only_with=SPEECH,
     )
-    num_buckets: int = setting(10, "Groups of similar duration that batches are made from.", least=1, only_with=SPEECH)
+    num_buckets: int = setting(
+        10, "Groups of similar duration, from which batches are drawn.", least=1, only_with=SPEECH
+    )
     num_workers: int = setting(
         2, "Processes that load data; 0 loads in the training process.", least=0, most=1024, only_with=SPEECH
     )
-    weight_decay: float = setting(1e-2, "Of parameters in no group of their own.", least=0, most=1000)
+    weight_decay: float = setting(1e-2, "Weight decay of parameters in no group.", least=0, most=1000)
     max_grad_norm: float = setting(5.0, "Gradients are clipped to this norm.", least=1e-9)
     autocast: str = setting(
         "none",
-        "Precision of products; `auto` is bf16 where every process' processor multiplies in it.",
+        "Precision of products; `auto` is bf16 if the processors of all processes support it.",
         choices=("auto", "none", "bf16", "fp16"),
     )
-    device: str = setting("auto", "`auto` is CUDA where there is one.", choices=("auto", "cpu", "cuda"))
-    checkpoint_every_steps: int = setting(500, "Checkpoints inside an epoch, next to the one at its end.", least=1)
+    device: str = setting("auto", "`auto` is CUDA if available.", choices=("auto", "cpu", "cuda"))
+    checkpoint_every_steps: int = setting(
+        500, "Steps between checkpoints within an epoch, in addition to the one at its end.", least=1
+    )
     keep_every_epochs: int = setting(
-        0, "Keep the weights of every Nth epoch for good; 0 keeps the last ones and the best.", least=0
+        0, "Keep the weights of every Nth epoch; 0 keeps only the last ones and the best.", least=0
     )
     average_epochs: int = setting(
         5, "The final model is the mean of the weights of this many last epochs.", least=1, only_with=SPEECH
@@ -164,8 +170,8 @@ class TrainConfig:
     dev_wer_every_epochs: int = setting(1, "Epochs between two measurements of dev WER.", least=1, only_with=SPEECH)
     dev_measure: str = setting(
         "wer",
-        "What chooses the best epoch and stops early: word errors, or character errors, for languages that write no "
-        "spaces; `frame_error` is for `loss.frame_epochs=-1`: the share of frames that are classified wrongly.",
+        "Measure that selects the best epoch and stops early: word errors, or character errors for languages without "
+        "spaces; `frame_error`, the share of wrongly classified frames, is for `loss.frame_epochs=-1`.",
         choices=("wer", "cer", "frame_error"),
         only_with=SPEECH,
     )
@@ -175,15 +181,15 @@ class TrainConfig:
     parallel: str = setting(
         "ddp",
         "How several processes train together: `ddp` averages gradients; `dpsgd` averages weights with neighbours "
-        "while gradients are computed (Zhang et al. 2021, arXiv 2112.01433); `adpsgd` does so without waiting for "
-        "anybody (Cui et al. 2021, arXiv 2110.11199).",
+        "while gradients are computed (Zhang et al. 2021, arXiv 2112.01433); `adpsgd` does so without "
+        "waiting (Cui et al. 2021, arXiv 2110.11199).",
         choices=("ddp", "dpsgd", "adpsgd"),
     )
     mixing: str = setting(
         "ring",
         "Which weights a learner averages: those of its two neighbours on a ring, of neighbours on a ring that is "
-        "redrawn each update, of one randomly drawn partner, or of all learners, which is in step for `adpsgd` too "
-        "(D1D).",
+        "redrawn each update, of one randomly drawn partner, or of all learners, which is synchronous with `adpsgd` "
+        "too (D1D).",
         choices=("ring", "random_ring", "random_pairs", "average"),
         only_with="train.parallel=dpsgd|adpsgd",
     )
@@ -193,12 +199,12 @@ class TrainConfig:
     watch_every: int = setting(
         0,
         "Updates between two measurements of the effective learning rate and of the noise that mini-batches and the "
-        "spread of the learners' weights cause; each costs another gradient. Learners that wait for nobody are "
-        "measured once an epoch, where they meet. 0 for none.",
+        "spread of the learners' weights cause; each costs another gradient. Asynchronous learners are "
+        "measured once per epoch, when they synchronize. 0 for none.",
         least=0,
         only_with="train.parallel=dpsgd|adpsgd",
     )
-    heartbeat_s: float = setting(30.0, "A learner that is not heard of for so many seconds is lost.", least=1)
+    heartbeat_s: float = setting(30.0, "Seconds of silence after which a learner counts as lost.", least=1)
     sampling: SamplingConfig = section(SamplingConfig, only_with=SPEECH)
     mix: dict[str, MixedSetConfig] = setting(
         {}, "More training sets by a name of your choice, mixed into each epoch by their weights.", only_with=SPEECH

@@ -1,4 +1,4 @@
-"""Settings of training with speech that has no transcripts: BL-JUST, its losses, and what it is compared with."""
+"""Settings of training with speech without transcripts: BL-JUST, its losses and its baselines."""
 
 from __future__ import annotations
 
@@ -16,55 +16,55 @@ class BestRqConfig:
 
     mask_probability: float = setting(0.02, "Share of the input frames at which a masked span begins.", least=0, most=1)
     mask_span: int = setting(20, "Input frames of a span.", least=1, most=100000)
-    noise_std: float = setting(0.1, "Deviation of the noise in place of masked frames.", least=0, most=1000)
+    noise_std: float = setting(0.1, "Deviation of the noise that replaces masked frames.", least=0, most=1000)
     codebook_size: int = setting(128, "Labels of a codebook.", least=2, most=1000000)
     codebook_dim: int = setting(16, "Width of the projection.", least=1, most=65536)
-    num_codebooks: int = setting(1, "Codebooks, each predicted by an output of its own.", least=1, most=1024)
+    num_codebooks: int = setting(1, "Codebooks, each predicted by its own output.", least=1, most=1024)
     projection: str = setting(
         "random",
-        "Of the input onto `codebook_dim`: random, or the principal components of the unlabelled speech "
+        "Projection of the input onto `codebook_dim`: random, or the principal components of the unlabelled speech "
         "(arXiv 2606.30671).",
         choices=("random", "pca"),
     )
     align_from: str = setting(
         "",
-        "A recognizer, from whose inner block labels are taken in place of the input: re-alignment after a first "
+        "A recognizer whose inner block gives the labels instead of the input: re-alignment after a first "
         "round (Cui et al. 2024, arXiv 2412.08548).",
     )
-    align_block: int = setting(7, "That block, from 1.", least=1, most=1000)
+    align_block: int = setting(7, "Number of the inner block, from 1.", least=1, most=1000)
 
 
 @dataclass
 class CpcConfig:
     """Contrastive predictive coding (van den Oord et al. 2018, arXiv 1807.03748).
 
-    The encoder sees a window of speech alone and predicts what follows it, so that encoders that look ahead have
-    nothing to copy.
+    The encoder sees only a window of speech and predicts the frames after it, so that encoders with future context
+    cannot copy them.
     """
 
     window_frames: int = setting(96, "Input frames of a window.", least=1, most=100000)
     num_steps: int = setting(8, "Encoder frames after the window that are predicted.", least=1, most=1000)
     dim: int = setting(64, "Width of predictions and targets.", least=1, most=65536)
-    temperature: float = setting(0.1, "Of the similarities.", least=1e-3, most=1000)
+    temperature: float = setting(0.1, "Temperature of the similarities.", least=1e-3, most=1000)
 
 
 @dataclass
 class BlJustConfig:
     """Bilevel joint unsupervised and supervised training (Cui et al. 2024, arXiv 2412.08548).
 
-    Without exploration and with a constant γ it is JUST, with γ = 0 alternating optimization, with pre-training alone
-    PT + FT, and with neither supervised training.
+    A constant γ without exploration gives JUST, γ = 0 gives alternating optimization, only pre-training gives PT + FT,
+    and none of these is supervised training.
     """
 
     loss: str = setting(
         "none",
-        "The unsupervised loss g; `none` trains on transcribed speech alone.",
+        "The unsupervised loss g; `none` trains only on transcribed speech.",
         choices=("none", "best_rq", "cpc"),
     )
     unlabelled_dir: str = setting(
         "", "Prepared data, whose training set is used without its transcripts.", only_with=ON
     )
-    batch_seconds: float = setting(300.0, "Padded seconds of it in an update.", least=0.01, only_with=ON)
+    batch_seconds: float = setting(300.0, "Padded seconds of unlabelled speech in an update.", least=0.01, only_with=ON)
     max_gamma: float = setting(
         0.2,
         "γ_max, weight of g next to the supervised loss f; 0 leaves g to exploration.",

@@ -1,4 +1,4 @@
-"""What people see while a command runs: log lines and a progress bar."""
+"""The output of a running command: log lines and a progress bar."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ProgressLine:
         self._bar = bar
 
     def advance(self, status: str = "") -> None:
-        """Advances one step, with a word on progress."""
+        """Advances one step and shows a status."""
         if self._bar:
             progress, task = self._bar
             progress.update(task, advance=1, status=status)
@@ -40,7 +40,7 @@ class ProgressLine:
 
 @contextmanager
 def progress_bar(title: str, total: int, done: int = 0, show: bool = True) -> Iterator[ProgressLine]:
-    """A bar on a terminal; elsewhere nothing, since the caller logs its result."""
+    """A bar on a terminal; elsewhere nothing, as the caller logs its result."""
     if not (show and console.is_terminal):
         yield ProgressLine(None)
         return

@@ -1,11 +1,11 @@
-"""Faster training and search on a CPU, where batches differ in length and each brings new shapes.
+"""Faster training and search on a CPU, although every batch has new shapes.
 
-Memory: glibc's malloc spends a quarter of training searching its free lists, since sizes keep changing; gperftools'
+Memory: with changing sizes, glibc's malloc spends a quarter of training searching its free lists; gperftools'
 tcmalloc (Debian: libtcmalloc-minimal4) does not.
 
-Kernels: oneDNN compiles a kernel for every new shape of a bf16 product and caches the last 1024, which are soon used
-up; from then on, each new one searches all for the oldest. The cache here is too large for training to fill, and
-padding keeps shapes few (``loaders.PAD_FRAMES``, ``transducer.PAD_ROWS``).
+Kernels: oneDNN compiles a kernel for every new shape of a bf16 product and caches the last 1024. When the cache is
+full, each new kernel searches all for the oldest. The cache here is too large for training to fill, and padding limits
+the number of shapes (``loaders.PAD_FRAMES``, ``transducer.PAD_ROWS``).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ KERNELS = 1 << 16
 
 
 def find_allocator() -> str | None:
-    """The name of a tcmalloc that the loader finds, or None."""
-    return next((found for name in LIBRARIES if (found := ctypes.util.find_library(name))), None)
+    """The name of an installed tcmalloc library, or None."""
+    return next((library for name in LIBRARIES if (library := ctypes.util.find_library(name))), None)
 
 
 def keep_kernels() -> None:
@@ -36,7 +36,7 @@ def restart_with_allocator(arguments: Sequence[str]) -> None:
     """Restarts Python with tcmalloc in place of malloc; returns if there is none or it is already in use.
 
     Args:
-        arguments: of Python, to repeat the command.
+        arguments: of Python, which repeat the command.
 
     Environment: an existing ``LD_PRELOAD``, even if empty, is kept.
     """

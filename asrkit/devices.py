@@ -1,4 +1,4 @@
-"""Devices, and the precision in which they multiply."""
+"""Devices and the precision of their products."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def choose_device(device: str) -> torch.device:
 
 
 def resolve_autocast(device: torch.device, name: str) -> str:
-    """Resolves ``auto`` in ``train.autocast``: ``bf16`` if the device multiplies in it, else ``none``."""
+    """Resolves ``auto`` in ``train.autocast``: ``bf16`` if the device supports it, else ``none``."""
     if name != "auto":
         return name
     if device.type == "cuda":
@@ -38,10 +38,10 @@ def resolve_autocast(device: torch.device, name: str) -> str:
 def autocast(device: torch.device, name: str) -> Iterator[None]:
     """The context of a resolved ``train.autocast``: ``none``, ``bf16`` or ``fp16``."""
     dtype = DTYPES[name]
-    # If oneDNN has no bf16, torch keeps everything from it except LSTMs, which then fail.
+    # Without bf16 in oneDNN, torch uses it only for LSTMs, which then fail.
     without_kernel = (
         device.type == "cpu" and dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported()
     )
-    own = torch.backends.mkldnn.flags(enabled=False) if without_kernel else nullcontext()
-    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None), own:
+    backend = torch.backends.mkldnn.flags(enabled=False) if without_kernel else nullcontext()
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None), backend:
         yield

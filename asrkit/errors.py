@@ -1,10 +1,10 @@
-"""The one exception for what the user can fix, and text that is safe to print."""
+"""The exception for problems that the user can fix, and text that is safe to print."""
 
 from __future__ import annotations
 
 
 def shown(text: str) -> str:
-    """Text for a message: unprintable characters, and those that would act on a terminal, are escaped."""
+    """Text for a message, with unprintable characters and terminal controls escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "replace").decode("ascii") for c in text)
 
 

@@ -1,4 +1,4 @@
-"""Figures as files: panels, lines with bands over seeds."""
+"""Figures as files: panels, and lines with bands over seeds."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def figure(path: Path, rows: int, columns: int) -> Iterator[list[Any]]:
     """Axes of ``rows`` × ``columns`` panels, row by row; the figure is written when the block ends."""
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=(5.2 * columns, 3.8 * rows), layout="constrained")
-    axes = made.subplots(rows, columns, squeeze=False)
+    fig = Figure(figsize=(5.2 * columns, 3.8 * rows), layout="constrained")
+    axes = fig.subplots(rows, columns, squeeze=False)
     yield list(axes.flat)
     with atomic_path(path) as temporary:
-        made.savefig(temporary, dpi=120)
+        fig.savefig(temporary, dpi=120)
 
 
 def band(axes: Any, x: Sequence[float], values: np.ndarray, label: str) -> None:

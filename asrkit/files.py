@@ -1,4 +1,4 @@
-"""Writing files so that a reader, or an interrupted run, never sees a partial file."""
+"""Writing files so that neither a reader nor a resumed run sees a partial file."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ _LONGEST_NAME = 255
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yields a temporary name next to ``path`` and renames it to ``path`` once the block has written it.
+    """Yields a temporary name next to ``path`` and renames it to ``path`` at the end of the block.
 
-    The temporary name keeps the suffixes of ``path`` because writers choose their format by them.
+    The temporary name keeps the suffixes of ``path``, as writers choose their format by them.
 
     Raises:
         UserError: the file system refused (disk full, no permission); an earlier ``path`` is unchanged.
     """
     path = Path(path)
     suffixes = "".join(path.suffixes[-2:])[-24:]
-    temporary = path.with_name(f"{_TEMPORARY}{_machine()}-{os.getpid()}-{_short(path.name)}{suffixes}")
+    temporary = path.with_name(f"{_TEMPORARY}{_machine()}-{os.getpid()}-{_name_hash(path.name)}{suffixes}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
-            usual_mode = os.fstat(file.fileno()).st_mode & 0o777
+            default_mode = os.fstat(file.fileno()).st_mode & 0o777
         yield temporary
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        os.chmod(temporary, usual_mode)  # safetensors makes files that only their owner can read
+        os.chmod(temporary, default_mode)  # only the owner can read safetensors' files
         os.replace(temporary, path)
     except OSError as error:
         reason = error.strerror or str(error)
@@ -52,24 +52,24 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def _machine() -> str:
-    return _short(socket.gethostname())
+    return _name_hash(socket.gethostname())
 
 
-def _short(name: str) -> str:
+def _name_hash(name: str) -> str:
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
 
 
 def companion(path: Path, suffix: str) -> Path:
     """A file that accompanies another: its name with a suffix, or a hash of it if that is too long."""
     name = f"{path.name}{suffix}"
-    return path.with_name(name if len(os.fsencode(name)) <= _LONGEST_NAME else f"{_short(path.name)}{suffix}")
+    return path.with_name(name if len(os.fsencode(name)) <= _LONGEST_NAME else f"{_name_hash(path.name)}{suffix}")
 
 
 _ORPHANS_S = 30.0
-"""A lock outlives its process in what that had started, such as data loaders, which end by themselves."""
+"""Time for the children of an ended process, such as data loaders, to end and release its lock."""
 
 
-def _locked(file: IO[str]) -> bool:
+def _try_lock(file: IO[str]) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -81,11 +81,11 @@ def _locked(file: IO[str]) -> bool:
 def exclusive(folder: Path, name: str = _LOCK) -> Iterator[None]:
     """While entered, no other process on this machine works in a folder, which is created if missing.
 
-    Partial files left there by killed processes are removed.
+    Partial files of killed processes are removed.
 
     Args:
         folder: the folder.
-        name: of the lock file: work under different names runs in parallel.
+        name: of the lock file. Processes with different names run in parallel.
 
     Raises:
         UserError: another process is working there, or the folder cannot be created.
@@ -97,12 +97,12 @@ def exclusive(folder: Path, name: str = _LOCK) -> Iterator[None]:
         raise UserError(f"cannot work in the folder {folder}: {error.strerror}; choose another one") from error
     with file:
         deadline = time.monotonic() + _ORPHANS_S
-        while not _locked(file):
+        while not _try_lock(file):
             file.seek(0)
-            who = file.read(20).strip() or "unknown"
-            alive = not who.isdigit() or Path("/proc", who).exists() or not Path("/proc").exists()
+            pid = file.read(20).strip() or "unknown"
+            alive = not pid.isdigit() or Path("/proc", pid).exists() or not Path("/proc").exists()
             if alive or time.monotonic() > deadline:
-                raise UserError(f"process {who} is working in {folder}; wait for it, stop it, or choose another folder")
+                raise UserError(f"process {pid} is working in {folder}; wait for it, stop it, or choose another folder")
             time.sleep(0.2)
         file.truncate(0)
         file.write(str(os.getpid()))

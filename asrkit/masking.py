@@ -1,4 +1,4 @@
-"""Which positions of a padded batch are real."""
+"""Masks of padded batches."""
 
 from __future__ import annotations
 

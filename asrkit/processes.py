@@ -16,9 +16,9 @@ from typing import Any
 from asrkit.errors import UserError
 
 CLUSTER: ContextVar[str] = ContextVar("CLUSTER", default="")
-"""Address of a Dask scheduler whose workers do the work; empty for processes on this machine."""
+"""Address of a Dask scheduler; empty for processes on this machine."""
 CHUNKS_PER_WORKER = 4
-"""On their way to a cluster at once."""
+"""Submitted to a cluster at once."""
 CONNECT_LIMIT_S = 10
 
 
@@ -26,13 +26,13 @@ CONNECT_LIMIT_S = 10
 def mapping(
     number: int, chunksize: int, start: str | None = None, prepare: Callable[[], object] | None = None
 ) -> Iterator[Callable[..., Iterator[Any]]]:
-    """``map``, in ``number`` processes; in this one if 1; on the cluster if there is one, whatever ``number`` is.
+    """``map`` in ``number`` processes (1: in this one), or on the cluster if there is one.
 
     Args:
         number: of processes.
         chunksize: items that a process takes at once.
-        start: how processes are started, as :mod:`multiprocessing` names it; its default if None.
-        prepare: what each process does first.
+        start: start method of :mod:`multiprocessing`; its default if None.
+        prepare: called first in each process.
 
     Raises:
         UserError: a process was killed, or the cluster cannot be reached.
@@ -50,7 +50,7 @@ def mapping(
         except BrokenProcessPool as error:
             raise UserError("a process that read audio was ended, perhaps for memory; try --num-jobs 1") from error
         except BaseException:
-            pool.shutdown(cancel_futures=True)  # remaining work would only delay the message
+            pool.shutdown(cancel_futures=True)  # remaining work would delay the message
             raise
 
 

@@ -1,4 +1,4 @@
-"""The one rule for random decisions: a generator is a function of what the decision is about."""
+"""The rule for random decisions: the generator is a function of the decision's subject."""
 
 from __future__ import annotations
 
@@ -8,11 +8,10 @@ import torch
 
 
 def seeded_generator(*parts: int | str) -> torch.Generator:
-    """A generator whose stream depends on ``parts`` alone, such as (seed, epoch, utterance id).
+    """A generator whose stream depends only on ``parts``, such as (seed, epoch, utterance id).
 
-    A resumed run passes the same parts and so repeats the uninterrupted run. Several parts are hashed together. A
-    single integer is the seed itself: studies that draw all their data from one stream have published numbers that
-    depend on it.
+    A resumed run passes the same parts and therefore repeats the uninterrupted run. Several parts are hashed together.
+    A single integer is the seed itself, as published numbers of studies depend on this.
     """
     if len(parts) == 1 and isinstance(parts[0], int):
         return torch.Generator().manual_seed(parts[0])

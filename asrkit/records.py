@@ -1,10 +1,11 @@
-"""The inputs of an output, kept next to it, so that finished work is never mistaken for something else."""
+"""Records of a stage's inputs next to its outputs, so that outputs of other inputs are not reused."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
 import json
+import os
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,31 +20,31 @@ INPUTS = "inputs.json"
 UNSET = "(unset)"
 UNFINISHED = "unfinished"
 _OLD_NAME = "made_of.json"
-"""What version 0.1 called the file."""
+"""The file's name in version 0.1."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a stage's outputs depend on: its settings, and digests of the files that it reads.
+    """The inputs of a stage's outputs: its settings, and digests of the files that it reads.
 
-    Inputs that either side lacks, and missing files, count as the same.
+    Inputs that one side lacks and missing files count as equal.
     """
 
     path: Path
     """The JSON file."""
     inputs: Mapping[str, Any]
-    """By name, nested where that reads better."""
+    """By name; may be nested."""
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    """Values of inputs, by full name, before records held them."""
+    """By full name, the values of inputs that older records do not contain."""
     complete: bool = False
-    """Whether an input that one side lacks is a difference too."""
+    """Whether an input that one side lacks counts as a difference."""
 
     def begin(self) -> None:
-        """Marks the outputs as unfinished, before the first is written."""
+        """Marks the outputs as unfinished before the first is written."""
         write_json(self.path, {UNFINISHED: True})
 
     def keep(self) -> None:
-        """Writes the record, once the outputs are complete."""
+        """Writes the record when the outputs are complete."""
         write_json(self.path, self.inputs)
 
     def has(self, name: str) -> bool:
@@ -55,11 +56,11 @@ class Record:
         return bool(self._before())
 
     def is_unfinished(self) -> bool:
-        """Whether a run that began the outputs did not complete them."""
+        """Whether a run has begun the outputs but not completed them."""
         return UNFINISHED in self._before()
 
     def difference(self) -> str | None:
-        """The first input that differs from the record's, as ``name=before, now it is after``; None if none does."""
+        """The first input that differs from the record, as ``name=before, now it is after``; None if none does."""
         before = dict(self.defaults) | flat(self._before()) if self._before() else {}
         now = flat(json.loads(json.dumps(self.inputs)))
         if self.complete and before:
@@ -72,14 +73,14 @@ class Record:
         return None
 
     def is_current(self) -> bool:
-        """Whether the existing record holds all inputs, and none differs."""
+        """Whether the existing record holds all inputs with the same values."""
         return all(map(self.has, self.inputs)) and self.difference() is None
 
     def require_same(self, remedy: str) -> None:
         """Rejects outputs of other inputs.
 
         Args:
-            remedy: what the user can do about them.
+            remedy: advice for the user.
 
         Raises:
             UserError: an input differs; names the first.
@@ -102,24 +103,30 @@ class Record:
         return values
 
 
-def is_done(outputs: Sequence[Path], record: Record, force: bool, remedy: str = "--force runs it again") -> bool:
-    """Whether a stage's outputs all exist and are complete, in which case it says so. Without a record they are not.
+def again(result: str = "runs it again") -> str:
+    """What makes a stage run again, for messages: ``run.sh`` has another option for it than its commands."""
+    return f"{os.environ.get('ASRKIT_FORCE_OPTION', '--force')} {result}"
+
+
+def is_done(outputs: Sequence[Path], record: Record, force: bool, remedy: str = "") -> bool:
+    """Whether a stage's outputs all exist and are complete, which is logged. Without a record they are incomplete.
 
     Raises:
-        UserError: they exist, but with other inputs.
+        UserError: they exist with other inputs.
     """
     if force or not all(path.is_file() for path in outputs) or record.is_unfinished() or not record.exists():
         return False
+    remedy = remedy or again()
     record.require_same(remedy)
     log(f"done before: {', '.join(map(str, outputs))} ({remedy})")
     return True
 
 
 def digest(path: Path) -> str | None:
-    """Identifies a file's content; None if it cannot be read, which the stage reports when it reads it."""
+    """Identifies a file's content; None if it cannot be read, which the stage that reads it reports."""
     content = hashlib.sha256()
     try:
-        # The uncompressed content, since gzip's header holds the time.
+        # The uncompressed content, as gzip's header contains the time.
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
             while block := file.read(1 << 20):
                 content.update(block)

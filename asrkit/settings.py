@@ -1,4 +1,4 @@
-"""How a setting is declared: default, meaning, choices, range and what must be chosen for it to be read, in one place.
+"""Declaring settings with default, meaning, choices, range and the conditions under which they are read.
 
 :mod:`asrkit.config` declares the settings of an experiment with :func:`setting` and :func:`section`;
 :mod:`asrkit.config_files` reads them from YAML and checks them with the functions here.
@@ -17,24 +17,24 @@ from asrkit.errors import UserError
 
 Section = TypeVar("Section")
 LARGEST = 1e12
-"""Of a number whose rule states no other bound."""
+"""Upper bound of a number whose rule states none."""
 
 
 @dataclass(frozen=True)
 class Rule:
-    """What is declared of a setting in addition to its type and its default."""
+    """The declaration of a setting, except its type and its default."""
 
     meaning: str = ""
     choices: tuple[object, ...] = ()
     least: float | None = None
     most: float | None = None
     only_with: str = ""
-    """Conditions joined by `` and ``, such as ``model.encoder.type=conformer|dssformer`` or ``loss.prune_range>0``; one
-    that begins with a dot is of a setting in the same section."""
+    """Conditions joined by `` and ``, such as ``model.encoder.type=conformer|dssformer`` or ``loss.prune_range>0``. A
+    leading dot names a setting of the same section."""
 
     @property
     def span(self) -> str:
-        """The range in words, empty without one."""
+        """The range in words; empty if there is none."""
         if self.least is not None and self.most is not None:
             return f"between {self.least:g} and {self.most:g}"
         return "" if self.least is None else f"{self.least:g} or more"
@@ -48,7 +48,7 @@ class Setting:
     """Full name."""
     rule: Rule
     conditions: tuple[str, ...]
-    """All that must hold for it to be read: its own and those of the sections around it."""
+    """The conditions under which it is read: its own and those of its sections."""
     value: Any
 
 
@@ -74,7 +74,7 @@ def section(kind: type[Section], only_with: str = "") -> Section:
 
 
 def settings_of(values: object, prefix: str = "", conditions: tuple[str, ...] = ()) -> Iterator[Setting]:
-    """Every setting of a dataclass instance, those in dictionaries of dataclasses included."""
+    """Every setting of a dataclass instance, including those in dictionaries of dataclasses."""
     for item in fields(values):  # type: ignore[arg-type]  # any dataclass instance
         key, value = f"{prefix}{item.name}", getattr(values, item.name)
         rule = item.metadata.get("rule", Rule())
@@ -93,7 +93,7 @@ def check_values(values: object, where: str) -> None:
     """Refuses values outside their choices or ranges.
 
     Raises:
-        UserError: the first such value, with what it may be.
+        UserError: names the first such value and the valid ones.
     """
     for item in settings_of(values):
         rule = item.rule
@@ -117,24 +117,24 @@ def is_read(item: Setting, known: Mapping[str, object]) -> bool:
 
 
 def check_read(values: object, layers: Mapping[str, int], facts: Mapping[str, object], sections: set[str]) -> None:
-    """Refuses settings that are given although the parts that are chosen do not read them.
+    """Refuses given settings that the chosen parts do not read.
 
-    What a lower layer (an included file) gives for a choice that a higher one replaced is a preset and passes; so
-    does what has its default.
+    Settings with their default pass. So do settings of a lower layer (an included file) for a choice that a higher
+    layer replaced.
 
     Args:
         values: the experiment.
-        layers: number, from 1, of the layer that gives a setting, by full name; others are not asked about.
-        facts: what conditions may name in addition to settings, such as ``command``.
+        layers: number, from 1, of the layer that gives a setting, by full name; other settings are not checked.
+        facts: values that conditions may name in addition to settings, such as ``command``.
         sections: the top-level sections that are read now.
 
     Raises:
-        UserError: the first such setting, with the condition that does not hold.
+        UserError: names the first such setting and the condition that does not hold.
     """
-    every = list(settings_of(values))
-    known = {item.key: item.value for item in every} | dict(facts)
+    settings = list(settings_of(values))
+    known = {item.key: item.value for item in settings} | dict(facts)
     defaults = {item.key: item.value for item in settings_of(type(values)())}
-    for item in every:
+    for item in settings:
         given = layers.get(item.key, 0) and item.value != defaults.get(item.key)
         if not given or item.key.split(".")[0] not in sections:
             continue

@@ -1,12 +1,12 @@
-"""Symbol numbers and marks that all modules share."""
+"""Symbol numbers and marks that modules share."""
 
 from __future__ import annotations
 
 BLANK_ID = 0
 """Blank of the transducer and of CTC."""
 BOUNDARY_ID = 0
-"""Begins and ends a line of a language model, which has no use for blank."""
+"""Begins and ends a line of a language model, which does not use blank."""
 BLANK = "<blank>"
-"""How blank is written in lists of symbols."""
+"""Blank in lists of symbols."""
 SPACE = "▁"
-"""How a space is written inside a symbol."""
+"""A space inside a symbol."""

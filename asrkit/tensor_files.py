@@ -20,7 +20,7 @@ def read_tensors(path: Path, remedy: str) -> dict[str, torch.Tensor]:
 
     Args:
         path: the file.
-        remedy: what the user can do about an unreadable one.
+        remedy: advice for the user if it is unreadable.
 
     Raises:
         UserError: it cannot be read.
@@ -40,13 +40,13 @@ def write_state(path: Path, state: dict[str, Any], digest_path: Path) -> None:
     with atomic_path(path) as temporary:
         try:
             torch.save(state, temporary)
-        except RuntimeError as error:  # torch reports a full disk as a RuntimeError of its zip writer
+        except RuntimeError as error:  # torch's zip writer raises it for a full disk
             raise OSError(str(error).splitlines()[0]) from error
         write_text(digest_path, f"{digest(temporary)}\n")
 
 
 def sort_header(path: Path) -> None:
-    """Rewrites a safetensors file with a header in sorted order, so that equal content is equal bytes."""
+    """Rewrites a safetensors file with a sorted header, so that equal content gives equal bytes."""
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))

@@ -106,6 +106,7 @@ fi
 
 "$root/tools/setup.sh"
 asrkit=$root/.venv/bin/asrkit
+export ASRKIT_FORCE_OPTION="--force-from N"  # as messages call it
 settings=(--config "$config" ${overrides[@]+"${overrides[@]}"})
 
 unlabelled_dir=${data_dir%/}_unlabelled

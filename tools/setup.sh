@@ -17,5 +17,9 @@ python=${PYTHON:-python3}
 [ -x .venv/bin/python ] || "$python" -m venv .venv
 echo "setup: installing asrkit into $PWD/.venv (once, a few minutes)" >&2
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+.venv/bin/python -c 'import torchaudio' || {
+  echo "setup: torch and torchaudio do not fit each other; remove .venv and run this again" >&2
+  exit 2
+}
 installed > "$stamp"
 echo "setup: done" >&2

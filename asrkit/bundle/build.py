@@ -22,9 +22,9 @@ from asrkit.models.transducer import Transducer
 from asrkit.quantization.qat import quantize_layers
 
 Rewrite = Callable[[nn.Module, Config], None]
-"""Replaces modules of a model in place, as the configuration says."""
+"""Replaces modules of a model in place, according to the configuration."""
 REWRITES: dict[str, Rewrite] = {"quantize": quantize_layers}
-"""By their name in ``rewrites``. A rewrite also runs on modules without data (the ``meta`` device)."""
+"""By their names in ``rewrites``. A rewrite also runs on modules without data (the ``meta`` device)."""
 
 
 def feature_dim(config: Config) -> int:
@@ -49,7 +49,7 @@ def _state_spaces(settings: DssConfig, frame_shift_s: float) -> dict[str, Any]:
     """Arguments of a DSS layer at a frame rate.
 
     Raises:
-        ValueError: a smallest step above the largest one.
+        ValueError: the smallest step is above the largest one.
     """
     values = asdict(settings)
     least, most = (frame_shift_s * values.pop(f"{name}_step_per_s") for name in ("min", "max"))
@@ -71,7 +71,7 @@ def build_transducer(config: Config, vocab_size: int) -> Transducer:
     """The transducer of an experiment, with random weights from torch's global generator.
 
     Raises:
-        UserError: settings that contradict each other, or an unknown rewrite.
+        UserError: settings contradict each other, or a rewrite is unknown.
     """
     try:
         encoder = build_encoder(config)
@@ -88,7 +88,7 @@ def build_language_model(config: Config, vocab_size: int) -> LanguageModel:
     """The language model of an experiment, with random weights from torch's global generator.
 
     Raises:
-        UserError: a width not divisible by the heads, or an unknown rewrite.
+        UserError: the heads do not divide the width, or a rewrite is unknown.
     """
     lm = config.lm
     if lm.type == "transformer" and lm.hidden_dim % lm.num_heads:
@@ -108,7 +108,7 @@ def rewrite(model: nn.Module, config: Config) -> None:
     """Applies the rewrites of an experiment in order.
 
     Raises:
-        UserError: a name unknown to this version.
+        UserError: this version does not know a name.
     """
     for name in config.rewrites:
         if name not in REWRITES:

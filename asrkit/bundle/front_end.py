@@ -1,4 +1,4 @@
-"""Builds the features that a model reads from its experiment's configuration."""
+"""Builds a model's feature pipeline from its configuration."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def read_speaker_vectors(path: Path) -> dict[str, torch.Tensor]:
     """Vectors by speaker, such as i-vectors: a safetensors file with one (E,) tensor per speaker.
 
     Raises:
-        UserError: no such file, or not a safetensors file of vectors of one length.
+        UserError: the file is missing, or is not a safetensors file of vectors of one length.
     """
     if not path.is_file():
         raise UserError(f"features.speaker_vectors: there is no file {path}")

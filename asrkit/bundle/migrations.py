@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 import torch
 
 FORMAT = "2"
-"""The version written."""
+"""The version that is written."""
 FUSED_FORMAT = "3"
-"""The version of recognizers with language models, which older releases would decode without them."""
+"""The version of recognizers with language models, which older releases would ignore."""
 Header = dict[str, str]
 Tensors = dict[str, torch.Tensor]
 
@@ -25,7 +25,7 @@ _RENAMED = (
     # Training-only parts belonged to the model.
     (r"model\.((?:ctc_head|simple_joiner)\..+)", r"objective.\1"),
 )
-"""Tensor names in version 1, as patterns, and in version 2."""
+"""Patterns of tensor names in version 1, and names in version 2."""
 
 
 def _from_version_1(header: Header, tensors: Tensors) -> tuple[Header, Tensors]:
@@ -46,7 +46,7 @@ MIGRATIONS: Mapping[str, tuple[str, Callable[[Header, Tensors], tuple[Header, Te
 
 
 def upgrade(header: Header, tensors: Tensors) -> tuple[Header, Tensors]:
-    """Header and tensors in the current version; those of an unknown version unchanged."""
+    """Header and tensors in the current version; those of an unknown version are unchanged."""
     while (version := header.get("asrkit_format", "")) in MIGRATIONS:
         newer, migrate = MIGRATIONS[version]
         header, tensors = migrate(header, tensors)

@@ -1,8 +1,8 @@
 """Model files: recognizers and language models on disk.
 
-A model file is one ``.safetensors``: weights, feature statistics, and (as JSON in its header) the merged configuration
-and the tokenizer, so that it is enough to decode. Its header holds the format version, the kind of model, and a digest
-of all tensors that is checked when the file is read. No function here runs code from a file.
+A model file is one ``.safetensors`` that suffices for decoding: weights, feature statistics and, in its header as JSON,
+the merged configuration and the tokenizer. Its header holds the format version, the kind of model, and a digest of all
+tensors that is checked when the file is read. No function here runs code from a file.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DIGEST = "sha256_header"
 KNOWN = {"asrkit_format", "kind", "config", "tokenizer", "sha256", "fusion", DIGEST}
 """Allowed header fields."""
 ROLES = ("target", "source")
-"""Of language models in a recognizer's file."""
+"""Roles of language models in a recognizer's file."""
 Model = TypeVar("Model", bound=nn.Module)
 Tensors = Mapping[str, torch.Tensor]
 
@@ -51,9 +51,9 @@ class ModelBundle(Generic[Model]):
     config: Config
     tokenizer: Tokenizer
     statistics: dict[str, MeanStd] = field(default_factory=dict)
-    """Of features, for recognizers."""
+    """Feature statistics of recognizers."""
     fused: FusedModels | None = None
-    """What a recognizer ships with."""
+    """Language models of a recognizer."""
 
 
 @dataclass
@@ -61,7 +61,7 @@ class FusedModels:
     """Language models over a recognizer's symbols, for its searches."""
 
     fusion: FusionConfig
-    """Their weights; its files are empty, except for a source that is the transducer's own."""
+    """Their weights; its files are empty, except for the transducer's internal language model as the source."""
     models: dict[str, ModelBundle[LanguageModel]]
     """By ``target`` and ``source``, if present."""
 
@@ -75,8 +75,8 @@ class ModelFile:
     config: Config
     tokenizer: Tokenizer
     tensors: dict[str, torch.Tensor]
-    """``model.*`` the weights, ``objective.*`` those needed only in training, ``statistics.*``. On disk, quantized
-    weights of an exported model are ``packed.*``."""
+    """Weights ``model.*``, training state ``objective.*``, and ``statistics.*``. On disk, quantized weights of an
+    exported model are ``packed.*``."""
     fusion: dict[str, Any] | None = None
     """The weights of language models in the file, and their configurations; their tensors are ``target.*`` and
     ``source.*``."""
@@ -89,9 +89,9 @@ def save_recognizer(
 
     Args:
         path: the file.
-        bundle: the recognizer; statistics of the training set go with it, those of speakers stay with the data.
-        objective: state needed only in training, to keep too.
-        packed: keep only the codes of quantized weights, which is enough to compute the same.
+        bundle: the recognizer; statistics of the training set are written, those of speakers are not.
+        objective: state that is needed only in training, also written.
+        packed: write only the codes of quantized weights, from which the same model can be loaded.
 
     Raises:
         UserError: it cannot be written, or packed; an earlier file of that name is unchanged.
@@ -123,7 +123,7 @@ def load_recognizer(path: Path) -> ModelBundle[Transducer]:
     """Reads a recognizer; the model is in evaluation mode.
 
     Raises:
-        UserError: no such file, not an asrkit recognizer, or weights of another architecture than its configuration's.
+        UserError: no such file, not an asrkit recognizer, or weights that do not fit its configuration.
     """
     return recognizer_of(read_model_file(path))
 
@@ -150,13 +150,14 @@ def recognizer_of(file: ModelFile) -> ModelBundle[Transducer]:
 
 def _statistics(file: ModelFile) -> MeanStd:
     try:
-        found = MeanStd(file.tensors["statistics.mean"], file.tensors["statistics.std"])
+        statistics = MeanStd(file.tensors["statistics.mean"], file.tensors["statistics.std"])
     except KeyError as error:
         raise UserError(f"{file.path} is damaged: it has no {error}") from error
     shape = (file.config.features.num_mel_bins,)
-    if not (found.mean.shape == found.std.shape == shape and found.mean.is_floating_point() and (found.std > 0).all()):
+    mean, std = statistics.mean, statistics.std
+    if not (mean.shape == std.shape == shape and mean.is_floating_point() and (std > 0).all()):
         raise UserError(f"{file.path} is damaged: its feature statistics are not those of {shape[0]} bands")
-    return found
+    return statistics
 
 
 def language_model_of(file: ModelFile) -> ModelBundle[LanguageModel]:
@@ -214,9 +215,9 @@ def write_model_file(file: ModelFile) -> None:
 
 
 def header_digest(header: Mapping[str, str]) -> str:
-    """SHA-256 of all header fields except this one."""
-    said = json.dumps({name: value for name, value in header.items() if name != DIGEST}, sort_keys=True)
-    return hashlib.sha256(said.encode("utf-8", "surrogatepass")).hexdigest()
+    """SHA-256 of all header fields except the digest."""
+    text = json.dumps({name: value for name, value in header.items() if name != DIGEST}, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def part_of(tensors: Tensors, prefix: str) -> dict[str, torch.Tensor]:
@@ -228,7 +229,7 @@ def require_same_weights(module: nn.Module, weights: Tensors, path: Path) -> Non
     """Refuses weights of another architecture.
 
     Raises:
-        UserError: the first difference is named.
+        UserError: names the first difference.
     """
     for name, parameter in module.state_dict().items():
         if name not in weights:
@@ -271,7 +272,7 @@ def _weights(path: Path, bundle: ModelBundle[Model], packed: bool) -> dict[str, 
         codes = pack_weights(bundle.model) if packed else {}
     except ValueError as error:
         raise UserError(f"cannot write {path}: {error}; train or quantize the model first") from error
-    # Copies, since the format refuses tensors that share memory; a shared weight is written under each of its names.
+    # Copies, as the format refuses tensors that share memory; a shared weight is written under each of its names.
     weights = {
         f"model.{name}": value.detach().cpu().clone()
         for name, value in bundle.model.state_dict().items()
@@ -283,10 +284,10 @@ def _weights(path: Path, bundle: ModelBundle[Model], packed: bool) -> dict[str, 
 def _fused(file: ModelFile, fusion: dict[str, Any]) -> FusedModels:
     """The language models of a recognizer's file."""
     try:
-        configs, given = fusion["models"], fusion["weights"]
-        if not isinstance(configs, dict) or not isinstance(given, dict):
+        configs, weight_values = fusion["models"], fusion["weights"]
+        if not isinstance(configs, dict) or not isinstance(weight_values, dict):
             raise ValueError("no models or no weights")
-        weights = typed(given, FusionConfig, str(file.path))
+        weights = typed(weight_values, FusionConfig, str(file.path))
         needed = {role for role in ROLES if getattr(weights, f"{role}_weight")}
         if weights.source_lm:  # the transducer's own
             needed.discard("source")
@@ -322,7 +323,7 @@ def _unpacked(file: ModelFile) -> ModelFile:
 
 
 def _load(file: ModelFile, build: Callable[[Config, int], Model]) -> Model:
-    """Builds a model without data, including rewrites, and gives it the file's own tensors: there is no second copy."""
+    """Builds a model without data, including rewrites, and assigns the file's tensors without copying them."""
     weights = part_of(file.tensors, "model")
     model = _on_meta(file, build)
     require_same_weights(model, weights, file.path)
@@ -336,7 +337,7 @@ def _load(file: ModelFile, build: Callable[[Config, int], Model]) -> Model:
 
 
 def _on_meta(file: ModelFile, build: Callable[[Config, int], Model]) -> Model:
-    """The modules of a file, without memory for parameters; refuses a configuration with more than the file has."""
+    """The modules of a file, without memory for parameters; refuses a configuration with more layers than tensors."""
     settings = list(settings_of(file.config))
     known = {item.key: item.value for item in settings}
     part, most = "lm." if file.kind == LANGUAGE_MODEL else "model.", len(file.tensors)
@@ -353,7 +354,7 @@ def _on_meta(file: ModelFile, build: Callable[[Config, int], Model]) -> Model:
 
 
 def _shared_parameters(model: nn.Module) -> list[list[str]]:
-    """Groups of names for one parameter."""
+    """Groups of names of the same parameter."""
     names: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         names.setdefault(id(parameter), []).append(name)
@@ -362,12 +363,12 @@ def _shared_parameters(model: nn.Module) -> list[list[str]]:
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     if not path.is_file():
-        place = f"no model file at {path}" if not path.exists() else f"{path} is not a regular file"
-        raise UserError(f"{place}; give the path of a .safetensors file that asrkit wrote")
+        problem = f"no model file at {path}" if not path.exists() else f"{path} is not a regular file"
+        raise UserError(f"{problem}; give the path of a .safetensors file that asrkit wrote")
     try:
         with safe_open(path, framework="pt") as file:
             header = cast(dict[str, str], file.metadata() or {})
-            # Copies: the tensors of an open file change, or crash the process, with the file.
+            # Copies, as changes of an open file change its tensors or crash the process.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  # not a dict
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, KeyError, MemoryError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)

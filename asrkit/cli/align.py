@@ -26,7 +26,7 @@ from asrkit.records import INPUTS, Record, digest
     "--split", "splits", default=("train", "dev"), show_default=True, multiple=True, help="Once for each split."
 )
 @click.option("--frames", "frames_dir", type=PATH, help="Write labelled frames of the first split there, for studies.")
-@click.option("--force", is_flag=True, help="Align again where it is done.")
+@click.option("--force", is_flag=True, help="Align again even if it is done.")
 def align(model_path: Path, data_dir: Path, splits: tuple[str, ...], frames_dir: Path | None, force: bool) -> None:
     """Find when each symbol of the transcripts is emitted, and write DATA_DIR/alignments, for loss.frame_epochs."""
     folder, load = DataFolder(data_dir), cache(load_recognizer)

@@ -14,7 +14,7 @@ from asrkit.scoring.significance import paired_bootstrap
 
 @click.command()
 @click.option("--baseline", type=PATH, multiple=True, required=True, help="A decoding folder; one for each seed.")
-@click.option("--system", type=PATH, multiple=True, required=True, help="The same of the other system.")
+@click.option("--system", type=PATH, multiple=True, required=True, help="The same for the other system.")
 @click.option("--characters", is_flag=True, help="Compare character error rates.")
 def compare(baseline: tuple[Path, ...], system: tuple[Path, ...], characters: bool) -> None:
     """Print the difference between two systems with its interval, by a paired bootstrap pooled over seeds."""
@@ -27,9 +27,10 @@ def compare(baseline: tuple[Path, ...], system: tuple[Path, ...], characters: bo
         [[u.characters if characters else u.words for u in scores[folder].utterances] for folder in folders]
         for folders in (baseline, system)
     ]
-    found = paired_bootstrap(*counts)
+    difference = paired_bootstrap(*counts)
     unit = "CER" if characters else "WER"
     click.echo(
-        f"{unit} {found.baseline:.2f} % ({len(baseline)} trained) and {found.system:.2f} % ({len(system)} trained): "
-        f"{found.points:+.2f} [{found.low:+.2f}, {found.high:+.2f}] points, p = {found.p_value:.4f}"
+        f"{unit} {difference.baseline:.2f} % ({len(baseline)} trained) and {difference.system:.2f} % ({len(system)} "
+        f"trained): {difference.points:+.2f} [{difference.low:+.2f}, {difference.high:+.2f}] points, "
+        f"p = {difference.p_value:.4f}"
     )

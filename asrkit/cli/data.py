@@ -39,7 +39,7 @@ from asrkit.features.normalization import GLOBAL, MeanStd
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.files import write_json
 from asrkit.processes import CLUSTER
-from asrkit.records import INPUTS, Record, digest
+from asrkit.records import INPUTS, Record, again, digest
 from asrkit.text.normalize import RULES
 from asrkit.text.tokenizer import train_tokenizer
 
@@ -52,7 +52,8 @@ def _on(address: str | None) -> Iterator[None]:
     CLUSTER.reset(token)
 
 
-_CORPUS = click.argument("corpus", type=click.Choice(sorted(READERS)))
+_CORPUS = click.argument("corpus", type=click.Choice(sorted(READERS)), metavar="CORPUS")
+_KINDS = f"CORPUS is {', '.join(sorted(READERS))}."
 _CORPUS_DIR = click.option("--corpus-dir", type=PATH, required=True, help="The corpus' release.")
 _DATA_DIR = click.option("--data-dir", type=PATH, required=True, help="Where prepared data goes.")
 _JOBS = click.option(
@@ -67,13 +68,13 @@ _CLUSTER = click.option(
 )
 _SHAPING = ("sampling_rate_hz", "num_mel_bins", "speed_factors", "tempo_factors", "store")
 """Settings that the feature stage's files depend on; the others are applied in training."""
-_FORCE = click.option("--force", is_flag=True, help="Run it again where it is done.")
+_FORCE = click.option("--force", is_flag=True, help="Run it again even if it is done.")
 
 
 def _options(command: Command) -> Command:
     """Adds options for reading a corpus."""
     rules = f"Rules for transcripts, joined by commas, applied in this order: {', '.join(RULES)}."
-    which = f"Channel that is heard: a number from 0, {LOUDEST}, {MIX}, or {SPLIT}, which makes utterances of each."
+    which = f"Channel to use: a number from 0, {LOUDEST}, {MIX}, or {SPLIT}, which makes utterances of each."
     unlabelled = "Take the training set without transcripts, for training on speech alone."
     for option in (
         click.option("--unlabelled", is_flag=True, help=unlabelled),
@@ -86,7 +87,7 @@ def _options(command: Command) -> Command:
     return command
 
 
-@click.command()
+@click.command(epilog=_KINDS)
 @_CORPUS
 @_CORPUS_DIR
 @_DATA_DIR
@@ -126,7 +127,7 @@ def prepare(
     record = Record(data_dir / INPUTS, inputs, {UNLABELLED: False})
     record = replace(record, complete=record.has("files"))  # earlier versions recorded less
     if not force and folder.cuts("train").is_file() and not record.is_unfinished():
-        record.require_same("--force prepares it again")  # a folder may hold only train
+        record.require_same(again("prepares it again"))  # a folder may hold only train
     outputs = [folder.cuts(split) for split in read_splits(data_dir) or splits_to_write(read, options)]
     if already_done(outputs, record, force):
         Roots(folder.path, [corpus_dir.resolve()]).save()  # where the corpus is now
@@ -135,11 +136,11 @@ def prepare(
         read, corpus_dir, folder, options, skip_bad=skip_bad, num_jobs=num_jobs, begin=record.begin
     )
     record.keep()
-    _say(notes)
+    _log_notes(notes)
     log(f"prepared {corpus}: " + ", ".join(f"{split} {number}" for split, number in sizes.items()))
 
 
-@click.command()
+@click.command(epilog=_KINDS)
 @_CORPUS
 @_CORPUS_DIR
 @_DATA_DIR
@@ -161,10 +162,10 @@ def check(
     options = Options(channel_choice(channel), text_normalization, min_seconds, _limit(max_seconds), unlabelled)
     read = read_corpus(corpus, corpus_dir, DataFolder(data_dir), options)
     number = size(read)
-    checked, found = check_corpus(read, options, num_jobs)
-    _say([*checked.notes, *rare(checked)])
-    if found.problems:
-        raise UserError(describe(found.problems, number))
+    checked, report = check_corpus(read, options, num_jobs)
+    _log_notes([*checked.notes, *rare(checked)])
+    if report.problems:
+        raise UserError(describe(report.problems, number))
     log(f"{corpus}: {number} utterances, no problems")
 
 
@@ -172,7 +173,7 @@ def _limit(max_seconds: float | None) -> float:
     return float("inf") if max_seconds is None else max_seconds
 
 
-def _say(notes: Sequence[str]) -> None:
+def _log_notes(notes: Sequence[str]) -> None:
     for note in notes:
         log(f"note: {note}")
 
@@ -195,7 +196,7 @@ def combine(sources: tuple[Path, ...], data_dir: Path, force: bool) -> None:
         return
     sizes, notes = combine_corpora(folders, folder, record.begin)
     record.keep()
-    _say(notes)
+    _log_notes(notes)
     log(f"combined {len(sources)} corpora: " + ", ".join(f"{split} {number}" for split, number in sizes.items()))
 
 
@@ -228,8 +229,8 @@ def features(data_dir: Path, num_jobs: int, force: bool, config_path: Path | Non
         if rate != settings.sampling_rate_hz:
             log(f"note: {number} utterances of {rate} Hz are resampled to {settings.sampling_rate_hz} Hz")
     for split, cuts in cut_sets.items():
-        found = compute_statistics(cuts, pipeline, settings.normalization == "side", num_jobs)
-        statistics |= {name: item for name, item in found.items() if name != GLOBAL or split == "train"}
+        computed = compute_statistics(cuts, pipeline, settings.normalization == "side", num_jobs)
+        statistics |= {name: item for name, item in computed.items() if name != GLOBAL or split == "train"}
         written = make_features(
             cuts,
             split,

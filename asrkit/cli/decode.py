@@ -41,7 +41,7 @@ from asrkit.text.tokenizer import Tokenizer
 DECODED = ("hypotheses.jsonl.gz", "hyp.trn", "ref.trn")
 """Files that decoding writes."""
 SETTINGS = "decode.json"
-"""How it was done."""
+"""The settings and times of a decoding."""
 HEARTBEAT_S = 30.0
 """Processes that decode together stop when one has been silent for this long."""
 
@@ -57,9 +57,9 @@ HEARTBEAT_S = 30.0
     is_flag=True,
     help="Find the weights of decode.fusion's language models on this split (dev), then decode with them.",
 )
-@click.option("--fusion-of", type=PATH, help="Take decode.fusion from what an earlier decoding left in this folder.")
-@click.option("--method", type=click.Choice(METHODS), help="The search, whatever decode.method says.")
-@click.option("--force", is_flag=True, help="Decode again where it is done.")
+@click.option("--fusion-of", type=PATH, help="Take decode.fusion from an earlier decoding in this folder.")
+@click.option("--method", type=click.Choice(METHODS), help="The search; overrides decode.method.")
+@click.option("--force", is_flag=True, help="Decode again even if it is done.")
 @processes_option
 @config_options
 def decode(
@@ -88,7 +88,7 @@ def decode(
     folder = DataFolder(data_dir)
     require_current(folder)
     launch_if_several(processes, sys.argv[1:], out_dir)
-    with join_processes(torch.device("cpu"), HEARTBEAT_S) as group:  # which exchange hypotheses, not tensors
+    with join_processes(torch.device("cpu"), HEARTBEAT_S) as group:  # they exchange hypotheses, not tensors
         _decode_together(group, model_path, folder, split, out_dir, settings, tune, force)
 
 
@@ -102,7 +102,7 @@ def _decode_together(
     tune: bool,
     force: bool,
 ) -> None:
-    """Decodes this process's share of a split; the first process writes what all have."""
+    """Decodes this process's share of a split; the first process writes the hypotheses of all."""
     inputs = _decoding_inputs(model_path, folder.features(split), settings) | {"--tune-fusion": tune}
     record = Record(out_dir / INPUTS, inputs)
     outputs = [out_dir / name for name in (*DECODED, SETTINGS)]
@@ -112,7 +112,7 @@ def _decode_together(
         require_weights(settings.fusion)
     bundle = load_recognizer(model_path)
     if tune and settings.method != BEAM:
-        raise UserError("--tune-fusion needs decode.method=beam, whose scores are those that it weighs")
+        raise UserError("--tune-fusion needs decode.method=beam, whose scores it weights")
     make_folder(out_dir)
     if tune:
         wide = replace(settings, nbest=settings.beam)
@@ -128,11 +128,11 @@ def _decode_together(
     parts = group.gather((own.lists, own.seconds))
     if not group.is_main:
         return
-    found = [pair for pairs, _ in parts for pair in pairs]
+    pairs = [pair for own_pairs, _ in parts for pair in own_pairs]
     if group.world_size > 1:  # in the order of a single process
-        place = {cut.id: n for n, cut in enumerate(folder.read_features(split))}
-        found.sort(key=lambda pair: (-pair[0].duration, place[pair[0].id]))
-    decoded = Decoded(found, max(seconds for _, seconds in parts))
+        order = {cut.id: n for n, cut in enumerate(folder.read_features(split))}
+        pairs.sort(key=lambda pair: (-pair[0].duration, order[pair[0].id]))
+    decoded = Decoded(pairs, max(seconds for _, seconds in parts))
     record.begin()
     write_decoded(out_dir, decoded.lists, bundle.tokenizer)
     times = {"seconds": round(decoded.seconds, 2), "audio_s": round(decoded.audio_s, 2)}
@@ -148,7 +148,7 @@ def _decode_together(
 @click.option("--data-dir", type=PATH, required=True, help="Prepared data.")
 @click.option("--split", default="train", show_default=True, help="train, dev or a test set.")
 @click.option("--output", type=PATH, required=True, help="The CutSet to write, such as nbest.jsonl.gz.")
-@click.option("--force", is_flag=True, help="Decode again where it is done.")
+@click.option("--force", is_flag=True, help="Decode again even if it is done.")
 @config_options
 def nbest(
     model_path: Path,
@@ -177,23 +177,23 @@ def nbest(
     bundle = load_recognizer(model_path)
     make_folder(output.parent)
     decoded = decode_split(bundle, folder, split, settings).lists
-    texts = [(transcript(cut), [bundle.tokenizer.decode(h.tokens) for h in found]) for cut, found in decoded]
+    texts = [(transcript(cut), [bundle.tokenizer.decode(h.tokens) for h in hypotheses]) for cut, hypotheses in decoded]
     record.begin()
     write_lists(output, decoded, bundle.tokenizer)
     record.keep()
-    first = word_error_rate((reference, found[0] if found else "") for reference, found in texts)
-    best = word_error_rate((reference, oracle(reference, found)) for reference, found in texts)
-    number = sum(len(found) for _, found in texts) / len(texts)
-    log(f"n-best of {split}: {number:.1f} hypotheses an utterance, WER {first:.2f} %, oracle {best:.2f} %")
+    first = word_error_rate((reference, nbest[0] if nbest else "") for reference, nbest in texts)
+    best = word_error_rate((reference, oracle(reference, nbest)) for reference, nbest in texts)
+    number = sum(len(nbest) for _, nbest in texts) / len(texts)
+    log(f"n-best of {split}: {number:.1f} hypotheses per utterance, WER {first:.2f} %, oracle {best:.2f} %")
 
 
 @click.command()
-@click.option("--decoded", type=PATH, required=True, help="Where asrkit decode has put n-best lists.")
-@click.option("--lm", "lm_path", type=PATH, required=True, help="A language model of asrkit train-lm.")
-@click.option("--weight", type=float, required=True, help="Of the language model.")
-@click.option("--length-weight", type=float, default=0.0, show_default=True, help="For each symbol.")
+@click.option("--decoded", type=PATH, required=True, help="Where asrkit decode wrote n-best lists.")
+@click.option("--lm", "lm_path", type=PATH, required=True, help="A language model from asrkit train-lm.")
+@click.option("--weight", type=float, required=True, help="Weight of the language model.")
+@click.option("--length-weight", type=float, default=0.0, show_default=True, help="Added per symbol.")
 @click.option("--out-dir", type=PATH, required=True, help="Where the new lists go.")
-@click.option("--force", is_flag=True, help="Rescore again where it is done.")
+@click.option("--force", is_flag=True, help="Rescore again even if it is done.")
 def rescore(decoded: Path, lm_path: Path, weight: float, length_weight: float, out_dir: Path, force: bool) -> None:
     """Reorder n-best lists with a language model."""
     inputs = {
@@ -209,14 +209,14 @@ def rescore(decoded: Path, lm_path: Path, weight: float, length_weight: float, o
     lm = load_language_model(lm_path)
     pairs = []
     for cut in read_cuts(decoded / DECODED[0]):
-        lists = [hypothesis_from_dict(values) for values in cut.hypotheses]
+        hypotheses = [hypothesis_from_dict(values) for values in cut.hypotheses]
         if any(
             max(h.tokens, default=0) >= lm.tokenizer.vocab_size or lm.tokenizer.decode(h.tokens) != values["text"]
-            for h, values in zip(lists, cut.hypotheses, strict=True)
+            for h, values in zip(hypotheses, cut.hypotheses, strict=True)
         ):
             raise UserError(f"{lm_path} has other symbols than the recognizer of {decoded}")
         try:
-            pairs.append((cut, rescore_nbest(lists, lm.model, weight, length_weight)))
+            pairs.append((cut, rescore_nbest(hypotheses, lm.model, weight, length_weight)))
         except ValueError as error:
             raise UserError(f"{cut.id}: {error}; train the language model with a larger lm.max_symbols") from error
     record.begin()
@@ -245,7 +245,7 @@ def read_fusion(folder: Path, given: FusionConfig) -> FusionConfig:
     unset = asdict(FusionConfig())
     for name, value in asdict(given).items():
         if value not in (unset[name], values[name]):
-            raise UserError(f"decode.fusion.{name} is {value}, but {path} has {values[name]}; leave one of both out")
+            raise UserError(f"decode.fusion.{name} is {value}, but {path} has {values[name]}; leave one of them out")
     return FusionConfig(**values)
 
 

@@ -36,7 +36,7 @@ OPTIONAL = {
     "bm25s": "retrieval by words (extra retrieval)",
     "sentence-transformers": "dense retrieval, asrkit retrieve and pcas (extra retrieval)",
 }
-"""Optional packages, and what each one switches off if missing."""
+"""Optional packages, and what is switched off without each."""
 INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
 
 
@@ -47,6 +47,12 @@ def doctor() -> None:
     table.add_row("system", f"{platform.system()} {platform.machine()}, Python {platform.python_version()}")
     for name in REQUIRED:
         table.add_row(name, _version(name) or "missing: run tools/setup.sh")
+    try:
+        import torchaudio  # noqa: F401
+    except OSError as error:  # built for another torch
+        table.add_row(
+            "torchaudio", f"cannot be loaded: {error.__cause__ or error}; remove .venv and run tools/setup.sh"
+        )
     table.add_row("libsndfile", LIBSNDFILE_VERSION)
     table.add_row("cores", f"{os.cpu_count()}, torch uses {torch.get_num_threads()}")
     table.add_row("instruction sets", ", ".join(_instruction_sets()) or "unknown")

@@ -39,19 +39,25 @@ from asrkit.records import INPUTS, Record, digest
     "--int4", is_flag=True, help="Write 4-bit weights, with the language models of decode.fusion; needs --data-dir."
 )
 @click.option(
-    "--onnx-bits", type=click.Choice(["32", "8", "4"]), default="32", show_default=True, help="Of a weight in them."
+    "--onnx-bits",
+    type=click.Choice(["32", "8", "4"]),
+    default="32",
+    show_default=True,
+    help="Bits of a weight in the ONNX files.",
 )
-@click.option("--data-dir", type=PATH, help="Prepared data that fewer bits take bounds from and are tested on.")
+@click.option("--data-dir", type=PATH, help="Prepared data for the bounds and the test of fewer bits.")
 @click.option("--split", default="dev", show_default=True, help="Decoded in both precisions.")
 @click.option(
     "--max-wer-loss",
     type=click.FloatRange(min=0),
     default=1.0,
     show_default=True,
-    help="Points of WER that fewer bits may cost there; where they cost more, nothing is written.",
+    help="Points of WER that fewer bits may cost on the split; if they cost more, nothing is written.",
 )
-@click.option("--against", type=PATH, help="The float model to compare with; else the model without its quantizers.")
-@click.option("--force", is_flag=True, help="Export again where it is done.")
+@click.option(
+    "--against", type=PATH, help="The float model to compare with; by default the model without its quantizers."
+)
+@click.option("--force", is_flag=True, help="Export again even if it is done.")
 @config_options
 def export(
     model_path: Path,
@@ -69,7 +75,7 @@ def export(
 ) -> None:
     """Write one file with weights, feature statistics, tokenizer and configuration, or a folder of ONNX files.
 
-    The one file stores quantized weights as codes, 4-bit ones two per byte; the sizes of the parts are printed. With
+    The single file stores quantized weights as codes, 4-bit ones two per byte; the sizes of the parts are printed. With
     --int4, a float model is quantized first. The configuration's decode.* settings say how fewer bits are tested; for
     ONNX files, the test rounds the weights, while ONNX Runtime may also round activations to 8 bits.
     """
@@ -82,9 +88,9 @@ def export(
     if fewer and data_dir is None:
         raise UserError("fewer bits need --data-dir, to measure what they cost")
     if not fewer and (config_path or overrides or data_dir or against):
-        raise UserError("only an export with fewer bits is tested: with --data-dir, --against and decode.* settings")
+        raise UserError("only an export with fewer bits is tested: drop --data-dir, --against and decode.* settings")
     if against and not int4:
-        raise UserError("--against is for --int4; the ONNX files are compared with the model that they are made from")
+        raise UserError("--against is for --int4; ONNX files are compared with the model that they are exported from")
     path = output / INPUTS if onnx else companion(output, f".{INPUTS}")
     inputs: dict[str, Any] = {"digest of model": digest(model_path), "--int4": int4, "--onnx-bits": bits}
     settings = load_config(config_path, overrides, reads=("decode",)).decode
@@ -117,11 +123,11 @@ def export(
         return
     if data_dir is not None and int4:
         require_weights(settings.fusion)
-        made = export_int4(
+        exported = export_int4(
             model_path, output, DataFolder(data_dir), split, settings, max_wer_loss, against, record.begin
         )
-        models: list[nn.Module] = [made.model]
-        models += [lm.model for lm in (made.fused.models if made.fused else {}).values()]
+        models: list[nn.Module] = [exported.model]
+        models += [lm.model for lm in (exported.fused.models if exported.fused else {}).values()]
     else:
         models = [export_model(model_path, output, record.begin)]
     log(f"exported {output} ({output.stat().st_size / 1e6:.1f} MB)")
@@ -134,11 +140,11 @@ def export(
 @click.command()
 @click.argument("model", type=PATH)
 @click.argument("audio", nargs=-1, required=True, type=PATH)
-@click.option("--method", type=click.Choice(METHODS), help="By default beam with language models, else greedy.")
+@click.option("--method", type=click.Choice(METHODS), help="By default beam with language models, greedy without.")
 @click.option("--beam", type=click.IntRange(min=1), default=8, show_default=True, help="Hypotheses kept.")
 @click.option("--channel", default=LOUDEST, show_default=True, help=f"A number from 0, {LOUDEST}, {MIX} or {SPLIT}.")
 @click.option("--format", "form", type=click.Choice(list(FORMATS)), default="text", show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="The same as --format json: one object a line, times and scores.")
+@click.option("--json", "as_json", is_flag=True, help="Same as --format json: one object per line, times and scores.")
 @click.option("--output", type=PATH, help="A folder that gets one file for each recording.")
 def transcribe(
     model: Path,

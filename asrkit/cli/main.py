@@ -72,7 +72,7 @@ def _first_sentence(command: str) -> str:
 
 
 cli = _Commands(
-    help="Speech recognition with transducers: one subcommand a stage.",
+    help="Speech recognition with transducers: one subcommand per stage.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 click.version_option(__version__)(cli)
@@ -81,6 +81,10 @@ click.version_option(__version__)(cli)
 def _discard_output() -> None:
     """Keeps the interpreter from writing the remaining output at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _cause(error: OSError) -> str:
+    return f" ({shown(str(error.__cause__))})" if error.__cause__ else ""
 
 
 def main() -> None:
@@ -99,8 +103,11 @@ def main() -> None:
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except OSError as error:
-        place = f" {shown(str(error.filename))}" if error.filename else " standard output"
-        print(f"asrkit: cannot write or read{place}: {error.strerror}", file=sys.stderr)
+        if error.errno is None:  # of a library that cannot be loaded
+            print(f"asrkit: {shown(str(error))}{_cause(error)}", file=sys.stderr)
+        else:
+            place = f" {shown(str(error.filename))}" if error.filename else " standard output"
+            print(f"asrkit: cannot write or read{place}: {error.strerror}", file=sys.stderr)
         _discard_output()
         code = 2
     try:

@@ -34,7 +34,7 @@ from asrkit.records import INPUTS, Record, digest
     show_default=True,
     help="Exclude utterances whose words have a lower mean confidence.",
 )
-@click.option("--force", is_flag=True, help="Decode again where it is done.")
+@click.option("--force", is_flag=True, help="Decode again even if it is done.")
 @config_options
 def pseudo_label(
     model_path: Path,
@@ -65,15 +65,15 @@ def pseudo_label(
         return
     require_weights(settings.fusion)
     bundle = load_recognizer(model_path)
-    found: dict[str, str] = {}
+    texts: dict[str, str] = {}
     decoded = decode_split(bundle, source, "train", settings).lists
     for cut, nbest in decoded:
         spoken = words(nbest, bundle.tokenizer)[0] if nbest else []
         text = " ".join(word.word for word in spoken)
-        sure = sum(word.confidence for word in spoken) >= min_confidence * len(spoken)
-        if spoken and sure and encode_hypothesis(bundle.tokenizer, text):
-            found[cut.id] = text
-    labelled = [_said(cut, found[cut.id]) for cut in source.read_cuts("train") if cut.id in found]
+        is_confident = sum(word.confidence for word in spoken) >= min_confidence * len(spoken)
+        if spoken and is_confident and encode_hypothesis(bundle.tokenizer, text):
+            texts[cut.id] = text
+    labelled = [_with_text(cut, texts[cut.id]) for cut in source.read_cuts("train") if cut.id in texts]
     if not labelled:
         raise UserError(f"no utterance of {data_dir} has words with --min-confidence {min_confidence:g}; lower it")
     record.begin()
@@ -84,6 +84,6 @@ def pseudo_label(
     log(f"labelled {len(labelled)} of {len(decoded)} utterances; next: asrkit features --data-dir {out_dir}")
 
 
-def _said(cut: Cut, text: str) -> Cut:
+def _with_text(cut: Cut, text: str) -> Cut:
     cut.supervisions = [replace(cut.supervisions[0], text=text)]
     return cut

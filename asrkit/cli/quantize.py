@@ -28,10 +28,10 @@ from asrkit.records import INPUTS, Record, digest
 @click.command()
 @click.option("--model", "model_path", type=PATH, required=True, help="A float recognizer or language model.")
 @click.option("--data-dir", type=PATH, required=True, help="Prepared data.")
-@click.option("--split", default="train", show_default=True, help="train, dev or test: where bounds are taken from.")
+@click.option("--split", default="train", show_default=True, help="train, dev or test: its features give the bounds.")
 @click.option("--utterances", type=click.IntRange(min=1), default=64, show_default=True, help="Taken from the split.")
 @click.option("--output", type=PATH, required=True, help="The .safetensors file to write.")
-@click.option("--force", is_flag=True, help="Quantize again where it is done.")
+@click.option("--force", is_flag=True, help="Quantize again even if it is done.")
 @config_options
 def quantize(
     model_path: Path,

@@ -26,24 +26,24 @@ def report(exp_dirs: tuple[Path, ...], html: Path | None) -> None:
     For a DSSformer, a table says what its state spaces can do and how far they have moved; dss_spectrum.png shows
     their attenuations, frequencies and reach. For BL-JUST training, a table and bl_just.png show both losses and their
     gradient norms. For learners with their own weights, a table and learners.png show the weight spread, staleness and
-    what each did.
+    the updates of each.
     """
-    rows, more = [], []
+    rows, tables = [], []
     experiments = [read_experiment(exp_dir) for exp_dir in exp_dirs]
     for exp_dir, experiment in zip(exp_dirs, experiments, strict=True):
         rows += experiment.rows()
-        if found := experiment.state_spaces():
-            more.append(f"\nState spaces of {exp_dir.name}:\n\n{found}")
+        if state_spaces := experiment.state_spaces():
+            tables.append(f"\nState spaces of {exp_dir.name}:\n\n{state_spaces}")
         if spectra := dss_spectra(experiment.bundle.model):
             with atomic_path(exp_dir / "dss_spectrum.png") as temporary:
                 plot_dss_spectra(spectra, temporary)
         if bilevel := [line for line in experiment.metrics if KEY in line]:
-            more.append(f"\nLosses of {exp_dir.name}:\n\n{bilevel_table(bilevel)}")
+            tables.append(f"\nLosses of {exp_dir.name}:\n\n{bilevel_table(bilevel)}")
             plot_bilevel(bilevel, exp_dir / "bl_just.png")
         if learners := [line for line in experiment.metrics if LEARNERS in line]:
-            more.append(f"\nLearners of {exp_dir.name}:\n\n{learners_table(learners)}")
+            tables.append(f"\nLearners of {exp_dir.name}:\n\n{learners_table(learners)}")
             plot_learners(learners, exp_dir / "learners.png")
-    click.echo("\n".join([table(rows), *more]))
+    click.echo("\n".join([table(rows), *tables]))
     if html is not None:
         write_page(html, experiments)
         log(f"wrote {html} ({html.stat().st_size / 1e6:.1f} MB)")

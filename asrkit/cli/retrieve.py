@@ -39,7 +39,7 @@ def _settings(config: Path, overrides: tuple[str, ...]) -> RetrievalSettings:
 @click.command()
 @click.option("--out-dir", type=PATH, required=True, help="Where data, numbers, figures and RESULTS.md go.")
 @click.option("--data-dir", type=PATH, help="Your own passages.jsonl and questions.jsonl, in place of the recipe's.")
-@click.option("--full", is_flag=True, help="Each question with five draws of contexts.")
+@click.option("--full", is_flag=True, help="Ask each question with five draws of contexts.")
 @CONFIG
 @OVERRIDES
 def pcas(out_dir: Path, data_dir: Path | None, full: bool, config: Path, overrides: tuple[str, ...]) -> None:
@@ -54,15 +54,15 @@ def pcas(out_dir: Path, data_dir: Path | None, full: bool, config: Path, overrid
 
 
 @click.command()
-@click.option("--passages", type=PATH, required=True, help='One {"id": ..., "text": ...} a line.')
-@click.option("--contexts", type=PATH, help="What is known about the user, a line each.")
-@click.option("--query", help="Ask this and end; without it queries are read from the terminal, one a line.")
+@click.option("--passages", type=PATH, required=True, help='One {"id": ..., "text": ...} per line.')
+@click.option("--contexts", type=PATH, help="What is known about the user, one fact per line.")
+@click.option("--query", help="Ask this and exit; without it, queries are read from the terminal, one per line.")
 @click.option("--audio", type=PATH, help="Ask what is said in this file; --model transcribes it.")
 @click.option("--model", type=PATH, help="A recognizer that asrkit export wrote.")
-@click.option("--system", default="PCAS", show_default=True, help="Of the configuration's systems.")
-@click.option("--retriever", default="MiniLM", show_default=True, help="Of the configuration's retrievers.")
+@click.option("--system", default="PCAS", show_default=True, help="One of the configuration's systems.")
+@click.option("--retriever", default="MiniLM", show_default=True, help="One of the configuration's retrievers.")
 @click.option("--best", default=5, show_default=True, help="Passages to print.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object an answer.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per answer.")
 @CONFIG
 @OVERRIDES
 def retrieve(
@@ -80,15 +80,15 @@ def retrieve(
 ) -> None:
     """Find the passages that answer a user's queries, and the context that made them the answer."""
     settings = _settings(config, overrides)
-    for name, known, what in ((system, settings.systems, "system"), (retriever, settings.retrievers, "retriever")):
-        if name not in known:
-            raise UserError(f"no {what} '{name}' in {config}; choose one of {', '.join(known)}")
+    for name, choices, what in ((system, settings.systems, "system"), (retriever, settings.retrievers, "retriever")):
+        if name not in choices:
+            raise UserError(f"no {what} '{name}' in {config}; choose one of {', '.join(choices)}")
     if (audio is None) != (model is None):
         raise UserError("a spoken query needs both --audio and --model")
     if settings.retrievers[retriever].fine_tune:
         raise UserError(f"retriever '{retriever}' must be trained by asrkit pcas; set its folder as another's encoder")
     ids, texts = read_passages(passages)
-    known_contexts = _lines(contexts) if contexts else ()
+    user_contexts = _lines(contexts) if contexts else ()
     searcher = make_retriever(settings.retrievers[retriever], texts)
     how = settings.systems[system]
     if audio is not None and model is not None:
@@ -96,16 +96,16 @@ def retrieve(
         log(f"transcribed: {query}")
         if not query.strip():
             raise UserError(f"nothing was understood in {audio}; there is nothing to ask")
-    for asked in [query] if query is not None else _typed_queries():
-        question = Question(asked, known_contexts)
+    for text in [query] if query is not None else _typed_queries():
+        question = Question(text, user_contexts)
         (answer,) = search_passages(searcher, [question], how, settings.depth, settings.separator)
-        used = None if answer.context is None else known_contexts[answer.context]
+        context = None if answer.context is None else user_contexts[answer.context]
         rows = list(zip(answer.passages[:best], np.round(answer.scores[:best], 4).tolist(), strict=True))
         if as_json:
-            found = [{"id": ids[p], "text": texts[p], "score": score} for p, score in rows]
-            click.echo(json.dumps({"query": asked, "context": used, "passages": found}, ensure_ascii=False))
+            results = [{"id": ids[p], "text": texts[p], "score": score} for p, score in rows]
+            click.echo(json.dumps({"query": text, "context": context, "passages": results}, ensure_ascii=False))
             continue
-        click.echo(f"context: {used or '(none)'}")
+        click.echo(f"context: {context or '(none)'}")
         for place, (p, score) in enumerate(rows, start=1):
             click.echo(f"{place:3d}. {score:.3f} [{ids[p]}] {texts[p]}")
 

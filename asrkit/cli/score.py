@@ -12,10 +12,10 @@ from asrkit.errors import UserError
 from asrkit.files import write_json, write_text
 from asrkit.records import INPUTS, Record, digest
 from asrkit.scoring.nist import SUBSETS, read_trn
-from asrkit.scoring.report import headline, score_trn, summary, text_report
+from asrkit.scoring.report import CASE_SENSITIVE, headline, score_trn, summary, text_report
 
 LISTS = "hypotheses.jsonl.gz"
-"""What ``asrkit decode`` calls its n-best lists."""
+"""File name of ``asrkit decode``'s n-best lists."""
 
 
 @click.command()
@@ -25,7 +25,7 @@ LISTS = "hypotheses.jsonl.gz"
 @click.option("--case-sensitive", is_flag=True, help="Count capital and small letters as different, as sclite -s does.")
 @click.option("--stm", "stms", type=PATH, multiple=True, help="NIST's reference, for official scores; needs --glm.")
 @click.option("--glm", type=PATH, help="NIST's rules of equal spellings, for official scores.")
-@click.option("--force", is_flag=True, help="Score again where it is done.")
+@click.option("--force", is_flag=True, help="Score again even if it is done.")
 def score(
     ref: Path,
     hyp: Path,
@@ -37,10 +37,10 @@ def score(
 ) -> None:
     """Score hypotheses: WER, CER, sentences, speakers, confusions, aligned errors, bootstrap interval.
 
-    With --stm and --glm, what asrkit decode left next to --hyp is scored by NIST's rules too.
+    With --stm and --glm, the lists that asrkit decode wrote next to --hyp are scored by NIST's rules too.
     """
     if bool(stms) != (glm is not None):
-        raise UserError("--stm and --glm are given together")
+        raise UserError("--stm and --glm must be given together")
     out_dir = out_dir or hyp.parent
     outputs = [out_dir / "score.json", out_dir / "score.txt"]
     inputs: dict[str, object] = {
@@ -62,14 +62,14 @@ def score(
         values = json.loads(outputs[0].read_text(encoding="utf-8"))
     else:
         scored = score_trn(read_trn(ref, case_sensitive), read_trn(hyp, case_sensitive))
-        values = summary(scored, subsets)
+        values = summary(scored, subsets) | ({CASE_SENSITIVE: True} if case_sensitive else {})
         if glm is not None:
             from asrkit.data.cut_files import read_cuts  # with torch, which scoring alone does without
             from asrkit.scoring.hub5 import by_subset, official_errors
 
             cuts = list(read_cuts(hyp.parent / LISTS))
-            found = by_subset(official_errors(stms, glm, cuts, out_dir / "nist"), cuts)
-            values["nist"] = {name: errors.to_dict() for name, errors in found.items()}
+            subset_errors = by_subset(official_errors(stms, glm, cuts, out_dir / "nist"), cuts)
+            values["nist"] = {name: errors.to_dict() for name, errors in subset_errors.items()}
         record.begin()
         write_text(outputs[1], text_report(scored, values))
         write_json(outputs[0], values)

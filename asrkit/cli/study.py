@@ -15,11 +15,11 @@ from asrkit.studies.image_experiments import run_images
 from asrkit.studies.large_batch_suite import run_large_batches
 
 STUDIES = {"icl": run_icl, "cot": run_cot}
-OF_IMAGES: dict[str, Callable[[Path, Path, bool], object]] = {"cifar10": run_images, "large_batches": run_large_batches}
+WITH_DATA: dict[str, Callable[[Path, Path, bool], object]] = {"cifar10": run_images, "large_batches": run_large_batches}
 
 
 @click.command()
-@click.argument("name", type=click.Choice(sorted([*STUDIES, *OF_IMAGES])))
+@click.argument("name", type=click.Choice(sorted([*STUDIES, *WITH_DATA])))
 @click.option("--out-dir", type=PATH, required=True, help="Where numbers, figures and RESULTS.md go.")
 @click.option(
     "--data-dir", type=PATH, help="CIFAR-10: cifar-10-batches-py, or train.zip and test.zip; or frames of asrkit align."
@@ -33,5 +33,5 @@ def study(name: str, out_dir: Path, data_dir: Path | None, full: bool) -> None:
     elif data_dir is None:
         raise UserError(f"the study {name} needs --data-dir, a folder with CIFAR-10")
     else:
-        OF_IMAGES[name](out_dir, data_dir, full)
+        WITH_DATA[name](out_dir, data_dir, full)
     click.echo(f"{out_dir / 'RESULTS.md'}")

@@ -39,9 +39,7 @@ READS = (
 @click.command()
 @click.option("--data-dir", type=PATH, required=True, help="Prepared data.")
 @click.option("--exp-dir", type=PATH, required=True, help="Where the experiment goes.")
-@click.option(
-    "--force", is_flag=True, help="Train from the start; what is in EXP_DIR moves to EXP_DIR.1, .2 and so on."
-)
+@click.option("--force", is_flag=True, help="Train from the start; EXP_DIR is renamed to EXP_DIR.1, .2 and so on.")
 @processes_option
 @config_options
 def train(
@@ -73,5 +71,5 @@ def train(
     launch_if_several(processes, command, exp_dir, config.train)
     with exit_if_stopped():
         reason = obstacle(config)
-        note = f"asrkit export --onnx will refuse this model: {reason}" if reason else ""
+        note = f"asrkit export --onnx, for sherpa-onnx, cannot write this model, as {reason}" if reason else ""
         run_training(config, data_dir, exp_dir, note=note)

@@ -19,7 +19,7 @@ from asrkit.training.language_model import MODEL, require_text_of_version_1, tex
 @click.option(
     "--text", type=PATH, multiple=True, required=True, help="Text, one sentence per line, or cuts; .gz or not."
 )
-@click.option("--dev-text", type=PATH, multiple=True, required=True, help="The same, for the perplexity by epoch.")
+@click.option("--dev-text", type=PATH, multiple=True, required=True, help="The same, for the perplexity per epoch.")
 @click.option("--exp-dir", type=PATH, required=True, help="Where the experiment goes.")
 @processes_option
 @config_options

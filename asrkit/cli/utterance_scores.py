@@ -17,12 +17,10 @@ from asrkit.training.importance import utterance_scores as scores_of
 
 
 @click.command()
-@click.option(
-    "--model", "models", type=PATH, required=True, multiple=True, help="A checkpoint; of several the mean is taken."
-)
+@click.option("--model", "models", type=PATH, required=True, multiple=True, help="A checkpoint; several are averaged.")
 @click.option("--data-dir", type=PATH, required=True, help="Prepared data, whose training set is scored.")
 @click.option("--output", type=PATH, required=True, help="The JSON lines to write.")
-@click.option("--force", is_flag=True, help="Score again where it is done.")
+@click.option("--force", is_flag=True, help="Score again even if it is done.")
 def utterance_scores(models: tuple[Path, ...], data_dir: Path, output: Path, force: bool) -> None:
     """Score training utterances by EL2N and GraNd, for train.sampling.type=highest_scores."""
     folder = DataFolder(data_dir)
@@ -35,8 +33,8 @@ def utterance_scores(models: tuple[Path, ...], data_dir: Path, output: Path, for
     record = Record(companion(output, f".{INPUTS}"), inputs)
     if already_done([output], record, force):
         return
-    found = scores_of(models, folder)
+    scores = scores_of(models, folder)
     record.begin()
-    write_text(output, "".join(json.dumps({"id": id} | scores) + "\n" for id, scores in found.items()))
+    write_text(output, "".join(json.dumps({"id": id} | values) + "\n" for id, values in scores.items()))
     record.keep()
-    log(f"scored {len(found)} utterances into {output}")
+    log(f"scored {len(scores)} utterances into {output}")

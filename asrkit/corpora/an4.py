@@ -73,7 +73,7 @@ def _find_audio(stem: Path, data_dir: Path) -> Path:
 
 
 def _raw_to_wav(path: Path, data_dir: Path) -> Path:
-    """Headerless 16-bit samples to a WAV file; the byte order is the one in which the waveform is smoother."""
+    """Rewrites headerless 16-bit samples as WAV, in the byte order that gives the smoother waveform."""
     target = data_dir / "wav" / f"{path.stem}.wav"
     if not target.is_file():
         data = path.read_bytes()

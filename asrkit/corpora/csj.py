@@ -1,7 +1,7 @@
 """The Corpus of Spontaneous Japanese (Maekawa 2003): academic and simulated public speeches, 16 kHz.
 
 ``{MORPH/SDB,SDB}/{core,noncore}/*.sdb`` hold the transcripts and ``WAV/{core,noncore}/*.wav`` the audio. Evaluation
-sets, development set and excluded talks are those of Lhotse's recipe, which are Kaldi's but for development.
+sets, development set and excluded talks are those of Lhotse's recipe; except for development, they are also Kaldi's.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from asrkit.text.normalize import canonical
 
 TESTS = ("eval1", "eval2", "eval3")
 _MASKED = "×"
-"""In place of names and words that were masked."""
+"""Replaces masked names and words."""
 
 
 def read_csj(corpus_dir: Path, data_dir: Path) -> Corpus:
-    """Training, development and the three evaluation sets; each side of a dialogue is a recording of its own.
+    """Training, development and the three evaluation sets; each side of a dialogue is a separate recording.
 
     Raises:
         UserError: the folder is not the release, or a transcript cannot be read.
@@ -62,23 +62,23 @@ def read_csj(corpus_dir: Path, data_dir: Path) -> Corpus:
 
 
 def _segments(path: Path) -> list[tuple[Any, str]]:
-    """The segments of a talk, and what was said in each: Japanese characters without spaces or tags.
+    """The segments of a talk with their texts: Japanese characters without spaces or tags.
 
-    The sides of a dialogue are parsed one after the other, as a tag may span segments of one side.
+    The sides of a dialogue are parsed separately, as a tag may span segments of one side.
 
     Raises:
-        UserError: the file is not of this format.
+        UserError: the file has another format.
     """
     parser = CSJSDBParser()
     try:
         lines = [line for line in path.read_text(encoding="shift_jis").split("\n") if line]
         sides = [[line for line in lines if f" {side}:" in line.split("\t")[3]] for side in "LR"]
-        found = []
+        segments = []
         with tempfile.TemporaryDirectory(prefix="asrkit-") as folder:
             for side in filter(None, sides if path.stem.startswith("D") else [lines]):
-                own = Path(folder, path.name)
-                own.write_text("\n".join([*side, ""]), encoding="shift_jis")
-                found += [(segment, parser.parse(segment.text)) for segment in csj._read_one_sdb(own)]
-        return found
+                side_path = Path(folder, path.name)
+                side_path.write_text("\n".join([*side, ""]), encoding="shift_jis")
+                segments += [(segment, parser.parse(segment.text)) for segment in csj._read_one_sdb(side_path)]
+        return segments
     except (ValueError, IndexError, KeyError, AssertionError, UnicodeError, NotImplementedError) as error:
         raise UserError(f"{path} is not a transcript of CSJ ({type(error).__name__}: {error})") from error

@@ -3,10 +3,10 @@
 Optional files next to ``text``:
 
 - ``utt2spk`` (``id speaker``; without it every utterance is its own speaker),
-- ``split`` (``id train|dev|test``; without it, whole speakers are drawn for dev and test),
+- ``split`` (``id train|dev|test``; without it, complete speakers are drawn for dev and test),
 - ``wav.scp`` (``recording file``) and ``segments`` (``id recording begin end``), as in a Kaldi data folder.
 
-A folder of several such folders, ``train``, ``dev`` (or ``valid``) and ``test``, is read too.
+A folder with several such folders, ``train``, ``dev`` (or ``valid``) and ``test``, is read too.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ NOT_DATA = ("__MACOSX", "@eaDir")
 """Folders left by operating systems."""
 LISTS = ("text", "utt2spk", "split", "wav.scp", "segments")
 UNREAD = [".raw", ".pcm", ".vox", ".gsm", ".dss", ".ds2", ".ra", ".rm", ".mid", ".g722", ".adpcm", ".qcp"]
-"""Audio that is not passed to soundfile or ffmpeg: most of it has no header."""
+"""Suffixes of audio that is not passed to soundfile or ffmpeg; most of it has no header."""
 
 
 @dataclass(frozen=True)
@@ -77,18 +77,18 @@ def read_folder(corpus_dir: Path, data_dir: Path, channel: str = "", unlabelled:
 
 
 def _parts(corpus_dir: Path, lists: Sequence[str] = ("text",)) -> list[tuple[str, Path]]:
-    """Folders that are named after splits and hold one of the lists."""
-    found = [(split_named(p.name), p) for p in sorted(corpus_dir.iterdir())] if corpus_dir.is_dir() else []
-    return [(split, p) for split, p in found if split and any((p / name).is_file() for name in lists)]
+    """Folders that are named after splits and contain one of the lists."""
+    folders = [(split_named(p.name), p) for p in sorted(corpus_dir.iterdir())] if corpus_dir.is_dir() else []
+    return [(split, p) for split, p in folders if split and any((p / name).is_file() for name in lists)]
 
 
 def _train_lists(corpus_dir: Path) -> list[tuple[str, Path]]:
-    """Folders of the training set with their own lists, where transcripts are not needed."""
+    """Folders of the training set with any list, for training without transcripts."""
     return [(split, path) for split, path in _parts(corpus_dir, LISTS) if split == "train"]
 
 
 def _split_of(audio: Path | None, corpus_dir: Path) -> str:
-    """The split named by the folder of an audio file in a corpus, empty if none."""
+    """The split in the name of an audio file's folder, empty if none."""
     if audio is None or not audio.is_relative_to(corpus_dir) or audio.parent == corpus_dir:
         return ""
     return split_named(audio.relative_to(corpus_dir).parts[0]) or ""
@@ -107,7 +107,7 @@ def _read(folder: Path, corpus_dir: Path, data_dir: Path, channel: str, unlabell
         places = _listed_audio(lists["wav.scp"], corpus_dir)
         unused: dict[str, Path] = {}
     else:
-        places, unused = _found_audio(folder, data_dir, corpus)
+        places, unused = _audio_files(folder, data_dir, corpus)
     if channel == SPLIT:
         places = {
             f"{id}-{n}": replace(place, channel=n)
@@ -120,12 +120,12 @@ def _read(folder: Path, corpus_dir: Path, data_dir: Path, channel: str, unlabell
     texts, problems = match(texts, places, "text", corpus.notes)
     # Ids in `text` without audio are still utterances, so that `check` counts them.
     known = {problem.id for problem in corpus.problems}
-    silent = [p.id for p in problems if p.id not in places and p.id not in known]
-    corpus.problems += [p for p in problems if p.id in places] + [_silent(id, unused) for id in silent]
+    without_audio = [p.id for p in problems if p.id not in places and p.id not in known]
+    corpus.problems += [p for p in problems if p.id in places] + [_without_audio(id, unused) for id in without_audio]
     ids = [*texts, *(id for id in places if id not in texts)]
     recordings = _recordings(lists.get("segments"))
-    speakers = _values(lists.get("utt2spk"), ids, silent, recordings, corpus)
-    splits = _values(lists.get("split"), ids, silent, recordings, corpus, all_listed=not unlabelled)
+    speakers = _values(lists.get("utt2spk"), ids, without_audio, recordings, corpus)
+    splits = _values(lists.get("split"), ids, without_audio, recordings, corpus, complete=not unlabelled)
     for id, split in splits.items():
         if split not in SPLITS:
             raise UserError(f"{lists['split']}: '{id}' is in '{split}'; the splits are train, dev and test")
@@ -152,19 +152,19 @@ def _read(folder: Path, corpus_dir: Path, data_dir: Path, channel: str, unlabell
 def _values(
     path: Path | None,
     ids: list[str],
-    silent: list[str],
+    without_audio: list[str],
     recordings: dict[str, str],
     corpus: Corpus,
-    all_listed: bool = True,
+    complete: bool = True,
 ) -> dict[str, str]:
-    """A side list by id, which must list exactly the utterances, or the recordings for all their segments."""
+    """A list's values by utterance. It must name exactly the utterances, or their recordings."""
     if path is None:
         return {}
-    listed = read_pairs(path, [id for id in [*ids, *silent] if " " in id])
+    listed = read_pairs(path, [id for id in [*ids, *without_audio] if " " in id])
     if recordings and set(listed) <= set(recordings.values()):
         listed = {id: listed[recording] for id, recording in recordings.items() if recording in listed}
-    values, problems = match(listed, [*ids, *silent], path.name, corpus.notes)
-    corpus.problems += problems + (missing_from(values, ids, path.name) if all_listed else [])
+    values, problems = match(listed, [*ids, *without_audio], path.name, corpus.notes)
+    corpus.problems += problems + (missing_from(values, ids, path.name) if complete else [])
     return values
 
 
@@ -173,39 +173,41 @@ def _recordings(segments: Path | None) -> dict[str, str]:
     return {id: value.split()[0] for id, value in read_pairs(segments).items() if value} if segments else {}
 
 
-def _silent(id: str, unused: dict[str, Path]) -> Problem:
-    lies_there = unused.get(id)
-    if lies_there:
+def _without_audio(id: str, unused: dict[str, Path]) -> Problem:
+    path = unused.get(id)
+    if path:
         return Problem(
-            id, f"there is a transcript, but {lies_there.name} is in a format that cannot be read; convert it to WAV"
+            id, f"there is a transcript, but {path.name} is in a format that cannot be read; convert it to WAV"
         )
     return Problem(id, "there is a transcript but no audio")
 
 
-def _found_audio(folder: Path, data_dir: Path, corpus: Corpus) -> tuple[dict[str, Place], dict[str, Path]]:
+def _audio_files(folder: Path, data_dir: Path, corpus: Corpus) -> tuple[dict[str, Place], dict[str, Path]]:
     """Audio files under a folder by id, and those in unreadable formats by name."""
     paths: list[Path] = []
-    others: dict[str, Path] = {}
+    unreadable: dict[str, Path] = {}
     for path in _files(folder, data_dir):
         if path.suffix.lower() in AUDIO_SUFFIXES:
             paths.append(path)
         elif path.suffix.lower() in UNREAD:
-            others[unicodedata.normalize("NFC", path.stem)] = path
-    doubled = {stem for stem, number in Counter(path.stem for path in paths).items() if number > 1}
-    found: dict[str, Place] = {}
+            unreadable[unicodedata.normalize("NFC", path.stem)] = path
+    repeated = {stem for stem, number in Counter(path.stem for path in paths).items() if number > 1}
+    places: dict[str, Place] = {}
     for path in paths:
-        name = path.stem if path.stem not in doubled else path.relative_to(folder).with_suffix("").as_posix()
+        name = path.stem if path.stem not in repeated else path.relative_to(folder).with_suffix("").as_posix()
         try:
             id = clean_id(name, str(path.parent))
         except UserError as error:
             corpus.problems.append(Problem(shown(name), f"{error}; rename the file"))
             continue
-        if id in found:
-            raise UserError(f"{found[id].audio} and {path} have the same name, which is the utterance's id; rename one")
-        found[id] = Place(path)
-    if not found:
+        if id in places:
+            raise UserError(
+                f"{places[id].audio} and {path} have the same name, which is the utterance's id; rename one"
+            )
+        places[id] = Place(path)
+    if not places:
         raise UserError(f"no audio under {folder}; looked for {' '.join(AUDIO_SUFFIXES)}")
-    return found, others
+    return places, unreadable
 
 
 def _files(folder: Path, data_dir: Path) -> Iterator[Path]:

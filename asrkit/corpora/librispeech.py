@@ -16,7 +16,7 @@ from asrkit.text.normalize import canonical
 
 TEST_SPEAKERS = ("84", "174", "251", "422")
 DEV_SPEAKERS = ("652", "777")
-"""Of :func:`read_librispeech_subset`."""
+"""Splits of :func:`read_librispeech_subset`."""
 LABELLED_EVERY = 5
 
 
@@ -33,7 +33,7 @@ def read_librispeech(corpus_dir: Path, data_dir: Path, train: Sequence[str]) -> 
 def read_mini_librispeech(corpus_dir: Path, data_dir: Path) -> Corpus:
     """Mini LibriSpeech (OpenSLR 31): train-clean-5 for training, and the official test-clean (OpenSLR 12).
 
-    Development is dev-clean-2, as in OpenSLR 31, or what there is of dev-clean.
+    Development is dev-clean-2, as in OpenSLR 31, or else dev-clean.
 
     Raises:
         UserError: a part is missing.
@@ -44,17 +44,17 @@ def read_mini_librispeech(corpus_dir: Path, data_dir: Path) -> Corpus:
 
 
 def read_mini_librispeech_fifth(corpus_dir: Path, data_dir: Path) -> Corpus:
-    """Mini LibriSpeech with only every fifth speaker of train-clean-5: the labelled part of training with few
+    """Mini LibriSpeech with only every fifth speaker of train-clean-5, the labelled part for training with few
     transcripts."""
-    return _some_speakers(read_mini_librispeech(corpus_dir, data_dir), labelled=True)
+    return _select_speakers(read_mini_librispeech(corpus_dir, data_dir), labelled=True)
 
 
 def read_mini_librispeech_rest(corpus_dir: Path, data_dir: Path) -> Corpus:
     """Mini LibriSpeech with the speakers of train-clean-5 that :func:`read_mini_librispeech_fifth` excludes."""
-    return _some_speakers(read_mini_librispeech(corpus_dir, data_dir), labelled=False)
+    return _select_speakers(read_mini_librispeech(corpus_dir, data_dir), labelled=False)
 
 
-def _some_speakers(corpus: Corpus, labelled: bool) -> Corpus:
+def _select_speakers(corpus: Corpus, labelled: bool) -> Corpus:
     speakers = sorted({u.speaker for u in corpus.utterances if u.split == "train"})
     chosen = set(speakers[::LABELLED_EVERY]) if labelled else set(speakers) - set(speakers[::LABELLED_EVERY])
     corpus.utterances = [u for u in corpus.utterances if u.split != "train" or u.speaker in chosen]
@@ -62,7 +62,7 @@ def _some_speakers(corpus: Corpus, labelled: bool) -> Corpus:
 
 
 def _read_parts(root: Path, parts: Iterable[tuple[str, str]]) -> Corpus:
-    """Parts of the release, each as a split or part of one."""
+    """Parts of the release, each as a split or as part of a split."""
     corpus = Corpus([])
     for part, split in parts:
         corpus.add(read_part(root, part), split)
@@ -93,8 +93,8 @@ def read_part(root: Path, part: str) -> Corpus:
         raise UserError(f"{root} holds no {part}; unpack it there (OpenSLR 12 and 31)")
     utterances, problems = [], []
     lists = sorted((root / part).rglob("*.trans.txt"))
-    heard = files_of([root / part], (".flac", *AUDIO_SUFFIXES))
-    for chapter in sorted({path.parent for path in heard.values()} - {path.parent for path in lists}):
+    audio = files_of([root / part], (".flac", *AUDIO_SUFFIXES))
+    for chapter in sorted({path.parent for path in audio.values()} - {path.parent for path in lists}):
         name = f"{chapter.parent.name}-{chapter.name}"
         problems.append(Problem(name, f"{chapter} has no transcripts {name}.trans.txt"))
     for list_path in lists:
@@ -103,16 +103,16 @@ def read_part(root: Path, part: str) -> Corpus:
                 continue
             id, _, text = line.partition(" ")
             speaker = id.split("-")[0]
-            utterances.append(Utterance(id, "", speaker, canonical(text) or None, heard.pop(id, None)))
+            utterances.append(Utterance(id, "", speaker, canonical(text) or None, audio.pop(id, None)))
     chapters = {path.parent for path in lists}
     utterances += [
-        Utterance(id, "", id.split("-")[0], None, path) for id, path in heard.items() if path.parent in chapters
+        Utterance(id, "", id.split("-")[0], None, path) for id, path in audio.items() if path.parent in chapters
     ]
     return Corpus(utterances, problems, lists=lists)
 
 
 def _root(corpus_dir: Path, part: str) -> Path:
-    """The folder with the parts: the one given, or LibriSpeech in it."""
+    """The folder with the parts: ``corpus_dir`` or LibriSpeech in it."""
     for root in (corpus_dir, corpus_dir / "LibriSpeech"):
         if (root / part).is_dir():
             return root

@@ -1,4 +1,4 @@
-"""The one reader of lists of ids and values (``text``, ``utt2spk``, ``split``), and of what is missing from them."""
+"""Reading lists of ids and values (``text``, ``utt2spk``, ``split``), and finding what they lack."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def clean_id(id: str, where: str) -> str:
 def match(
     pairs: Mapping[str, str], ids: Iterable[str], name: str, notes: list[str]
 ) -> tuple[dict[str, str], list[Problem]]:
-    """Values by utterance id, and problems for the listed ids that no utterance has.
+    """Values by utterance id, and problems for listed ids without an utterance.
 
-    A folder or audio suffix in an id is ignored if that makes it match.
+    A folder or audio suffix in an id is ignored if the rest matches.
 
     Args:
         pairs: from :func:`read_pairs`.
@@ -74,22 +74,22 @@ def match(
         name: of the list, for messages.
         notes: gets a line if ids were changed.
     """
-    known, found, problems, changed = set(ids), {}, [], []
+    known, values, problems, changed = set(ids), {}, [], []
     for listed, value in pairs.items():
         id = listed if listed in known else next((s for s in _shorter(listed) if s in known), listed)
         if id not in known:
             problems.append(Problem(listed, f"it is in {name}, but there is no such utterance"))
-        elif id in found:
+        elif id in values:
             problems.append(Problem(id, f"{name} has it twice: once as '{listed}'"))
         else:
-            found[id] = value
+            values[id] = value
             changed += [listed] if id != listed else []
     if changed:
         notes.append(
             f"{name}: {len(changed)} ids are written with a folder or a suffix, such as '{changed[0]}'; both are "
             "ignored"
         )
-    return found, problems
+    return values, problems
 
 
 def missing_from(values: Mapping[str, str], ids: Iterable[str], name: str) -> list[Problem]:

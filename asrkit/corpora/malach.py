@@ -1,7 +1,7 @@
 """MALACH: English interviews with survivors of the Holocaust (Picheny et al. 2019, arXiv 1908.03455), 16 kHz.
 
 LDC2019S11, the speech recognition edition, has the lists of a Kaldi data folder for ``train`` and ``dev``; LDC2012S05
-has the audio. Results are reported on its ``dev``, which is our test set; our own dev is some of its training speakers.
+has the audio. Its ``dev``, on which results are reported, is our test set; our dev is some of its training speakers.
 """
 
 from __future__ import annotations
@@ -74,21 +74,21 @@ def read_malach(corpus_dir: Path, data_dir: Path) -> Corpus:
                 )
             )
     training = {u.speaker for u in corpus.utterances if u.split == "train"}
-    held = last_speakers(training, min(DEV_SPEAKERS, len(training) // 10))
+    dev = last_speakers(training, min(DEV_SPEAKERS, len(training) // 10))
     corpus.utterances = [
-        with_split(u, "dev") if u.split == "train" and u.speaker in held else u for u in corpus.utterances
+        with_split(u, "dev") if u.split == "train" and u.speaker in dev else u for u in corpus.utterances
     ]
     return corpus
 
 
 def _audio(recording: str, command: str, recordings: dict[str, Path]) -> Path | None:
-    """The file that a line of wav.scp reads, perhaps by a command, wherever the release was unpacked."""
+    """The file in a line of wav.scp, which may be a command, wherever the release was unpacked."""
     named = [Path(word).stem for word in command.split() if Path(word).suffix.lower() in SUFFIXES]
     return next((recordings[name] for name in (*named, recording) if name in recordings), None)
 
 
 def normalize_malach(text: str) -> str:
-    """Lower-case words; noises and unclear speech dropped, broken-off words with a hyphen."""
+    """Lower-case words without noises and marks of unclear speech; broken-off words keep their hyphen."""
     text = re.sub(r"<[^<>]*>|\[[^\[\]]*\]|\{[^{}]*\}|\(\(|\)\)|%hesitation\b", " ", text.lower())
     words = [re.sub(r"^[^\w'%-]+|[^\w'-]+$", "", word) for word in spelled(text).split()]
     return canonical(" ".join(word.lstrip("%") for word in words if word.strip("-'%")))

@@ -38,14 +38,14 @@ def read_nemo(corpus_dir: Path, data_dir: Path) -> Corpus:
     for path in paths:
         for number, line in enumerate(utf8_lines(path), 1):
             if line.strip():
-                corpus.utterances.append(_of_nemo(_json(line, f"{path}:{number}"), path, f"{path}:{number}"))
+                corpus.utterances.append(_nemo_utterance(_json(line, f"{path}:{number}"), path, f"{path}:{number}"))
     return _required(corpus, corpus_dir, "manifest (*.json, *.jsonl)")
 
 
-def _of_nemo(entry: dict[str, Any], path: Path, where: str) -> Utterance:
+def _nemo_utterance(entry: dict[str, Any], path: Path, where: str) -> Utterance:
     if not Path(str(entry.get("audio_filepath", ""))).name:
         raise UserError(f"{where}: there is no audio_filepath; is it a NeMo manifest?")
-    audio = _found(path.parent, str(entry["audio_filepath"]))
+    audio = _resolved(path.parent, str(entry["audio_filepath"]))
     start_s, is_part = _seconds(entry, "offset", where), "offset" in entry
     name = Path(str(entry["audio_filepath"])).with_suffix("").name
     id = str(entry.get("id") or entry.get("utt_id") or (f"{name}-{round(1000 * start_s):08d}" if is_part else name))
@@ -59,7 +59,7 @@ def read_huggingface(corpus_dir: Path, data_dir: Path) -> Corpus:
     The list is in the folder, or in folders named after the splits.
 
     Raises:
-        UserError: no list, or one without a text.
+        UserError: no list, or a malformed one.
     """
     paths = sorted(p for kind in ("csv", "jsonl") for p in corpus_dir.rglob(f"metadata.{kind}"))
     corpus = Corpus([], lists=paths)
@@ -68,7 +68,7 @@ def read_huggingface(corpus_dir: Path, data_dir: Path) -> Corpus:
             where = f"{path}:{number}"
             if not Path(str(entry.get("file_name") or "")).name:
                 raise UserError(f"{where}: there is no file_name")
-            audio = _found(path.parent, str(entry["file_name"]))
+            audio = _resolved(path.parent, str(entry["file_name"]))
             place = path.parent.relative_to(corpus_dir) / str(entry["file_name"])
             id = str(entry.get("id") or place.with_suffix("").as_posix())
             folder, _, _ = str(entry["file_name"]).rpartition("/")
@@ -98,7 +98,7 @@ def read_lhotse(corpus_dir: Path, data_dir: Path) -> Corpus:
     """Lhotse's CutSets, one per split: ``*train*.jsonl.gz``, ``*dev*`` (or ``*valid*``) and ``*test*``.
 
     Raises:
-        UserError: no CutSet, or one with a cut that is not one utterance of one file.
+        UserError: no CutSet, or a cut that is not one utterance of one file.
     """
     paths = [p for p in sorted(corpus_dir.glob("*.jsonl*")) if split_named(p.name)]
     corpus = Corpus([], lists=paths)
@@ -110,15 +110,15 @@ def read_lhotse(corpus_dir: Path, data_dir: Path) -> Corpus:
                 )
             if cut.recording.transforms:
                 raise UserError(f"{path}: {cut.id} is a changed copy of a recording; give the originals")
-            said = cut.supervisions[0]
-            audio = _found(path.parent, cut.recording.sources[0].source)
+            supervision = cut.supervisions[0]
+            audio = _resolved(path.parent, cut.recording.sources[0].source)
             is_part = cut.start > 0 or cut.duration < cut.recording.duration
             corpus.utterances.append(
                 Utterance(
                     clean_id(cut.id, str(path)),
                     split_named(path.name) or "",
-                    said.speaker or cut.id,
-                    None if said.text is None else canonical(said.text),
+                    supervision.speaker or cut.id,
+                    None if supervision.text is None else canonical(supervision.text),
                     audio,
                     cut.start,
                     cut.duration if is_part else None,
@@ -131,7 +131,7 @@ def read_lhotse(corpus_dir: Path, data_dir: Path) -> Corpus:
 def _utterance(
     id: str,
     entry: dict[str, Any],
-    place: str,
+    split_hint: str,
     audio: Path,
     where: str,
     start_s: float = 0.0,
@@ -140,7 +140,7 @@ def _utterance(
     id = clean_id(id, where)
     text = next((entry[name] for name in TEXTS if entry.get(name) is not None), None)
     speaker = next((str(entry[name]) for name in SPEAKERS if entry.get(name) not in (None, "")), id)
-    split = str(entry.get("split") or split_named(place) or "")
+    split = str(entry.get("split") or split_named(split_hint) or "")
     if split and split not in SPLITS:
         split = split_named(split) or _refused_split(split, where)
     return Utterance(id, split, speaker, None if text is None else canonical(str(text)), audio, start_s, duration_s)
@@ -170,8 +170,8 @@ def _seconds(entry: dict[str, Any], name: str, where: str) -> float:
     return value
 
 
-def _found(folder: Path, name: str) -> Path:
-    """A file that a list names, relative to the list or to the working directory."""
+def _resolved(folder: Path, name: str) -> Path:
+    """The file named by a list, relative to the list or to the working directory."""
     return next((path for path in (folder / name, Path(name)) if path.is_file()), folder / name)
 
 

@@ -76,7 +76,7 @@ class Options:
     min_seconds: float = 0.0
     max_seconds: float = float("inf")
     unlabelled: bool = False
-    """Whether to ignore transcripts: what is in no split, or in train, is for training without them."""
+    """Whether to ignore transcripts and keep only training data: utterances in train or in no split."""
 
 
 def read_corpus(corpus: str, corpus_dir: Path, folder: DataFolder, options: Options) -> Corpus:
@@ -90,19 +90,19 @@ def read_corpus(corpus: str, corpus_dir: Path, folder: DataFolder, options: Opti
     if options.channel == SPLIT and corpus != "folder":
         raise UserError(f"--channel {SPLIT} is for a corpus of kind folder; {corpus} has its own utterances")
     if corpus == "folder":
-        found = read_folder(corpus_dir, folder.path, options.channel, options.unlabelled)
+        loaded = read_folder(corpus_dir, folder.path, options.channel, options.unlabelled)
     else:
-        found = READERS[corpus](corpus_dir, folder.path)
+        loaded = READERS[corpus](corpus_dir, folder.path)
     if options.unlabelled:
-        # Dev and test audio stays unheard.
-        training = [u for u in found.utterances if u.split in ("", "train")]
-        if left_out := len(found.utterances) - len(training):
-            found.notes.append(f"{left_out} utterances of dev and test are left out")
-        found.utterances = [replace(u, split="train", text=None) for u in training]
-    found.utterances = [
-        u if u.text is None else replace(u, text=each_alternative(u.text, normalize)) for u in found.utterances
+        # The audio of dev and test is not read.
+        training = [u for u in loaded.utterances if u.split in ("", "train")]
+        if left_out := len(loaded.utterances) - len(training):
+            loaded.notes.append(f"{left_out} utterances of dev and test are left out")
+        loaded.utterances = [replace(u, split="train", text=None) for u in training]
+    loaded.utterances = [
+        u if u.text is None else replace(u, text=each_alternative(u.text, normalize)) for u in loaded.utterances
     ]
-    return found
+    return loaded
 
 
 def origin(corpus: Corpus, corpus_dir: Path) -> dict[str, Any]:
@@ -114,30 +114,32 @@ def origin(corpus: Corpus, corpus_dir: Path) -> dict[str, Any]:
 
     stamps = {path: stamp(path) for path in dict.fromkeys(u.audio for u in corpus.utterances if u.audio)}
     # Missing files are reported by the check.
-    audio = {shown(name(path)): found for path, found in stamps.items() if found}
+    audio = {shown(name(path)): value for path, value in stamps.items() if value}
     return {"list": {shown(name(path)): digest(path) for path in corpus.lists}, "audio": audio}
 
 
 def check_corpus(corpus: Corpus, options: Options, num_jobs: int) -> tuple[Corpus, Checked]:
-    """Listens to a corpus, draws missing splits, and finds all problems and anything worth a look.
+    """Reads a corpus's audio, draws missing splits, and finds all problems and anything suspicious.
 
     Raises:
-        UserError: splits that cannot be drawn.
+        UserError: splits cannot be drawn.
     """
     choice = LOUDEST if options.channel == SPLIT else options.channel
-    found = check(corpus.utterances, num_jobs, choice, options.unlabelled)
-    found.problems = corpus.problems + found.problems
+    checked = check(corpus.utterances, num_jobs, choice, options.unlabelled)
+    checked.problems = corpus.problems + checked.problems
     by_id = {u.id: u for u in corpus.utterances}
-    durations = {id: duration_of(by_id[id], sound) for id, sound in found.heard.items()}
+    durations = {id: duration_of(by_id[id], sound) for id, sound in checked.heard.items()}
     excluded = [id for id, seconds in durations.items() if not options.min_seconds <= seconds <= options.max_seconds]
     if excluded:
-        such = f"{excluded[0]} ({durations[excluded[0]]:.2f} s)"
-        found.notes.append(f"excluded by --min-seconds and --max-seconds: {len(excluded)} utterances, such as {such}")
-    for id in {*(problem.id for problem in corpus.problems), *excluded} & found.heard.keys():
-        del found.heard[id], durations[id]
+        example = f"{excluded[0]} ({durations[excluded[0]]:.2f} s)"
+        checked.notes.append(
+            f"excluded by --min-seconds and --max-seconds: {len(excluded)} utterances, such as {example}"
+        )
+    for id in {*(problem.id for problem in corpus.problems), *excluded} & checked.heard.keys():
+        del checked.heard[id], durations[id]
     utterances = draw_splits(corpus.utterances, durations)
-    notes = [*corpus.notes, *found.notes, *across_splits(utterances, durations), *_look_alikes(corpus)]
-    return replace(corpus, utterances=utterances, notes=notes), found
+    notes = [*corpus.notes, *checked.notes, *across_splits(utterances, durations), *_look_alikes(corpus)]
+    return replace(corpus, utterances=utterances, notes=notes), checked
 
 
 def _look_alikes(corpus: Corpus) -> list[str]:
@@ -148,11 +150,11 @@ def _look_alikes(corpus: Corpus) -> list[str]:
 
 
 def rare(corpus: Corpus) -> list[str]:
-    """A line on rare characters, which are often typing errors."""
-    found = [c for c, _ in rare_characters(u.text for u in corpus.utterances if u.text)]
-    more = " …" if len(found) > MOST_CHARACTERS else ""
-    text = f"{len(found)} characters occur at most {RARE} times: {_named(found[:MOST_CHARACTERS])}{more}"
-    return [text] if found else []
+    """A note on rare characters, which are often typing errors."""
+    characters = [c for c, _ in rare_characters(u.text for u in corpus.utterances if u.text)]
+    more = " …" if len(characters) > MOST_CHARACTERS else ""
+    text = f"{len(characters)} characters occur at most {RARE} times: {_named(characters[:MOST_CHARACTERS])}{more}"
+    return [text] if characters else []
 
 
 def _named(characters: Iterable[str]) -> str:
@@ -181,27 +183,27 @@ def prepare_corpus(
         begin: called before the first output is written.
 
     Returns:
-        Utterances by split, and what the user should know.
+        Utterances by split, and notes for the user.
 
     Raises:
         UserError: bad utterances without ``skip_bad`` (all in one message), or an empty split.
     """
     number = size(corpus)
-    corpus, found = check_corpus(corpus, options, num_jobs)
-    if found.problems and not skip_bad:
-        raise UserError(describe(found.problems, number))
+    corpus, checked = check_corpus(corpus, options, num_jobs)
+    if checked.problems and not skip_bad:
+        raise UserError(describe(checked.problems, number))
     numbers: dict[str, Counter[str]] = {}
     for u in corpus.utterances:
-        if u.id in found.heard:
+        if u.id in checked.heard:
             numbers.setdefault(u.split, Counter())[u.subset] += 1
     splits = splits_to_write(corpus, options)
     empty = [split for split in splits if split not in numbers]
-    if len(corpus.tests) > 1:  # not everybody has them all
+    if len(corpus.tests) > 1:  # each is optional
         corpus.notes += [f"there are no utterances of {split}" for split in empty if split in corpus.tests]
         splits = [split for split in splits if split in numbers or split not in corpus.tests]
         empty = [split for split in empty if split in splits]
     if empty:
-        reasons = ", ".join(f"{n} × {reason}" for reason, n in _kinds(found.problems).items())
+        reasons = ", ".join(f"{n} × {reason}" for reason, n in _kinds(checked.problems).items())
         raise UserError(
             f"no usable utterances in {', '.join(empty)} of {corpus_dir} ({reasons or 'the lists name none'}); run "
             "`asrkit check` to see why"
@@ -209,13 +211,13 @@ def prepare_corpus(
     begin()
     roots = Roots(folder.path, [corpus_dir.resolve()])
     roots.save()
-    write_text(folder.bad, "".join(json.dumps(vars(p)) + "\n" for p in found.problems))
-    recordings = recordings_of(corpus.utterances, found.heard)
+    write_text(folder.bad, "".join(json.dumps(vars(p)) + "\n" for p in checked.problems))
+    recordings = recordings_of(corpus.utterances, checked.heard)
     for split in splits:
-        write_cuts(folder.cuts(split), cuts_of(split, corpus.utterances, found.heard, recordings), roots)
+        write_cuts(folder.cuts(split), cuts_of(split, corpus.utterances, checked.heard, recordings), roots)
     write_splits(folder.path, {split: numbers[split] for split in splits})
-    excluded = [f"excluded {len({p.id for p in found.problems})} of {number} utterances, listed in {folder.bad}"]
-    notes = corpus.notes + (excluded if found.problems else [])
+    excluded = [f"excluded {len({p.id for p in checked.problems})} of {number} utterances, listed in {folder.bad}"]
+    notes = corpus.notes + (excluded if checked.problems else [])
     return {split: numbers[split].total() for split in splits}, notes
 
 
@@ -240,14 +242,13 @@ def combine_corpora(
         begin: called before the first output is written.
 
     Returns:
-        Utterances by split, and what the user should know.
+        Utterances by split, and notes for the user.
 
     Raises:
-        UserError: a corpus that is not prepared, one without transcripts among others, an id that two of them share, or
-            audio that two splits share.
+        UserError: a corpus is not prepared, only some have transcripts, two share an id, or two splits share audio.
     """
     labelled = [len(splits_of(source)) > 1 for source in sources]
-    if different := [source for source, has in zip(sources, labelled, strict=True) if has != labelled[0]]:
+    if different := [source for source, label in zip(sources, labelled, strict=True) if label != labelled[0]]:
         raise UserError(
             f"one of {sources[0].path} and {different[0].path} has no transcripts; combine corpora of a kind"
         )
@@ -285,8 +286,8 @@ def combine_corpora(
 
 def _content(cut: Cut) -> str:
     """Identifies the audio of a cut; empty if unknown."""
-    digest_of_file = (cut.custom or {}).get("audio_digest", "")
-    return f"{digest_of_file} {cut.start} {cut.duration}" if digest_of_file else ""
+    audio_digest = (cut.custom or {}).get("audio_digest", "")
+    return f"{audio_digest} {cut.start} {cut.duration}" if audio_digest else ""
 
 
 def _read(source: DataFolder, split: str) -> Sequence[Cut]:
@@ -303,7 +304,8 @@ def describe(problems: list[Problem], number: int) -> str:
     kinds = _kinds(problems)
     counts = "".join(f"\n  {n} × {reason}" for reason, n in kinds.items()) if len(problems) > len(kinds) else ""
     more = f"\n  … and {len(problems) - MOST_SHOWN} more" if len(problems) > MOST_SHOWN else ""
-    return f"{bad} of {number} utterances cannot be used; fix them or exclude them with --skip-bad:{counts}{rows}{more}"
+    remedy = "fix them or exclude them with asrkit prepare --skip-bad"
+    return f"{bad} of {number} utterances cannot be used; {remedy}:{counts}{rows}{more}"
 
 
 def _kinds(problems: Sequence[Problem]) -> Mapping[str, int]:

@@ -1,4 +1,4 @@
-"""Finding the files of corpus releases, which people unpack in many ways."""
+"""Finding the files of corpus releases, however they were unpacked."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from asrkit.errors import UserError
 
 SPHERE = (".sph", ".wav", ".flac")
-"""NIST's audio format, and what it is often converted to, which is preferred."""
+"""NIST's audio format, and the formats to which it is often converted, which are preferred."""
 
 
 def release(corpus_dir: Path, *names: str) -> Path | None:
@@ -23,29 +23,29 @@ def require_release(corpus_dir: Path, *names: str) -> Path:
     Raises:
         UserError: there is none.
     """
-    found = release(corpus_dir, *names)
-    if found is None:
+    folder = release(corpus_dir, *names)
+    if folder is None:
         raise UserError(f"{corpus_dir} has no folder {' or '.join(names)}; unpack or link the release there")
-    return found
+    return folder
 
 
 def files_of(folders: Iterable[Path], suffixes: tuple[str, ...]) -> dict[str, Path]:
-    """The files under folders by their names without suffix; of files with one name, that with the last suffix.
+    """The files under folders by their names without suffix; of files with the same name, the one with the last suffix.
 
-    Links are followed, hidden files are not read. Suffixes are compared without case.
+    Links are followed, and hidden files are ignored. Suffixes are compared without case.
     """
-    found: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for folder in folders:
-        for where, names, files in os.walk(folder, followlinks=True):
+        for root, names, files in os.walk(folder, followlinks=True):
             names.sort()
             for name in sorted(files):
                 stem, suffix = os.path.splitext(name)
                 if suffix.lower() not in suffixes or name.startswith("."):
                     continue
-                before = found.get(stem)
-                if before is None or suffixes.index(before.suffix.lower()) < suffixes.index(suffix.lower()):
-                    found[stem] = Path(where, name)
-    return found
+                known = paths.get(stem)
+                if known is None or suffixes.index(known.suffix.lower()) < suffixes.index(suffix.lower()):
+                    paths[stem] = Path(root, name)
+    return paths
 
 
 def only_file(folder: Path, pattern: str) -> Path:
@@ -54,8 +54,8 @@ def only_file(folder: Path, pattern: str) -> Path:
     Raises:
         UserError: there is none, or more than one.
     """
-    found = sorted(path for path in folder.rglob(pattern) if path.is_file())
-    if len(found) != 1:
-        many = f"{len(found)} files {pattern}" if found else f"no {pattern}"
+    paths = sorted(path for path in folder.rglob(pattern) if path.is_file())
+    if len(paths) != 1:
+        many = f"{len(paths)} files {pattern}" if paths else f"no {pattern}"
         raise UserError(f"{folder} has {many}; one is needed")
-    return found[0]
+    return paths[0]

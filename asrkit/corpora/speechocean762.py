@@ -55,6 +55,6 @@ def _read(path: Path) -> dict[str, str]:
 
 
 def _audio(stated: Path) -> Path:
-    """The file that the list names, or one with another suffix (a re-encoded copy)."""
+    """The listed file, or a re-encoded copy with another suffix."""
     others = [stated.with_suffix(suffix) for suffix in AUDIO_SUFFIXES]
     return next((path for path in (stated, *others) if path.is_file()), stated)

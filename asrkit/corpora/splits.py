@@ -1,4 +1,4 @@
-"""Train, dev and test splits: drawing them, and what is suspicious about given ones."""
+"""Train, dev and test splits: drawing them, and checking given ones."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from asrkit.randomness import seeded_generator
 HELD_OUT_SHARE = 0.1
 """Share of speech for each of dev and test."""
 MOST_HELD_OUT = 1.5
-"""Speakers with more than this times that share are not held out, and dev and test do not grow beyond it."""
+"""Speakers with more than this times that share stay in train, and dev and test do not grow beyond it."""
 STARVED = 0.5
-"""Less than this share of the speech in train is worth a warning."""
+"""A smaller share of the speech in train gives a warning."""
 WORDS_FOR_FILE = "write a file 'split' with a line 'id train', 'id dev' or 'id test' for each utterance"
 
 
 def draw_splits(utterances: Sequence[Utterance], durations: Mapping[str, float]) -> list[Utterance]:
-    """Draws whole speakers for dev and test, about a tenth of the speech each; the largest speakers stay in train.
+    """Draws complete speakers for dev and test, about a tenth of the speech each; the largest speakers stay in train.
 
-    Speakers are drawn by a hash of their names, so that adding some moves few others.
+    Speakers are drawn by a hash of their names, so that new speakers change the splits of few others.
 
     Args:
         utterances: those without a split get one.
@@ -57,21 +57,21 @@ def draw_splits(utterances: Sequence[Utterance], durations: Mapping[str, float])
 
 
 def across_splits(utterances: Sequence[Utterance], durations: Mapping[str, float]) -> list[str]:
-    """What makes results better or worse than they should be: shared speakers and transcripts, little training data."""
+    """Notes on what distorts results: shared speakers, shared transcripts and little training data."""
     used = [u for u in utterances if u.id in durations]
     notes = []
     speakers = _by_split(used, lambda u: u.speaker)
-    for held in (split for split in speakers if split != "train"):
-        if shared := speakers["train"] & speakers[held]:
+    for split in (split for split in speakers if split != "train"):
+        if shared := speakers["train"] & speakers[split]:
             notes.append(
-                f"{len(shared)} of {len(speakers[held])} speakers of {held} are in train too, such as {min(shared)}: "
+                f"{len(shared)} of {len(speakers[split])} speakers of {split} are in train too, such as {min(shared)}: "
                 "the WER will say little about new speakers"
             )
     texts = _by_split(used, lambda u: u.text or "")
-    for held in (split for split in texts if split not in ("train", "dev")):
-        test = [u for u in used if u.split == held]
+    for split in (split for split in texts if split not in ("train", "dev")):
+        test = [u for u in used if u.split == split]
         if same := sum(u.text in texts["train"] for u in test):
-            notes.append(f"{same} of {len(test)} transcripts of {held} are in train too")
+            notes.append(f"{same} of {len(test)} transcripts of {split} are in train too")
     total = sum(durations.values())
     train = sum(durations[u.id] for u in used if u.split == "train")
     if train < STARVED * total:
@@ -80,10 +80,10 @@ def across_splits(utterances: Sequence[Utterance], durations: Mapping[str, float
 
 
 def _by_split(utterances: Sequence[Utterance], value: Callable[[Utterance], str]) -> dict[str, set[str]]:
-    found: dict[str, set[str]] = {split: set() for split in SPLITS}
+    values: dict[str, set[str]] = {split: set() for split in SPLITS}
     for u in utterances:
-        found.setdefault(u.split, set()).add(value(u))
-    return found
+        values.setdefault(u.split, set()).add(value(u))
+    return values
 
 
 def split_named(name: str) -> str | None:

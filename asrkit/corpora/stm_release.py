@@ -20,15 +20,15 @@ def read_stm_release(
 ) -> Corpus:
     """The scored segments of stm files as the utterances of a split.
 
-    A conversation side is a speaker; with one channel, the file names the speakers. A recording that no line names is a
+    A conversation side is a speaker; with one channel, the file names the speakers. A recording without any line is a
     problem.
 
     Args:
         stms: the transcripts.
         audio_dir: where the recordings are.
         split: name of the split.
-        normalize: of a segment's words.
-        subset: of a segment.
+        normalize: normalizes a segment's words.
+        subset: gives a segment's subset.
         several_channels: whether a segment's channel is one of several in its file.
 
     Raises:

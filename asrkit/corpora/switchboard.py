@@ -27,9 +27,9 @@ from asrkit.files import utf8_lines
 from asrkit.text.telephone import normalize_callhome, normalize_fisher, normalize_switchboard, read_acronyms
 
 DEV_UTTERANCES = 4000
-"""Of the first conversations, as in Kaldi's ``swbd/s5c``; a tenth of a smaller corpus."""
+"""From the first conversations, as in Kaldi's ``swbd/s5c``; a tenth of a smaller corpus."""
 MOST_REPEATED = 300
-"""Training utterances with the same words: more teach nothing (``uh-huh``)."""
+"""Most training utterances with the same words, such as ``uh-huh``."""
 SIDES = "AB"
 _CALLHOME_LINE = re.compile(r"(\d+\.\d+)\s+(\d+\.\d+)\s+([AB])\d?:\s*(.*)")
 
@@ -40,18 +40,18 @@ def read_swb300(corpus_dir: Path, data_dir: Path) -> Corpus:
     Raises:
         UserError: a release is missing, or a transcript cannot be read.
     """
-    corpus = _dev_and_repeated(_switchboard(corpus_dir))
+    corpus = _dev_and_train(_switchboard(corpus_dir))
     add_tests(corpus, corpus_dir)
     return corpus
 
 
 def read_swb2000(corpus_dir: Path, data_dir: Path) -> Corpus:
-    """Switchboard, Fisher and, if it is there, CallHome.
+    """Switchboard, Fisher and, if available, CallHome.
 
     Raises:
         UserError: a release is missing, or a transcript cannot be read.
     """
-    corpus = _dev_and_repeated(_switchboard(corpus_dir))
+    corpus = _dev_and_train(_switchboard(corpus_dir))
     for part in (_fisher(corpus_dir), _callhome(corpus_dir)):
         corpus.add(part, "train")
     add_tests(corpus, corpus_dir)
@@ -83,7 +83,7 @@ def _switchboard(corpus_dir: Path) -> Corpus:
     for side, path in sorted(transcripts.items()):
         name, channel = side[:-2], SIDES.index(side[-1])
         for segment in _parsed(path, partial(make_segments, path, SimpleNamespace(id=name), channel)):
-            # Lhotse's name of the speaker is that of side A on both sides.
+            # Lhotse names the speakers of both sides as side A.
             u = _utterance(segment, side, recordings.get(name, speech / f"{name}.sph"), normalize)
             if u.text:
                 corpus.utterances.append(u)
@@ -100,19 +100,21 @@ def _fisher(corpus_dir: Path) -> Corpus:
         Problem(name, f"there is no transcript {name}.txt of its recording")
         for name in sorted(recordings.keys() - transcripts.keys())
     ]
-    unsure = 0
+    uncertain = 0
     for name, path in sorted(transcripts.items()):
         speakers = {name.split("_")[2]: {side: f"{name}-{side}" for side in SIDES}}
         for segment in _parsed(path, partial(create_supervision, (speakers, path))):
             if "((" in segment.text:  # words that the transcriber was not sure of
-                unsure += 1
+                uncertain += 1
                 continue
-            place = recordings.get(name, speech[0] / f"{name}.sph")
-            u = _utterance(segment, str(segment.speaker), place, normalize_fisher)
+            audio = recordings.get(name, speech[0] / f"{name}.sph")
+            u = _utterance(segment, str(segment.speaker), audio, normalize_fisher)
             if u.text:
                 corpus.utterances.append(u)
-    if unsure:
-        corpus.notes.append(f"Fisher: {unsure} utterances with words that the transcriber was not sure of are left out")
+    if uncertain:
+        corpus.notes.append(
+            f"Fisher: {uncertain} utterances with words that the transcriber was not sure of are left out"
+        )
     return corpus
 
 
@@ -134,22 +136,22 @@ def _callhome(corpus_dir: Path) -> Corpus:
             if not words or "((" in text or end <= begin:
                 continue
             side, channel = f"{name}-{side}", SIDES.index(side)
-            place = recordings.get(name, speech / f"{name}.sph")
+            audio = recordings.get(name, speech / f"{name}.sph")
             id = _id(side, begin, end)
-            corpus.utterances.append(Utterance(id, "", side, words, place, begin, end - begin, channel))
+            corpus.utterances.append(Utterance(id, "", side, words, audio, begin, end - begin, channel))
     return corpus
 
 
 def _timed_lines(path: Path) -> list[tuple[float, float, str, str]]:
-    """Begin, end, side and words; a line without times continues the one before."""
-    found: list[tuple[float, float, str, str]] = []
+    """Begin, end, side and words; a line without times continues the previous one."""
+    lines: list[tuple[float, float, str, str]] = []
     for line in utf8_lines(path):
         if match := _CALLHOME_LINE.match(line.strip()):
-            found.append((float(match[1]), float(match[2]), match[3], match[4]))
-        elif found and line.strip() and not line.startswith("#"):
-            begin, end, side, text = found[-1]
-            found[-1] = begin, end, side, f"{text} {line.strip()}"
-    return found
+            lines.append((float(match[1]), float(match[2]), match[3], match[4]))
+        elif lines and line.strip() and not line.startswith("#"):
+            begin, end, side, text = lines[-1]
+            lines[-1] = begin, end, side, f"{text} {line.strip()}"
+    return lines
 
 
 def _parsed(path: Path, parse: Callable[[], Iterable[SupervisionSegment]]) -> list[SupervisionSegment]:
@@ -166,12 +168,12 @@ def _utterance(segment: SupervisionSegment, side: str, audio: Path, normalize: C
 
 
 def _id(side: str, begin: float, end: float) -> str:
-    """As Kaldi names utterances: ``sw02001-A_000098-001156`` is from 0.98 to 11.56 s."""
+    """The id in Kaldi's form: ``sw02001-A_000098-001156`` is from 0.98 to 11.56 s."""
     return f"{side}_{round(100 * begin):06d}-{round(100 * end):06d}"
 
 
-def _dev_and_repeated(corpus: Corpus) -> Corpus:
-    """The first utterances are dev; of the others, at most so many with the same words are train."""
+def _dev_and_train(corpus: Corpus) -> Corpus:
+    """The first utterances are dev; of the others, at most ``MOST_REPEATED`` with the same words are train."""
     ordered = sorted(corpus.utterances, key=lambda u: u.id)
     number = min(DEV_UTTERANCES, len(ordered) // 10)
     seen: Counter[str] = Counter()

@@ -36,8 +36,8 @@ def read_tedlium2(corpus_dir: Path, data_dir: Path) -> Corpus:
 def normalize_tedlium(text: str) -> str:
     """Words as in Kaldi's recipe: suffixes joined (``they 're``), marks of noise and unknown words dropped.
 
-    So are the number of a pronunciation, ``the(2)``, and the name of an utterance in parentheses at its end.
+    Pronunciation numbers, ``the(2)``, and the utterance's name in parentheses at its end are dropped too.
     """
     text = re.sub(r"\{[^{}]*\}|<(?!unk>)[^<>]*>|\([^()\s]*\)", " ", text.lower())
-    text = re.sub(r"(?<=\w) (?='\w)", "", canonical(text))  # both suffixes of o 'reilly 's, as Lhotse does not
+    text = re.sub(r"(?<=\w) (?='\w)", "", canonical(text))  # both suffixes of o 'reilly 's; Lhotse joins only one
     return canonical(normalize_text_tedlium(text, "kaldi"))

@@ -1,4 +1,4 @@
-"""What every corpus reader yields, how it is checked, and how it becomes CutSets."""
+"""The result of every corpus reader, its check, and its conversion to CutSets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from asrkit.processes import mapping
 from asrkit.text.normalize import shortest
 
 MAX_CHARACTERS_PER_S = 25.0
-"""Encoder frames per second after subsampling by 4: CTC has no room for more labels."""
+"""Encoder frames per second after subsampling by 4: CTC cannot emit more labels."""
 AUDIO_SUFFIXES = (*DECODABLE, ".raw")
 SLACK_S = 0.05
 """A segment may end this much after its recording."""
@@ -28,7 +28,7 @@ SLACK_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One entry of a corpus, as its lists state it; None for what the lists or the disk lack."""
+    """One entry of a corpus's lists; None for a text or audio that is missing."""
 
     id: str
     split: str
@@ -43,7 +43,7 @@ class Utterance:
     channel: int | None = None
     """From 0; None for the corpus-wide choice."""
     subset: str = ""
-    """Part of its split that is scored apart too."""
+    """Part of its split that is also scored separately."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +56,20 @@ class Problem:
 
 @dataclass
 class Corpus:
-    """What a reader found."""
+    """The result of a reader."""
 
     utterances: list[Utterance]
     problems: list[Problem] = field(default_factory=list)
     """Of the lists; those of audio and transcripts are found by :func:`check`."""
     notes: list[str] = field(default_factory=list)
-    """What the user should know, though nothing is wrong."""
+    """Information for the user that is not a problem."""
     lists: list[Path] = field(default_factory=list)
     """The files that were read, except audio."""
     tests: tuple[str, ...] = ("test",)
     """Names of the test sets. With several, some may be missing."""
 
     def add(self, part: Corpus, split: str | None = None) -> None:
-        """Adds what was read of a part, in another split if one is named."""
+        """Adds a part of the corpus, in another split if one is given."""
         self.utterances += part.utterances if split is None else [with_split(u, split) for u in part.utterances]
         self.problems += part.problems
         self.notes += part.notes
@@ -78,7 +78,7 @@ class Corpus:
 
 @dataclass
 class Checked:
-    """What checking found."""
+    """The result of a check."""
 
     problems: list[Problem]
     """In the order of the utterances."""
@@ -90,12 +90,12 @@ class Checked:
 def check(
     utterances: Sequence[Utterance], num_jobs: int = 1, channel: str = LOUDEST, unlabelled: bool = False
 ) -> Checked:
-    """Listens to every file and reports all problems at once.
+    """Reads every file and reports all problems at once.
 
     Args:
         utterances: of all splits.
         num_jobs: processes.
-        channel: which one is heard, unless an utterance says.
+        channel: the channel to read, unless an utterance names one.
         unlabelled: whether they have no transcripts.
     """
     wanted: dict[tuple[Path, str], bool] = {}
@@ -111,7 +111,7 @@ def check(
             bar.advance()
     first_with: dict[tuple[str, float, float | None], str] = {}
     repeated = {id for id, number in Counter(u.id for u in utterances).items() if number > 1}
-    found = Checked([], {}, [])
+    checked = Checked([], {}, [])
     warned: dict[str, list[str]] = defaultdict(list)
     for utterance in utterances:
         choice = channel if utterance.channel is None else str(utterance.channel)
@@ -124,14 +124,14 @@ def check(
             reasons.append(f"its audio is that of {first_with[content]}")
         elif not reasons:
             first_with[content] = utterance.id
-        found.problems += [Problem(utterance.id, reason) for reason in reasons]
+        checked.problems += [Problem(utterance.id, reason) for reason in reasons]
         if not reasons:
-            found.heard[utterance.id] = sound
+            checked.heard[utterance.id] = sound
             for warning in sound.warnings:
                 warned[_kind(warning)].append(utterance.id)
-    found.notes += [f"{len(ids)} utterances, such as {ids[0]}: {kind}" for kind, ids in warned.items()]
-    found.notes += _rates(found.heard.values())
-    return found
+    checked.notes += [f"{len(ids)} utterances, such as {ids[0]}: {kind}" for kind, ids in warned.items()]
+    checked.notes += _rates(checked.heard.values())
+    return checked
 
 
 def is_text(text: str) -> bool:
@@ -143,7 +143,7 @@ def _listen(item: tuple[tuple[Path, str], bool]) -> Heard:
     (path, channel), in_parts = item
     heard = listen(path, channel)
     if not in_parts:
-        heard.peaks = heard.peaks[:0]  # need not be sent back
+        heard.peaks = heard.peaks[:0]  # unused, so not sent back
     return heard
 
 
@@ -227,7 +227,7 @@ def recordings_of(utterances: Iterable[Utterance], heard: Mapping[str, Heard]) -
 def cuts_of(
     split: str, utterances: Iterable[Utterance], heard: Mapping[str, Heard], recordings: Mapping[Path, Recording]
 ) -> Iterator[Cut]:
-    """The cuts of a split one by one, so that a corpus of millions need not be in memory as cuts."""
+    """The cuts of a split one by one, so that the cuts of millions of utterances are not in memory at once."""
     for utterance in utterances:
         if utterance.split == split and utterance.audio and (sound := heard.get(utterance.id)):
             yield _cut(utterance, sound, recordings[utterance.audio])
@@ -254,7 +254,7 @@ def _recording(id: str, utterance: Utterance, sound: Heard) -> Recording:
 
 
 def _cut(utterance: Utterance, sound: Heard, recording: Recording) -> Cut:
-    # Not beyond the recording, as lists may round times.
+    # A segment does not exceed its recording, as lists may round times.
     duration_s = min(duration_of(utterance, sound), recording.duration - utterance.start_s)
     channel = list(range(sound.num_channels)) if sound.channel < 0 else sound.channel
     kind = MonoCut if sound.channel >= 0 else MultiCut
@@ -281,7 +281,7 @@ def _cut(utterance: Utterance, sound: Heard, recording: Recording) -> Cut:
 
 
 def last_speakers(speakers: Iterable[str], number: int) -> set[str]:
-    """The ``number`` speakers whose names sort last: a development set that is the same everywhere."""
+    """The ``number`` speakers whose names sort last, a development set that is the same everywhere."""
     return set(sorted(set(speakers))[-number:]) if number else set()
 
 

@@ -1,4 +1,4 @@
-"""When each symbol of an utterance is spoken: what ``asrkit align`` writes and training on frames reads."""
+"""The start times of an utterance's symbols, which ``asrkit align`` writes and training on frames reads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Alignments:
         id_hashes: (N,) of the utterances, ascending; see :func:`asrkit.data.index.id_hash`.
         offsets: (N + 1,) where each utterance's times begin.
         starts_s: (sum of U,) seconds.
-        where: what to name in errors.
+        where: the file, for messages.
     """
 
     def __init__(self, id_hashes: torch.Tensor, offsets: torch.Tensor, starts_s: torch.Tensor, where: str) -> None:
@@ -36,11 +36,11 @@ class Alignments:
         """
         result = torch.zeros(len(ids), max(token_lens, default=0))
         for row, id, labels in zip(result, ids, token_lens, strict=True):
-            wanted = id_hash(id)
-            place = int(torch.searchsorted(self.id_hashes, wanted))
-            if place == len(self.id_hashes) or int(self.id_hashes[place]) != wanted:
+            hash = id_hash(id)
+            index = int(torch.searchsorted(self.id_hashes, hash))
+            if index == len(self.id_hashes) or int(self.id_hashes[index]) != hash:
                 raise UserError(f"{self.where} has no alignment of {id}; run asrkit align on these data")
-            begin, end = self.offsets[place : place + 2].tolist()
+            begin, end = self.offsets[index : index + 2].tolist()
             if end - begin != labels:
                 raise UserError(
                     f"{self.where} aligns {end - begin} symbols of {id}, which has {labels}; run asrkit align again"
@@ -50,7 +50,7 @@ class Alignments:
 
 
 def write_alignments(path: Path, aligned: Iterable[tuple[str, torch.Tensor]]) -> None:
-    """Writes each utterance's id and when its symbols (U,) are emitted, in seconds."""
+    """Writes each utterance's id and the times (U,) of its symbols, in seconds."""
     rows = sorted(((id_hash(id), starts_s) for id, starts_s in aligned), key=lambda row: row[0])
     tensors = {
         "id_hashes": torch.tensor([number for number, _ in rows], dtype=torch.int64),
@@ -62,14 +62,14 @@ def write_alignments(path: Path, aligned: Iterable[tuple[str, torch.Tensor]]) ->
 
 
 def read_alignments(path: Path) -> Alignments:
-    """What :func:`write_alignments` wrote.
+    """Reads the file of :func:`write_alignments`.
 
     Raises:
         UserError: the file is missing, or cannot be read.
     """
     if not path.is_file():
         raise UserError(f"{path} is missing; run asrkit align first")
-    found = read_tensors(path, "remove it and run asrkit align again")
-    if set(found) != {"id_hashes", "offsets", "starts_s"}:
+    tensors = read_tensors(path, "remove it and run asrkit align again")
+    if set(tensors) != {"id_hashes", "offsets", "starts_s"}:
         raise UserError(f"{path} holds no alignments; remove it and run asrkit align again")
-    return Alignments(found["id_hashes"], found["offsets"], found["starts_s"], str(path))
+    return Alignments(tensors["id_hashes"], tensors["offsets"], tensors["starts_s"], str(path))

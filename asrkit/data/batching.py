@@ -1,10 +1,10 @@
-"""Which utterances form which update: a function of the seed and the epoch, known before the epoch begins.
+"""The utterances of each update: a function of the seed and the epoch, known before the epoch begins.
 
-An epoch is planned on arrays of durations and label counts, whatever the number of utterances. They are ordered so that
-neighbours are similar in length, the order is cut into updates, and the updates are shuffled. An update's utterances
-are dealt to the processes and accumulation steps ("parts"). So every process has the same number of steps, the sequence
-of updates does not depend on the number of processes (unless the joiner's size bounds an update), and step n of an
-epoch is found without running through the n - 1 before it.
+An epoch is planned on arrays of durations and label counts. They are ordered so that neighbours are similar in length,
+the order is cut into updates, and the updates are shuffled. An update's utterances are distributed over the processes
+and accumulation steps ("parts"). So every process has the same number of steps, the sequence of updates does not depend
+on the number of processes (unless the joiner's size bounds an update), and step n of an epoch can be computed without
+the steps before it.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from asrkit.lazy import LazySequence
 from asrkit.randomness import seeded_generator
 
 Part = np.ndarray
-"""(b, 2): number and draw of each utterance in one forward pass of one process, where the draw counts how often the
-epoch has presented the utterance before; empty if an update has fewer utterances than parts."""
+"""(b, 2): number and draw of each utterance in one forward pass of one process; the draw counts earlier presentations
+of the utterance in this epoch. Empty if an update has fewer utterances than parts."""
 Update = list[Part]
 """One optimizer step."""
 NORMAL = Speed(factor=1.0)
 POOL = 2
-"""Updates whose utterances are sorted together: more would pad less, but repeat the same updates."""
+"""Updates whose utterances are sorted together: more give less padding, but repeat the same updates."""
 LANE = 4096
-"""Utterances cut into updates one after the other; lanes of this many are cut in parallel."""
+"""Utterances that are cut into updates sequentially; lanes of this many are cut in parallel."""
 MS_BITS, TIE_BITS = 24, 10
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What the loader hands to the model."""
+    """Input of the model from the loader."""
 
     features: torch.Tensor
     """(B, T, F) float32, padded with 0."""
@@ -47,17 +47,17 @@ class Batch:
     token_lens: torch.Tensor
     """(B,) int64."""
     cuts: Sequence[Cut]
-    """One for each utterance; drawn with replacement, the same may occur twice."""
+    """One for each utterance; with replacement, a cut may occur twice."""
     augmented: dict[str, int]
-    """How many utterances each augmentation changed."""
+    """Number of utterances changed by each augmentation."""
     views: int = 1
-    """Views of each utterance: the B rows are one view of all utterances, then the next."""
+    """Views of each utterance: the B rows are the first view of all utterances, then the second."""
     unlabelled: Batch | None = None
     """Utterances without transcripts, for the unsupervised loss of the same update."""
     seeds: Sequence[int] = ()
     """Seeds of the random decisions of training, such as masks, one for each utterance."""
     counts: bool = True
-    """False if the batch only stands in for an empty part, since all processes must take part in an update."""
+    """False if the batch only replaces an empty part, as all processes must take part in an update."""
 
     def to(self, device: torch.device) -> Batch:
         """The same batch with its tensors on ``device``."""
@@ -83,7 +83,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class BatchBudget:
-    """How large an update may be."""
+    """Limits of an update."""
 
     batch_seconds: float
     """Padded seconds of speech, over all parts."""
@@ -125,7 +125,7 @@ class BatchBudget:
             cut: returns an utterance by number, to name it.
 
         Raises:
-            UserError: names the longest, how many there are, and the setting.
+            UserError: names the longest, their number and the setting.
         """
         too_long = np.flatnonzero(durations_s > self.batch_seconds)
         if len(too_long):
@@ -177,7 +177,7 @@ class EpochPlan(LazySequence[Update]):
     def item(self, step: int) -> Update:
         """An update."""
         rows = self.rows_of(step)
-        # Dealt like cards, in order of length, so that no part has more work.
+        # Distributed in order of length, so that all parts have similar work.
         rows = rows[np.lexsort((rows[:, 1], rows[:, 0], self.durations_s[rows[:, 0]]))]
         return [rows[part :: self.parts] for part in range(self.parts)]
 
@@ -207,19 +207,19 @@ def plan_epoch(
 ) -> EpochPlan:
     """Plans every update of an epoch, in O(n log n).
 
-    Utterances fall into buckets of similar duration with an equal amount of speech, and within a bucket at random
-    into pools of :data:`POOL` updates. A pool is sorted by duration, every other one in descending order, and the
-    sequence of pools is cut where an update is full.
+    Buckets contain utterances of similar duration and an equal amount of speech. A bucket is randomly divided into
+    pools of :data:`POOL` updates. Pools are sorted by duration, every second one in descending order, and the sequence
+    of pools is cut where an update is full.
 
     Args:
         durations_s: (N,) of all utterances.
         num_tokens: (N,) label counts.
-        budget: how large an update may be; each utterance must fit (:meth:`BatchBudget.require_fit`).
+        budget: limits of an update; each utterance must fit (:meth:`BatchBudget.require_fit`).
         seed: of the experiment.
         epoch: from 1.
         num_buckets: groups of similar duration.
         drawn: (n,) numbers of this epoch's utterances, which may repeat; all if None.
-        stream: name of a plan that is independent of others with the same seed and epoch.
+        stream: distinguishes plans with the same seed and epoch.
 
     Raises:
         UserError: no utterances.
@@ -228,8 +228,8 @@ def plan_epoch(
     if not len(numbers):
         raise UserError("no utterances to train on")
     generator = seeded_generator("plan", *filter(None, [stream]), seed, epoch)
-    numbers = numbers[_alike(durations_s[numbers], budget.batch_seconds, num_buckets, generator)]
-    starts = np.flatnonzero(_first_of_update(durations_s[numbers], num_tokens[numbers], budget))
+    numbers = numbers[_by_length(durations_s[numbers], budget.batch_seconds, num_buckets, generator)]
+    starts = np.flatnonzero(_starts_update(durations_s[numbers], num_tokens[numbers], budget))
     order = torch.randperm(len(starts), generator=generator).numpy()
     draws = np.zeros(len(numbers), np.int64) if drawn is None else occurrences(numbers)
     rows = np.stack([numbers, draws], axis=1)
@@ -246,12 +246,12 @@ def occurrences(numbers: np.ndarray) -> np.ndarray:
     return counts
 
 
-def _alike(seconds: np.ndarray, batch_seconds: float, num_buckets: int, generator: torch.Generator) -> np.ndarray:
-    """(n,) an order of n utterances in which neighbours are similar in length: one integer key each, sorted once."""
+def _by_length(seconds: np.ndarray, batch_seconds: float, num_buckets: int, generator: torch.Generator) -> np.ndarray:
+    """(n,) an order of n utterances in which neighbours are similar in length, by sorting one integer key each."""
     milliseconds = np.minimum((seconds * 1000).astype(np.int64), (1 << MS_BITS) - 1)
     speech_by_ms = np.bincount(milliseconds, weights=seconds)
     until = np.cumsum(speech_by_ms)
-    # The bucket of a duration, from how much speech is shorter.
+    # The bucket of a duration, from the amount of shorter speech.
     bucket_by_ms = np.minimum((until - speech_by_ms) * num_buckets / until[-1], num_buckets - 1).astype(np.int64)
     bucket = bucket_by_ms[milliseconds]
     pools = np.maximum(1, np.rint(np.bincount(bucket, seconds, num_buckets) / (POOL * batch_seconds)).astype(np.int64))
@@ -262,8 +262,8 @@ def _alike(seconds: np.ndarray, batch_seconds: float, num_buckets: int, generato
     return np.argsort(key, kind="stable")
 
 
-def _first_of_update(seconds: np.ndarray, num_tokens: np.ndarray, budget: BatchBudget) -> np.ndarray:
-    """(n,) whether an utterance begins an update, where an update takes as many as fit, in order."""
+def _starts_update(seconds: np.ndarray, num_tokens: np.ndarray, budget: BatchBudget) -> np.ndarray:
+    """(n,) whether an utterance begins an update; an update takes as many as fit, in order."""
     lanes = max(1, len(seconds) // LANE)
     width = -(-len(seconds) // lanes)
     first = np.ones((width, lanes), bool)

@@ -1,4 +1,4 @@
-"""Cuts on disk: Lhotse's JSON lines with relocatable paths, and nothing in them that runs code or leads elsewhere.
+"""Cuts on disk: Lhotse's JSON lines with relocatable paths, restricted to data that runs no code.
 
 A prepared folder holds paths relative to itself (``features/train_numpy``) or to the folder of its corpus
 (``@0/wav/x.wav``); ``roots.json`` says where corpus 0 is, as a path from the prepared folder and as an absolute one.
@@ -31,7 +31,7 @@ CUTS_IN_BLOCK = 16
 _KINDS = ("MonoCut", "MultiCut")
 _TRANSFORMS = ("Speed",)
 _BAD = (KeyError, TypeError, ValueError, AttributeError, AssertionError, IndexError, RecursionError)
-"""What Lhotse raises for an invalid cut."""
+"""Lhotse's exceptions for an invalid cut."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Roots:
 
     data_dir: Path
     corpora: Sequence[Path] = ()
-    """The folders that ``@0``, ``@1`` … stand for, absolute."""
+    """The absolute folders of ``@0``, ``@1`` …"""
 
     def short(self, path: str) -> str:
         """A path as the prepared folder stores it."""
@@ -54,11 +54,11 @@ class Roots:
 
     @property
     def own(self) -> tuple[str, str]:
-        """The prepared folder, as named and with links resolved."""
+        """The prepared folder, as given and with links resolved."""
         return os.path.abspath(self.data_dir), str(self.data_dir.resolve())
 
     def full(self, path: str) -> str:
-        """The path that :meth:`short` shortened."""
+        """The inverse of :meth:`short`."""
         if path.startswith("@"):
             number, _, rest = path[1:].partition("/")
             if not number.isdigit() or int(number) >= len(self.corpora):
@@ -86,10 +86,13 @@ def load_roots(data_dir: Path) -> Roots:
         return Roots(data_dir)
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
-        found = [(Path(os.path.abspath(data_dir / row["relative"])), Path(row["absolute"])) for row in rows]
+        roots = [(Path(os.path.abspath(data_dir / row["relative"])), Path(row["absolute"])) for row in rows]
     except _BAD as error:
         raise UserError(f"{path} cannot be read ({error}); run asrkit prepare --force") from error
-    return Roots(data_dir, [old if old.is_dir() and not near.is_dir() else near for near, old in found])
+    return Roots(
+        data_dir,
+        [absolute if absolute.is_dir() and not relative.is_dir() else relative for relative, absolute in roots],
+    )
 
 
 def write_cuts(path: Path, cuts: Iterable[Cut], roots: Roots) -> None:
@@ -122,24 +125,29 @@ def _line(cut: Cut, short: Callable[[str], str]) -> bytes:
 def as_dict(cut: Cut) -> dict[str, Any]:
     """Like ``cut.to_dict()``, which copies every value and takes longer than reading the audio."""
     plain = (str, int, float, bool, dict, list)
-    custom = [*(cut.custom or {}).values(), *(v for said in cut.supervisions for v in (said.custom or {}).values())]
-    if any(said.alignment for said in cut.supervisions) or not all(isinstance(value, plain) for value in custom):
+    custom = [
+        *(cut.custom or {}).values(),
+        *(v for supervision in cut.supervisions for v in (supervision.custom or {}).values()),
+    ]
+    if any(supervision.alignment for supervision in cut.supervisions) or not all(
+        isinstance(value, plain) for value in custom
+    ):
         return dict(cut.to_dict())
-    values = _set(cut) | {"type": type(cut).__name__}
-    values["supervisions"] = [_set(said) for said in cut.supervisions]
+    values = _fields(cut) | {"type": type(cut).__name__}
+    values["supervisions"] = [_fields(supervision) for supervision in cut.supervisions]
     if cut.has_recording:
         recording = cut.recording
-        values["recording"] = _set(recording) | {"sources": [_set(source) for source in recording.sources]}
+        values["recording"] = _fields(recording) | {"sources": [_fields(source) for source in recording.sources]}
         if recording.transforms is not None:
             values["recording"]["transforms"] = [
                 t if isinstance(t, dict) else t.to_dict() for t in recording.transforms
             ]
     if cut.has_features:
-        values["features"] = _set(cut.features)
+        values["features"] = _fields(cut.features)
     return values
 
 
-def _set(item: object) -> dict[str, Any]:
+def _fields(item: object) -> dict[str, Any]:
     return {name: value for name, value in vars(item).items() if value is not None}
 
 
@@ -151,17 +159,16 @@ def read_cuts(path: Path, roots: Roots | None = None) -> CutSet:
         roots: of the prepared folder that it belongs to; None leaves paths as they are.
 
     Raises:
-        UserError: the file is missing, cannot be read, has no cuts, or has one that is not audio or features in a
-            file.
+        UserError: the file is missing, cannot be read, or has no cuts or an invalid one.
     """
     if not path.is_file():
         raise UserError(f"{path} is missing; run the stage that makes it first (asrkit prepare, asrkit features)")
     try:
         cuts = list(_cuts(path, roots))
     except (OSError, EOFError, zlib.error, UnicodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); remove it and make it again") from error
+        raise UserError(f"{path} cannot be read ({error}); remove it and rebuild it") from error
     if not cuts:
-        raise UserError(f"{path} holds no cuts; remove it and make it again")
+        raise UserError(f"{path} holds no cuts; remove it and rebuild it")
     return CutSet.from_cuts(cuts)
 
 
@@ -179,7 +186,7 @@ def _cuts(path: Path, roots: Roots | None) -> Iterator[Cut]:
 
 
 def twice(id: str) -> str:
-    """What is wrong with a file that holds an id twice."""
+    """The error message for an id that a file holds twice."""
     return f"the id {shown(id)} is there twice"
 
 
@@ -187,13 +194,13 @@ def parse_cut(line: bytes, roots: Roots | None, where: str) -> Cut:
     """Parses a line of a CutSet file.
 
     Raises:
-        UserError: not a cut, or not audio or features in a file; ``where`` names the line.
+        UserError: an invalid cut, or one without audio or features in a file; ``where`` names the line.
     """
     try:
         values = json.loads(line)
         _require_data(values, roots)
         cut: Cut = deserialize_item(values)
-        _require_sound(cut)
+        _require_valid(cut)
     except _BAD as error:
         reason = f"there is no {error}" if isinstance(error, KeyError) else shown(str(error)[:200])
         raise UserError(f"{where}: this is not a usable cut: {reason}") from error
@@ -201,12 +208,12 @@ def parse_cut(line: bytes, roots: Roots | None, where: str) -> Cut:
 
 
 def _require_data(values: Any, roots: Roots | None) -> None:
-    """Rejects anything but data, such as commands, URLs or ids that act on a terminal; expands paths."""
+    """Rejects commands, URLs and ids with control characters, and expands paths."""
     if not isinstance(values, dict) or values.get("type") not in _KINDS:
         kind = values.get("type") if isinstance(values, dict) else type(values).__name__
         raise ValueError(f"it is of type {kind}, not {' or '.join(_KINDS)}")
-    spoken = [part["id"] for part in values.get("supervisions", ())]
-    for id in (values["id"], *spoken):
+    supervision_ids = [part["id"] for part in values.get("supervisions", ())]
+    for id in (values["id"], *supervision_ids):
         if not isinstance(id, str) or not id or not id.isprintable():
             raise ValueError(f"'{id}' cannot be an id")
     for source in values.get("recording", {}).get("sources", ()):
@@ -228,11 +235,11 @@ def _require_data(values: Any, roots: Roots | None) -> None:
             features["storage_path"] = str(folder)
 
 
-def _require_sound(cut: Cut) -> None:
+def _require_valid(cut: Cut) -> None:
     if not (math.isfinite(cut.start) and math.isfinite(cut.duration) and cut.start >= 0 and cut.duration > 0):
         raise ValueError(f"it lasts from {cut.start} s for {cut.duration} s")
     if not (cut.has_recording or cut.has_features):
         raise ValueError("it has neither audio nor features")
-    for said in cut.supervisions:
-        if said.text is not None and not isinstance(said.text, str):
-            raise ValueError(f"its transcript is of type {type(said.text).__name__}")
+    for supervision in cut.supervisions:
+        if supervision.text is not None and not isinstance(supervision.text, str):
+            raise ValueError(f"its transcript is of type {type(supervision.text).__name__}")

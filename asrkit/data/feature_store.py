@@ -1,4 +1,4 @@
-"""The feature stage: speed and tempo replicas of the training set, optionally stored features, and statistics."""
+"""The feature stage: speed and tempo replicas of the training set, stored features (optional), and statistics."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from asrkit.files import atomic_path
 from asrkit.processes import mapping
 
 CUTS_PER_JOB = 200
-"""At least this many per process, which takes seconds to start."""
+"""Fewest per process, as a process takes seconds to start."""
 
 
 def make_features(
@@ -45,19 +45,19 @@ def make_features(
     Args:
         cuts: the prepared split.
         split: its name; only ``train`` gets replicas.
-        folder: where it goes.
+        folder: where the CutSet is written.
         sampling_rate_hz: of the audio.
         num_mel_bins: F.
         speed_factors: replicas of train, such as 0.9, 1.0, 1.1 (Ko et al. 2015).
-        store: compute features now and store them as float32, the same values that a loader computes.
+        store: compute features now and store them as float32, with the values that a loader computes.
         tempo_factors: more replicas of train, whose audio is written as FLAC.
         num_jobs: processes that make replicas and store features.
 
     Returns:
-        What was written.
+        The CutSet.
 
     Raises:
-        UserError: audio that cannot be read, or files that cannot be written.
+        UserError: audio cannot be read, or a file cannot be written.
     """
     if split == "train":
         replicas = speed_replicas(cuts, speed_factors)
@@ -68,29 +68,29 @@ def make_features(
         cuts = CutSet.from_cuts(replicas)
     if store:
         extractor = KaldiFbank(KaldiFbankConfig(sampling_rate_hz, num_mel_bins))
-        several = list(cuts)
-        parts = [CutSet.from_cuts(several[n : n + CUTS_PER_JOB]) for n in range(0, len(several), CUTS_PER_JOB)]
+        all_cuts = list(cuts)
+        parts = [CutSet.from_cuts(all_cuts[n : n + CUTS_PER_JOB]) for n in range(0, len(all_cuts), CUTS_PER_JOB)]
         with _jobs(_useful_jobs(num_jobs, cuts), chunksize=1) as run:
-            stored = list(run(partial(_stored, extractor=extractor, folder=folder.arrays(split)), parts))
+            stored = list(run(partial(_store_features, extractor=extractor, folder=folder.arrays(split)), parts))
         by_id = {cut.id: cut for part in stored for cut in part}
         cuts = CutSet.from_cuts([by_id[cut.id] for cut in cuts])
     write_cuts(folder.features(split), cuts, load_roots(folder.path))
     if store:
-        _remove_others(cuts, folder.arrays(split))
+        _remove_unused(cuts, folder.arrays(split))
     return cuts
 
 
-def _stored(cuts: CutSet, extractor: KaldiFbank, folder: Path) -> CutSet:
+def _store_features(cuts: CutSet, extractor: KaldiFbank, folder: Path) -> CutSet:
     stored, failure = CutSet.from_cuts([]), None
     try:
         with audio_backend(AnyAudio()):  # reads audio as loaders do
             stored = cuts.compute_and_store_features(
                 extractor, folder, storage_type=NumpyFilesWriter, progress_bar=False
             )
-    except Exception as error:  # Lhotse's own handling of soundfile's errors raises others
+    except Exception as error:  # Lhotse's handling of soundfile's errors raises others
         failure = error
-    there = {cut.id for cut in stored}
-    missing = [cut for cut in cuts if cut.id not in there]  # Lhotse skips, or fails at, what it cannot read
+    stored_ids = {cut.id for cut in stored}
+    missing = [cut for cut in cuts if cut.id not in stored_ids]  # Lhotse skips unreadable audio or fails
     for cut in missing:
         load_audio(cut, extractor.config.sampling_rate)
     if missing:
@@ -101,24 +101,24 @@ def _stored(cuts: CutSet, extractor: KaldiFbank, folder: Path) -> CutSet:
     return stored
 
 
-def _remove_others(cuts: CutSet, folder: Path) -> None:
+def _remove_unused(cuts: CutSet, folder: Path) -> None:
     """Removes the arrays of earlier runs that ``cuts`` does not use."""
     used = {Path(cut.features.storage_path, cut.features.storage_key) for cut in cuts}
-    for path in folder.rglob("*.npy"):  # names are random: none is overwritten
+    for path in folder.rglob("*.npy"):  # names are random, so arrays are not overwritten
         if path not in used:
             path.unlink()
 
 
 def speed_replicas(cuts: CutSet, factors: list[float]) -> list[Cut]:
-    """The cuts at each speed; a factor other than 1 marks the ids of its replicas."""
+    """The cuts at each speed; ids of replicas contain the factor unless it is 1."""
     replicas: list[Cut] = []
     for factor in factors:
-        replicas += [cut if factor == 1.0 else _of_the_same_side(cut, cut.perturb_speed(factor)) for cut in cuts]
+        replicas += [cut if factor == 1.0 else _with_side(cut, cut.perturb_speed(factor)) for cut in cuts]
     return replicas
 
 
 def tempo_replica(cut: Cut, factor: float, sampling_rate_hz: int, folder: DataFolder) -> Cut:
-    """The cut at another tempo, its audio written to the data folder (Lhotse's own needs sox in torchaudio)."""
+    """The cut at another tempo, with its audio in the data folder (Lhotse's version needs sox in torchaudio)."""
     path = folder.tempo_audio(factor, cut.id)
     waveform = change_tempo(load_audio(cut, sampling_rate_hz), factor, sampling_rate_hz)
     try:
@@ -128,30 +128,30 @@ def tempo_replica(cut: Cut, factor: float, sampling_rate_hz: int, folder: DataFo
         raise UserError(f"cannot write {path}: {error}; free some space, then run again") from error
     recording = Recording.from_file(path, recording_id=f"{cut.id}_tp{factor}")
     replica = recording.to_cut()
-    spoken = cut.supervisions[0]
+    supervision = cut.supervisions[0]
     replica.supervisions = [
         SupervisionSegment(
-            id=f"{spoken.id}_tp{factor}",
+            id=f"{supervision.id}_tp{factor}",
             recording_id=recording.id,
             start=0.0,
             duration=recording.duration,
-            text=spoken.text,
-            speaker=spoken.speaker,
+            text=supervision.text,
+            speaker=supervision.speaker,
         )
     ]
-    return _of_the_same_side(cut, replica.with_custom(TEMPO, factor))
+    return _with_side(cut, replica.with_custom(TEMPO, factor))
 
 
-def _of_the_same_side(original: Cut, replica: Cut) -> Cut:
-    for spoken in replica.supervisions:
-        spoken.custom = (spoken.custom or {}) | {"side": side_of(original)}
+def _with_side(original: Cut, replica: Cut) -> Cut:
+    for supervision in replica.supervisions:
+        supervision.custom = (supervision.custom or {}) | {"side": side_of(original)}
     return replica
 
 
 def compute_statistics(
     cuts: CutSet, pipeline: FeaturePipeline, by_side: bool = False, num_jobs: int = 1
 ) -> dict[str, MeanStd]:
-    """Mean and deviation of log-Mel energies over all, and by speaker or conversation side.
+    """Mean and deviation of log-Mel energies, over all cuts and by speaker or conversation side.
 
     The number of processes ``num_jobs`` does not change the result: utterances are added in order.
     """
@@ -170,5 +170,5 @@ def _useful_jobs(number: int, cuts: CutSet) -> int:
 
 def _jobs(number: int, chunksize: int) -> AbstractContextManager[Callable[..., Iterator[Any]]]:
     """``map``, in this many single-threaded processes."""
-    # A forked process must not use the threads that its parent has started.
+    # A forked process must not use its parent's threads.
     return mapping(number, chunksize, "spawn", partial(torch.set_num_threads, 1))

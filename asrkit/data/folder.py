@@ -1,4 +1,4 @@
-"""The one object that knows where prepared data is."""
+"""The paths of prepared data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from asrkit.tensor_files import read_tensors
 from asrkit.text.tokenizer import Tokenizer, tokenizer_from_dict
 
 SPLITS = ("train", "dev", "test")
-"""Of most corpora; see :mod:`asrkit.data.splits`."""
+"""Splits of most corpora; see :mod:`asrkit.data.splits`."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,12 @@ class DataFolder:
         return self.path.resolve() / "features" / f"{split}_numpy"
 
     def tempo_audio(self, factor: float, id: str) -> Path:
-        """The audio of a tempo replica, under a hashed name, so no id leads elsewhere."""
+        """The audio of a tempo replica, named by a hash so that no id escapes the folder."""
         name = hashlib.sha256(id.encode("utf-8", "surrogatepass")).hexdigest()[:24]
         return self.path.resolve() / "features" / "tempo" / f"{factor}" / f"{name}.flac"
 
     def alignments(self, split: str) -> Path:
-        """When each symbol of a split is spoken, as ``asrkit align`` wrote it."""
+        """The times of a split's symbols, as ``asrkit align`` wrote them."""
         return self.path / "alignments" / f"{split}.safetensors"
 
     @property
@@ -92,7 +92,7 @@ class DataFolder:
             save_file(tensors, temporary)
 
     def load_statistics(self) -> dict[str, MeanStd]:
-        """Reads what :meth:`save_statistics` wrote.
+        """Reads the file of :meth:`save_statistics`.
 
         Raises:
             UserError: the file is missing, or cannot be read.

@@ -1,7 +1,7 @@
 """The index of a split: arrays on disk from which an epoch is planned, and its cuts, read one by one.
 
-Ten million utterances take 0.3 GB of memory-mapped arrays, where their cuts would take 16 GB. A cut is read by the
-position of its block in the file (see :func:`asrkit.data.cut_files.write_cuts`) in the process that needs it.
+Ten million utterances need 0.3 GB of memory-mapped arrays, but 16 GB as cuts. A cut is read by the position of its
+block in the file (see :func:`asrkit.data.cut_files.write_cuts`) in the process that needs it.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from asrkit.text.tokenizer import Tokenizer
 ARRAYS = {"durations_s": np.float64, "num_tokens": np.int32, "frames_needed": np.int32, "id_hashes": np.int64}
 DIGEST = "digest.json"
 STARTS = "starts"
-"""Where the blocks of the file begin."""
+"""Array of the positions where the file's blocks begin."""
 _MOST_BYTES = CUTS_IN_BLOCK << 22
-"""Limit of a block's lines."""
+"""Limit of a block's size."""
 _UNREADABLE = (OSError, EOFError, zlib.error, UnicodeError)
 
 
 class _UnevenBlocks(Exception):
-    """A file whose gzip members do not hold :data:`CUTS_IN_BLOCK` lines each."""
+    """A gzip member does not hold :data:`CUTS_IN_BLOCK` lines."""
 
 
 class CutFile:
-    """A file of cuts in blocks, each readable without those before it.
+    """A file of cuts in blocks that can be read independently.
 
     Args:
         path: the cuts.
@@ -91,8 +91,8 @@ class CutIndex(Sequence[Cut]):
     Args:
         files: of the cuts.
         arrays: by the names of :data:`ARRAYS`, (N,) each.
-        places: (N,) lines of the cuts in their files, from 0; their order here if None.
-        sources: (N,) numbers of their files; all in the first if None.
+        places: (N,) lines of the cuts in their files, from 0; None for 0 to N - 1.
+        sources: (N,) numbers of their files; None if all are in the first.
     """
 
     def __init__(
@@ -149,8 +149,8 @@ class CutIndex(Sequence[Cut]):
         order = np.argsort(self.arrays["id_hashes"], kind="stable")
         known = self.arrays["id_hashes"][order]
         place = np.searchsorted(known, hashes).clip(max=max(0, len(known) - 1))
-        found: np.ndarray = np.where(known[place] == hashes, order[place], -1)
-        return found
+        numbers: np.ndarray = np.where(known[place] == hashes, order[place], -1)
+        return numbers
 
 
 def join_indexes(indexes: Sequence[CutIndex]) -> CutIndex:
@@ -186,11 +186,11 @@ def open_index(folder: DataFolder, split: str, tokenizer: Tokenizer | None = Non
     Args:
         folder: prepared data.
         split: its name.
-        tokenizer: counts the labels; None for cuts that are not trained on, or without transcripts.
+        tokenizer: counts the labels; None for cuts that are not used for training or have no transcripts.
         num_jobs: processes that read cuts.
 
     Raises:
-        UserError: missing, damaged or invalid cuts, or a transcript that the symbols cannot spell.
+        UserError: cuts are missing, damaged or invalid, or the symbols cannot spell a transcript.
     """
     path, where, roots = folder.features(split), folder.index(split), load_roots(folder.path)
     if not path.is_file():
@@ -211,11 +211,11 @@ def _rebuild(record: Record, path: Path, where: Path, roots: Roots, tokenizer: T
         if not record.is_current():
             record.begin()
             try:
-                _make(path, where, roots, tokenizer, num_jobs)
+                _write_index(path, where, roots, tokenizer, num_jobs)
             except _UnevenBlocks:  # from an earlier version or another program
                 with gzip.open(path, "rb") as lines:
                     write_lines(path, (line.rstrip(b"\n") + b"\n" for line in lines if line.strip()))
-                _make(path, where, roots, tokenizer, num_jobs)
+                _write_index(path, where, roots, tokenizer, num_jobs)
             replace(record, inputs={**record.inputs, "cuts": stamp(path)}).keep()
 
 
@@ -227,8 +227,7 @@ def durations_of(cuts: Sequence[Cut]) -> np.ndarray:
 def digest_of_cuts(folder: DataFolder, split: str) -> str | None:
     """Identifies the content of a split, regardless of its stored features, whose names are random.
 
-    It is taken from the index if that is of the same file; None for cuts that cannot be read, which the stage that
-    reads them reports.
+    It is read from the index if that is current. None if the cuts cannot be read, which a later stage reports.
     """
     path, where = folder.features(split), folder.index(split)
     try:
@@ -251,7 +250,7 @@ def _comparable(values: dict[str, Any]) -> bytes:
     return json.dumps({k: v for k, v in values.items() if k != "features"}, sort_keys=True).encode()
 
 
-def _make(path: Path, where: Path, roots: Roots, tokenizer: Tokenizer | None, num_jobs: int) -> None:
+def _write_index(path: Path, where: Path, roots: Roots, tokenizer: Tokenizer | None, num_jobs: int) -> None:
     """Reads all cuts once, and writes the arrays."""
     starts: list[int] = []
     columns: dict[str, list[np.ndarray]] = {name: [] for name in ARRAYS}
@@ -259,7 +258,7 @@ def _make(path: Path, where: Path, roots: Roots, tokenizer: Tokenizer | None, nu
     read = partial(_rows, path=path, roots=roots, tokenizer=tokenizer)
     try:
         with mapping(num_jobs, chunksize=16) as run:
-            for start, rows, comparable in run(read, _numbered(path)):
+            for start, rows, comparable in run(read, _numbered_blocks(path)):
                 starts.append(start)
                 content.update(comparable)
                 for name in ARRAYS:
@@ -301,23 +300,23 @@ def _repeated(hashes: np.ndarray) -> int | None:
     return int(order[same[0] + 1]) if len(same) else None
 
 
-def _numbered(path: Path) -> Iterator[tuple[int, int, bytes]]:
-    """The blocks of a file: where each begins, the number of its first line from 1, and its lines.
+def _numbered_blocks(path: Path) -> Iterator[tuple[int, int, bytes]]:
+    """The blocks of a file: the start of each, the number of its first line from 1, and its lines.
 
     Raises:
         _UnevenBlocks: a block other than the last has too few or too many lines.
     """
-    before = CUTS_IN_BLOCK
+    previous = CUTS_IN_BLOCK
     for number, (start, lines) in enumerate(_blocks(path, _MOST_BYTES)):
-        number_of_lines = len(lines.splitlines())
-        if before != CUTS_IN_BLOCK or number_of_lines > CUTS_IN_BLOCK or b"\n\n" in lines:
+        num_lines = len(lines.splitlines())
+        if previous != CUTS_IN_BLOCK or num_lines > CUTS_IN_BLOCK or b"\n\n" in lines:
             raise _UnevenBlocks
-        before = number_of_lines
+        previous = num_lines
         yield start, number * CUTS_IN_BLOCK + 1, lines
 
 
 def _blocks(path: Path, most_bytes: int) -> Iterator[tuple[int, bytes]]:
-    """The gzip members of a file: where each begins, and its content.
+    """The gzip members of a file: the start and the content of each.
 
     Raises:
         _UnevenBlocks: one is larger than ``most_bytes``.

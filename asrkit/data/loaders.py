@@ -23,7 +23,7 @@ from asrkit.features.pipeline import FeaturePipeline
 from asrkit.text.tokenizer import Tokenizer
 
 PAD_FRAMES = 16
-"""Batches are padded to a multiple of this many frames: a matrix kernel is compiled for every new shape."""
+"""Batches are padded to a multiple of this many frames, as every new shape compiles a matrix kernel."""
 
 
 def collate(
@@ -43,7 +43,7 @@ def collate(
 
 @dataclass(frozen=True)
 class LoaderError:
-    """A loader's UserError on its way from a worker process to the loop, which tells every rank."""
+    """A UserError that a worker process passes to the training loop, which informs every rank."""
 
     message: str
 
@@ -66,7 +66,7 @@ class StepDataset(Dataset[list[Batch] | LoaderError]):
         """Reads the utterances of one part.
 
         Raises:
-            UserError: audio or a transcript that cannot be used, with the utterance's id.
+            UserError: audio or a transcript cannot be used; names the utterance.
         """
         raise NotImplementedError
 
@@ -80,10 +80,10 @@ class BatchDataset(StepDataset):
     steps: Sequence[Sequence[Part]]
     pipeline: FeaturePipeline
     tokenizer: Tokenizer | None = None
-    """None where there are no transcripts to encode."""
+    """None if there are no transcripts."""
     seed: int = 0
     epoch: int | None = None
-    """None switches augmentation off."""
+    """None disables augmentation."""
     smoothing: NbestLabelSmoothing | None = None
     views: int = 1
     """Presentations of each utterance, each augmented independently."""
@@ -119,7 +119,7 @@ def in_batches(
     """All cuts once, without augmentation, longest first, in batches of at most ``batch_seconds`` padded seconds.
 
     Raises:
-        UserError: audio or a transcript that cannot be used.
+        UserError: audio or a transcript cannot be used.
     """
     steps = [[part] for part in inference_batches(durations_of(cuts), batch_seconds)]
     for batches in iterate(BatchDataset(cuts, steps, pipeline, tokenizer), num_workers):
@@ -150,7 +150,7 @@ def iterate(dataset: StepDataset, num_workers: int) -> Generator[list[Batch] | L
 
 
 def _prepare_worker(worker: int) -> None:
-    """Leaves the cores to the model, and signals to the loop, which stops the workers itself."""
+    """Leaves the cores to the model, and signals to the training loop, which stops the workers."""
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

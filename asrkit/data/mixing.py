@@ -1,4 +1,4 @@
-"""Several training sets in one epoch, by weights."""
+"""Epochs of several weighted training sets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from asrkit.randomness import seeded_generator
 
 
 def mix_sets(sources: np.ndarray, weights: Sequence[float], seed: int, epoch: int) -> np.ndarray:
-    """Numbers of the utterances that an epoch presents: each as often as its set's weight says.
+    """Numbers of the utterances that an epoch presents, each as often as the weight of its set.
 
     The fractional part of a weight is the share of the set drawn without replacement, redrawn each epoch.
 

@@ -1,4 +1,4 @@
-"""N-best label smoothing: a transcript is sometimes swapped for what a recognizer heard instead.
+"""N-best label smoothing: hypotheses of a recognizer sometimes replace a transcript.
 
 Cui et al. 2022, "Improving generalization of deep neural network acoustic models with length perturbation and
 n-best based label smoothing", arXiv 2203.15176, section 3. For each presentation, g ~ U[0, 1] is drawn; if
@@ -35,7 +35,7 @@ class NbestLabelSmoothing:
     probability: float
     """ε."""
     num_hypotheses: int
-    """K; an utterance with a shorter list uses all of it."""
+    """K, or the length of an utterance's list if that is shorter."""
     from_epoch: int = 1
     until_epoch: int = 0
     """Last epoch with smoothing; 0 for no end."""
@@ -48,7 +48,7 @@ class NbestLabelSmoothing:
         """The labels of this presentation, which follows ``draw`` others in the epoch, and whether they were swapped.
 
         Raises:
-            UserError: an utterance without a list.
+            UserError: the utterance has no list.
         """
         if epoch < self.from_epoch or (self.until_epoch and epoch > self.until_epoch):
             return labels, False
@@ -57,10 +57,10 @@ class NbestLabelSmoothing:
             return labels, False
         if cut.id not in self.hypotheses:
             raise UserError(f"{cut.id} has no n-best list; run asrkit nbest on this training set again")
-        of_utterance = self.hypotheses[cut.id][: self.num_hypotheses]
-        if not of_utterance:
+        candidates = self.hypotheses[cut.id][: self.num_hypotheses]
+        if not candidates:
             return labels, False
-        return list(of_utterance[int(torch.randint(len(of_utterance), (), generator=generator))]), True
+        return list(candidates[int(torch.randint(len(candidates), (), generator=generator))]), True
 
 
 def read_hypotheses(path: Path, tokenizer: Tokenizer) -> dict[str, list[list[int]]]:
@@ -69,13 +69,15 @@ def read_hypotheses(path: Path, tokenizer: Tokenizer) -> dict[str, list[list[int
     Hypotheses that are empty or cannot be spelled are excluded.
 
     Raises:
-        UserError: a missing or unreadable file, or cuts without lists.
+        UserError: the file is missing or unreadable, or a cut has no list.
     """
     if not path.is_file():
         raise UserError(f"nbest_label_smoothing.hypotheses: there is no file {path}; make it with asrkit nbest")
-    found = {}
+    hypotheses = {}
     for cut in read_cuts(path):
         if not cut.has_custom("hypotheses"):
             raise UserError(f"{path}: {cut.id} has no n-best list; make the file with asrkit nbest")
-        found[cut.id] = [labels for item in cut.hypotheses if (labels := encode_hypothesis(tokenizer, item["text"]))]
-    return found
+        hypotheses[cut.id] = [
+            labels for item in cut.hypotheses if (labels := encode_hypothesis(tokenizer, item["text"]))
+        ]
+    return hypotheses

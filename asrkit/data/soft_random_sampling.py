@@ -26,7 +26,7 @@ def draw_size(n: int, rate: float) -> int:
 
 
 def soft_random_sample(n: int, rate: float, seed: int, epoch: int) -> torch.Tensor:
-    """(r·N,) indices below ``n``, uniform and independent: repeats are possible, and each epoch draws its own."""
+    """(r·N,) indices below ``n``, uniform and independent, so that some repeat; redrawn in each epoch."""
     return torch.randint(n, (draw_size(n, rate),), generator=draw_generator(seed, epoch))
 
 

@@ -1,6 +1,6 @@
-"""The splits of prepared data: what each is for, and the subsets that are scored apart.
+"""The splits of prepared data, their roles, and the subsets that are scored separately.
 
-``train`` and ``dev`` are always called so; a corpus may have any number of test sets, with names of their own.
+``train`` and ``dev`` have fixed names; a corpus may have any number of test sets with other names.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from asrkit.errors import UserError
 from asrkit.files import write_json
 
 TRAIN, DEV, TEST = "train", "dev", "test"
-"""Roles; the first two are names of splits too."""
+"""Roles; the first two are also names of splits."""
 FILE = "splits.json"
 SUBSET = "subset"
 """Custom field of a supervision."""
 
 
 def subset_of(cut: Cut) -> str:
-    """The part of its split that an utterance is scored with; empty if there are none."""
+    """The subset of its split that an utterance is scored with; empty if there are none."""
     return str((cut.supervisions[0].custom or {}).get(SUBSET, ""))
 
 
 def write_splits(folder: Path, numbers: Mapping[str, Mapping[str, int]]) -> None:
-    """Writes which splits prepared data has.
+    """Writes the splits of prepared data.
 
     Args:
         folder: of prepared data.
-        numbers: for each split, the utterances of each subset; those of none by an empty name.
+        numbers: for each split, the number of utterances by subset; the empty name is for no subset.
     """
     values: dict[str, dict[str, Any]] = {}
     for split, by_subset in numbers.items():
@@ -43,7 +43,7 @@ def write_splits(folder: Path, numbers: Mapping[str, Mapping[str, int]]) -> None
 
 
 def read_splits(folder: Path) -> tuple[str, ...] | None:
-    """The names of the splits in their order; None for data that was prepared before there was such a file.
+    """The names of the splits in order; None for data prepared by an earlier version, without the file.
 
     Raises:
         UserError: the file cannot be read.

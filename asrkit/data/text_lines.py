@@ -1,7 +1,7 @@
 """Text for language models: encoded once, then read from disk line by line, in any order.
 
-Lines are stored as symbol ids in one memory-mapped array, so that a text larger than memory can be shuffled
-and any step of an epoch can be reached directly.
+Lines are stored as symbol ids in one memory-mapped array, so that a text larger than memory can be shuffled and
+training can resume at any step of an epoch.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from asrkit.text.normalize import canonical
 from asrkit.text.tokenizer import Tokenizer
 
 POOL = 100
-"""Batches sorted by length together."""
+"""Batches whose lines are sorted by length together."""
 MOST_NAMED = 10
 """Unknown characters that a message names."""
 
@@ -38,7 +38,7 @@ class TextLines:
     """Encoded lines on disk."""
 
     tokens: np.ndarray
-    """All symbols, one line after the other."""
+    """The symbols of all lines, concatenated."""
     starts: np.ndarray
     """(lines + 1,) where each line begins."""
 
@@ -86,7 +86,7 @@ class Excluded:
 def encode_text(
     paths: Sequence[Path], tokenizer: Tokenizer, folder: Path, max_symbols: int
 ) -> tuple[TextLines, Excluded]:
-    """Encodes text files, or reuses what an earlier call with the same files and symbols left in ``folder``.
+    """Encodes text files, or reuses the result of an earlier call with the same files and symbols in ``folder``.
 
     Args:
         paths: text with one sentence per line (``.gz`` or not), or CutSets (``.jsonl.gz``) whose transcripts are used.
@@ -100,7 +100,11 @@ def encode_text(
     Raises:
         UserError: a file cannot be read, or no line is left.
     """
-    origin = {"files": [_identity(path) for path in paths], "tokenizer": tokenizer.to_dict(), "longest": max_symbols}
+    origin = {
+        "files": [_file_identity(path) for path in paths],
+        "tokenizer": tokenizer.to_dict(),
+        "longest": max_symbols,
+    }
     with locked(folder):  # one of several processes encodes
         return _encoded(paths, tokenizer, folder, max_symbols, origin)
 
@@ -133,7 +137,7 @@ def _write(path: Path, paths: Sequence[Path], tokenizer: Tokenizer, max_symbols:
                 tokens = tokenizer.encode(line)
             except UserError:
                 unknown += 1
-                characters.update(_unknown(tokenizer, set(line) - characters.keys()))
+                characters.update(_unknown_characters(tokenizer, set(line) - characters.keys()))
                 continue
             if len(tokens) > max_symbols:
                 too_long += 1
@@ -143,15 +147,15 @@ def _write(path: Path, paths: Sequence[Path], tokenizer: Tokenizer, max_symbols:
     return lengths, Excluded(too_long, unknown, tuple(sorted(characters)[:MOST_NAMED]))
 
 
-def _unknown(tokenizer: Tokenizer, characters: Iterable[str]) -> list[str]:
-    """Those that the tokenizer does not know."""
-    found = []
+def _unknown_characters(tokenizer: Tokenizer, characters: Iterable[str]) -> list[str]:
+    """The characters that the tokenizer does not know."""
+    unknown = []
     for c in characters:
         try:
             tokenizer.encode(c)
         except UserError:
-            found.append(c)
-    return found
+            unknown.append(c)
+    return unknown
 
 
 def read_lines(path: Path) -> Iterator[str]:
@@ -199,7 +203,7 @@ def plan_text_epoch(lengths: np.ndarray, batch_symbols: int, generator: torch.Ge
     return [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
 
 
-def _identity(path: Path) -> list[str | int]:
+def _file_identity(path: Path) -> list[str | int]:
     if not path.is_file():
         raise UserError(f"no text at {path}")
     return [path.name, path.stat().st_size, path.stat().st_mtime_ns]

@@ -15,7 +15,7 @@ def transcript(cut: Cut) -> str:
     """The transcript of a cut.
 
     Raises:
-        UserError: missing or empty.
+        UserError: it is missing or empty.
     """
     text = " ".join((s.text or "").strip() for s in cut.supervisions).strip()
     if not text:
@@ -27,7 +27,7 @@ def encode_transcript(tokenizer: Tokenizer, cut: Cut) -> list[int]:
     """The labels of a cut.
 
     Raises:
-        UserError: an empty transcript, or one that the symbols cannot spell, with the utterance's id.
+        UserError: the transcript is empty, or the symbols cannot spell it; names the utterance.
     """
     text = transcript(cut)
     try:
@@ -42,7 +42,7 @@ def frames_needed(tokens: Sequence[int]) -> int:
 
 
 def encode_hypothesis(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The labels of a hypothesis; none if it holds SentencePiece's unknown mark, which no text spells."""
+    """The labels of a hypothesis; none if it contains SentencePiece's unknown mark, which cannot be encoded."""
     try:
         return tokenizer.encode(text)
     except UserError:

@@ -1,4 +1,4 @@
-"""Whether the outputs of earlier stages, or the corpus that they read, have changed since."""
+"""Checks whether the corpus or the outputs of earlier stages have changed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ UNLABELLED = "--unlabelled"
 
 
 def splits_of(folder: DataFolder) -> tuple[str, ...]:
-    """The splits of prepared data: only ``train`` for speech without transcripts."""
+    """The splits of prepared data; only ``train`` for speech without transcripts."""
     if _inputs(folder.path / INPUTS).get(UNLABELLED):
         return SPLITS[:1]
     return read_splits(folder.path) or SPLITS
@@ -30,7 +30,7 @@ def cut_digests(folder: DataFolder) -> dict[str, str | None]:
 
 
 def data_inputs(folder: DataFolder) -> dict[str, Any]:
-    """What training depends on in prepared data."""
+    """Digests of the prepared data that training depends on."""
     cuts = {f"digest of {split} cuts": digest_of_cuts(folder, split) for split in ("train", "dev")}
     return cuts | {
         "digest of tokenizer": digest(folder.tokenizer),
@@ -39,7 +39,7 @@ def data_inputs(folder: DataFolder) -> dict[str, Any]:
 
 
 def require_same_corpus(folder: DataFolder) -> None:
-    """Rejects prepared data whose corpus has changed since. A missing corpus is no error.
+    """Rejects prepared data whose corpus has changed. A missing corpus is not an error.
 
     Raises:
         UserError: a list or an audio file has changed; it is named.
@@ -65,18 +65,18 @@ def require_same_corpus(folder: DataFolder) -> None:
 
 
 def require_current(folder: DataFolder) -> None:
-    """Rejects prepared data whose corpus or earlier stages have changed since.
+    """Rejects prepared data whose corpus or earlier stages have changed.
 
     Raises:
-        UserError: something has changed; it is named, with the stage to run again.
+        UserError: names what has changed and the stage to run again.
     """
     require_same_corpus(folder)
     now = cut_digests(folder)
     features = _inputs(folder.statistics.with_name(INPUTS))
     if features.get(UNFINISHED):
         raise UserError(f"the features of {folder.path} are incomplete; run asrkit features again")
-    made = features.get("digests of cuts")
-    for split, before in made.items() if isinstance(made, dict) else ():
+    digests = features.get("digests of cuts")
+    for split, before in digests.items() if isinstance(digests, dict) else ():
         if now.get(split) not in (None, before):
             cuts = folder.cuts(split)
             raise UserError(f"{cuts} has changed since its features were computed; run asrkit features --force")
@@ -87,12 +87,12 @@ def require_current(folder: DataFolder) -> None:
 
 
 def _items(files: Mapping[str, Any], kind: str) -> list[tuple[str, Any]]:
-    found = files.get(kind)
-    return list(found.items()) if isinstance(found, dict) else []
+    items = files.get(kind)
+    return list(items.items()) if isinstance(items, dict) else []
 
 
 def _inputs(path: Path) -> dict[str, Any]:
-    """A record, empty if missing or unreadable; its own stage reports that."""
+    """A record, empty if missing or unreadable, which its stage reports."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -25,26 +25,26 @@ class BeamOptions:
     expand_beam: int = 0
     """Best labels tried for each hypothesis; 0 tries all."""
     score_margin: float = math.inf
-    """Hypotheses worse than the best by more are dropped."""
+    """Hypotheses that are worse than the best by more than this are dropped."""
     max_symbols: int = 5
     """Most labels at one frame; 0 sets no bound in addition to ``max_labels_per_frame``."""
     max_labels_per_frame: float = 1.0
-    """A hypothesis of T' frames has at most this times T' labels, so a search ends after that many more steps."""
+    """A hypothesis of T' frames has at most this times T' labels, which bounds the number of steps."""
     blank_penalty: float = 0.0
-    """Subtracted from blank's logit: fewer deletions."""
+    """Subtracted from blank's logit, for fewer deletions."""
     full_sum: bool = True
-    """Whether the alignment-length synchronous search scores what it found, and greedy's hypothesis, by all
-    alignments near those found."""
+    """Whether the alignment-length synchronous search scores its results and greedy's hypothesis by sums over all
+    alignments near theirs."""
 
 
 @dataclass(frozen=True)
 class Beam:
-    """The hypotheses of all utterances, (N, K) each; unused places have the score -inf."""
+    """The hypotheses of all utterances, (N, K) each; unused places have score -inf."""
 
     score: torch.Tensor
     """Sum over the alignments kept, including fusion."""
     best: torch.Tensor
-    """Score of the best one of them."""
+    """Score of the best alignment."""
     row: torch.Tensor
     """Label history, see :class:`asrkit.decoding.histories.Histories`."""
     parent: torch.Tensor
@@ -58,7 +58,7 @@ class Beam:
 
     @property
     def live(self) -> torch.Tensor:
-        """(N, K) which places hold a hypothesis."""
+        """(N, K) whether a place holds a hypothesis."""
         return self.score > -math.inf
 
     def of(self, utterances: torch.Tensor) -> Beam:
@@ -75,13 +75,14 @@ class Expansion:
     """Every hypothesis with every symbol, (N, K, V) each."""
 
     score: torch.Tensor
-    """Of the hypothesis and the symbol; -inf if the symbol is not allowed."""
+    """Score of the hypothesis with the symbol; -inf if the symbol is not allowed."""
     arcs: torch.Tensor
-    """What the symbol adds, including fusion."""
+    """Score of the symbol, including fusion."""
     emission: torch.Tensor
     """Log probability of the symbol by the transducer."""
-    by_label: torch.Tensor | None = None
-    """(N, K) the hypothesis whose label expansion gave a blank expansion its best alignment, or -1; None for none."""
+    label_origin: torch.Tensor | None = None
+    """(N, K) place of the hypothesis whose label expansion is the best alignment of a blank expansion, or -1. None if
+    there is none."""
 
     @property
     def blank(self) -> torch.Tensor:
@@ -120,7 +121,7 @@ def expand(
     Args:
         beam: the hypotheses.
         emission: (N, K, V) log probabilities by the transducer.
-        bonus: (N, K, V) what fusion adds to each label.
+        bonus: (N, K, V) scores of each label by fusion.
         most: (N, 1) most labels of an utterance.
         options: of the search.
     """
@@ -138,7 +139,7 @@ def expand(
 
 
 def merge_equal_labels(beam: Beam, expansion: Expansion) -> Expansion:
-    """Sums a hypothesis' blank expansion and its parent's expansion by its last label: the same labels.
+    """Sums a hypothesis' blank expansion and its parent's expansion by its last label, which have the same labels.
 
     Overwrites the scores of ``expansion``.
     """
@@ -153,9 +154,9 @@ def merge_equal_labels(beam: Beam, expansion: Expansion) -> Expansion:
     score[b, m, label] = -math.inf
     # Times are those of the better alignment.
     better = beam.best[b, m] + arcs[b, m, label] > beam.best[b, k] + arcs[b, k, BLANK_ID]
-    by_label = torch.full_like(beam.row, -1)
-    by_label[b[better], k[better]] = m[better]
-    return replace(expansion, by_label=by_label)
+    label_origin = torch.full_like(beam.row, -1)
+    label_origin[b[better], k[better]] = m[better]
+    return replace(expansion, label_origin=label_origin)
 
 
 def merge_equal_hypotheses(beam: Beam) -> Beam:
@@ -186,9 +187,9 @@ def select(beam: Beam, expansion: Expansion, extend: Extend, score_margin: float
     source, label = index // vocab, index % vocab
     is_label = label > 0
     origin, emitted = source, label
-    if expansion.by_label is not None:
-        # The best alignment of a blank expansion may be its parent's by the last label.
-        other = expansion.by_label.gather(1, source)
+    if expansion.label_origin is not None:
+        # The best alignment of a blank expansion may be the parent's expansion by the last label.
+        other = expansion.label_origin.gather(1, source)
         swapped = ~is_label & (other >= 0)
         origin = torch.where(swapped, other, source)
         emitted = torch.where(swapped, beam.last.gather(1, source), label)

@@ -6,8 +6,8 @@ blank and u labels emitted, so that all are compared after equally many decision
 "modified" search (Kang et al. 2023, arXiv 2211.00484) emits at most one label per frame; its hypotheses are all
 at the same frame.
 
-A search is incremental: ``accept`` takes encoder frames as they arrive and searches as far as they reach, ``results``
-returns the n-best lists after the last. :func:`beam_search` and :func:`modified_beam_search` do this in one call.
+A search is incremental: ``accept`` takes encoder frames as they arrive and searches them, ``results`` returns the
+n-best lists after the last. :func:`beam_search` and :func:`modified_beam_search` do this in one call.
 
 Shape letters: B utterances, N of them whose search continues, K hypotheses of an utterance, V symbols, J width of the
 joiner.
@@ -43,18 +43,18 @@ from asrkit.models.transducer import Transducer
 GREEDY_SYMBOLS = 5
 """Most labels at one frame of greedy's hypothesis if the search sets no bound."""
 MAX_SUMMED_S = 160.0
-"""Seconds of the longest utterance kept in memory for full sums, with greedy's hypothesis followed."""
+"""Seconds of the longest utterance with greedy's hypothesis and full sums, which need all its frames."""
 SHRINK_SHARE = 0.75
 """A batch is shrunk when at most this share of its utterances continues."""
 RERANK_MARGIN = 2.0
-"""How much more one hypothesis may gain than another from alignments outside the beam: 1.2 was seen with a badly
+"""Largest difference of two hypotheses' gains from alignments outside the beam; it was at most 1.2, with a poorly
 trained model at beam 4."""
 NEGLIGIBLE = 20.0
-"""A beam whose total probability is e^-20 of the worst kept result's can no longer change the results."""
+"""A beam with a total probability of e^-20 of the worst kept result cannot change the results."""
 
 
 class OpenSearch:
-    """What both searches share: the frames, the label histories, the beam, and finished hypotheses.
+    """The common part of both searches: frames, label histories, beam and finished hypotheses.
 
     Args:
         model: the transducer.
@@ -81,10 +81,10 @@ class OpenSearch:
         self.histories = Histories(model, fusion)
         self.trace = Trace()
         self.greedy: GreedyPath | None = None
-        """Greedy's hypothesis: one more lane next to the beam."""
+        """Greedy's hypothesis, an additional lane next to the beam."""
         self.steps = self.most_steps = 0
         self.utterance = torch.arange(batch, device=model.device)
-        """(N,) numbers of the utterances whose search continues, as in all that follows."""
+        """(N,) numbers of the utterances whose search continues."""
         self.most, self.last_frame = (torch.zeros(batch, 1, dtype=torch.int64, device=model.device) for _ in range(2))
         """(N, 1) most labels of each, and its last frame."""
         self.beam: Beam | None = None
@@ -93,14 +93,14 @@ class OpenSearch:
 
     @torch.inference_mode()
     def accept(self, encoder_out: torch.Tensor, encoder_lens: torch.Tensor, last: bool = True) -> None:
-        """Takes more frames and searches as far as they reach.
+        """Takes more frames and searches them.
 
         The newest frame waits until it is known whether it is the last. All utterances advance together, so
-        one that waits for frames holds up the others.
+        one that waits for frames delays the others.
 
         Args:
             encoder_out: (B, n, D).
-            encoder_lens: (B,) how many of the n are real.
+            encoder_lens: (B,) number of real frames.
             last: whether these are the last frames of all utterances.
         """
         self.frames.add(encoder_out, encoder_lens, last)
@@ -125,7 +125,7 @@ class OpenSearch:
             self.frames.forget(self._earliest_frame())
 
     def results(self) -> list[list[Hypothesis]]:
-        """The n-best lists of the B utterances, once the last frames have been accepted."""
+        """The n-best lists of the B utterances, after the last frames."""
         raise NotImplementedError
 
     def _bound(self) -> None:
@@ -141,34 +141,34 @@ class OpenSearch:
         raise NotImplementedError
 
     def _sums_frames(self) -> bool:
-        """Whether the results need all frames again."""
+        """Whether the results need all frames."""
         return False
 
     def _earliest_frame(self) -> int:
-        """The first frame that a lane is still at; earlier ones are no longer needed."""
+        """The first frame that a lane needs."""
         assert self.beam is not None
         return int(torch.where(self.beam.live, self._frame(), self.frames.received.max()).min())
 
     def _all_have_frames(self) -> bool:
-        """Whether every continuing lane is at a frame that has arrived and is known not to be the last."""
+        """Whether the frames of all continuing lanes have arrived and are known not to be the last."""
         assert self.beam is not None
         newest = self.frames.received - 1
         waits = (self._frame() >= newest[self.utterance, None]) & self.beam.live
         if self.greedy is not None:
             late = self.greedy.frame >= newest
-            waits = waits | (late & self.greedy.goes_on())[self.utterance, None]
+            waits = waits | (late & self.greedy.continues())[self.utterance, None]
         return not bool(waits.any())
 
     def _shrink(self) -> None:
-        """Drops utterances with no arcs left to take, and label histories, once there are enough of them."""
+        """Drops finished utterances and unreachable label histories, if there are many of them."""
         assert self.beam is not None
-        going_on = self.beam.live.any(dim=1)
+        continuing = self.beam.live.any(dim=1)
         if self.greedy is not None:
-            going_on |= self.greedy.goes_on()[self.utterance]
-        if int(going_on.sum()) <= SHRINK_SHARE * len(going_on):
-            self.beam, self.utterance = self.beam.of(going_on), self.utterance[going_on]
-            self.negligible, self.most = self.negligible[going_on], self.most[going_on]
-            self.last_frame = self.last_frame[going_on]
+            continuing |= self.greedy.continues()[self.utterance]
+        if int(continuing.sum()) <= SHRINK_SHARE * len(continuing):
+            self.beam, self.utterance = self.beam.of(continuing), self.utterance[continuing]
+            self.negligible, self.most = self.negligible[continuing], self.most[continuing]
+            self.last_frame = self.last_frame[continuing]
         if self.histories.crowded and len(self.utterance):
             self._clear_histories()
 
@@ -177,26 +177,26 @@ class OpenSearch:
         beam = self.beam
         rows = beam.row[beam.live]
         if self.greedy is not None:
-            rows = torch.cat([rows, self.greedy.row[self.greedy.goes_on()]])
-        place = self.histories.clear(rows)
-        # Unused places may hold any existing row.
-        parent = torch.where(beam.parent >= 0, place[beam.parent], -1)
-        self.beam = replace(beam, row=place[beam.row].clamp(min=0), parent=parent)
+            rows = torch.cat([rows, self.greedy.row[self.greedy.continues()]])
+        new_row = self.histories.clear(rows)
+        # Unused places may contain any existing row.
+        parent = torch.where(beam.parent >= 0, new_row[beam.parent], -1)
+        self.beam = replace(beam, row=new_row[beam.row].clamp(min=0), parent=parent)
         if self.greedy is not None:
-            self.greedy.row = place[self.greedy.row].clamp(min=0)
+            self.greedy.row = new_row[self.greedy.row].clamp(min=0)
 
     def _emissions(self, beam: Beam, frame: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Log probabilities of all lanes: of the hypotheses (N, K, V) at ``frame`` (N, K), and of greedy's (N, V)."""
-        at, rows = self.frames.rows(self.utterance, frame).flatten(), beam.row.flatten()
+        """Log probabilities of the hypotheses (N, K, V) at ``frame`` (N, K), and of greedy's hypotheses (N, V)."""
+        frames, rows = self.frames.rows(self.utterance, frame).flatten(), beam.row.flatten()
         if self.greedy is not None:
             lane = self.frames.rows(self.utterance, self.greedy.frame[self.utterance, None])
-            at, rows = torch.cat([at, lane.flatten()]), torch.cat([rows, self.greedy.row[self.utterance]])
-        encoder_proj = F.embedding(at, self.frames.projection.flatten(0, 1))
+            frames, rows = torch.cat([frames, lane.flatten()]), torch.cat([rows, self.greedy.row[self.utterance]])
+        encoder_proj = F.embedding(frames, self.frames.projection.flatten(0, 1))
         log_probs = self.emit(encoder_proj, F.embedding(rows, self.histories.projection))
         return log_probs[: frame.numel()].view(*frame.shape, -1), log_probs[frame.numel() :]
 
     def _bonus(self, beam: Beam) -> torch.Tensor | None:
-        """(N, K, V) what fusion adds to each label."""
+        """(N, K, V) scores of each label by fusion."""
         return F.embedding(beam.row, self.histories.bonus) if self.fused else None
 
     def emit(self, encoder_proj: torch.Tensor, predictor_proj: torch.Tensor) -> torch.Tensor:
@@ -204,7 +204,7 @@ class OpenSearch:
         return self.model.joiner.log_probs(encoder_proj, predictor_proj, self.options.blank_penalty)
 
     def bonus(self, parts: dict[str, float]) -> float:
-        """What fusion adds to a score with these parts."""
+        """The part of fusion in a score with these parts."""
         return self.weights.bonus(parts["source_lm"], parts["target_lm"], parts["length"]) if self.fused else 0.0
 
     def _finish(self, beam: Beam, ends: torch.Tensor, score: torch.Tensor, steps: int) -> None:
@@ -212,9 +212,9 @@ class OpenSearch:
 
         Args:
             beam: the hypotheses.
-            ends: (N, K) which.
+            ends: (N, K) mask of those to collect.
             score: (N, K) including the last blank.
-            steps: steps that the trace holds for them.
+            steps: number of their steps in the trace.
         """
         b, k = (ends & (score > -math.inf)).nonzero(as_tuple=True)
         if not len(b):
@@ -237,15 +237,15 @@ class AlignmentLengthSearch(OpenSearch):
         received, ended = self.frames.received, self.frames.ended
         most = torch.ceil(received.double() * self.options.max_labels_per_frame).long()
         if not ended and self.options.max_symbols:
-            most = received * self.options.max_symbols  # the final bound is not known yet
-        # Hypotheses that had more labels before the end was known still have frames to leave by blank.
+            most = received * self.options.max_symbols  # the final bound is unknown
+        # Hypotheses with more labels must still leave their frames by blank.
         longest = _highest(self.beam.length.flatten()) if self.beam is not None else 0
         self.most, self.most_steps = most[self.utterance, None], _highest(received + most.clamp(min=longest))
         short = received * self.frame_shift_s <= MAX_SUMMED_S
         if self.options.full_sum and self.greedy is None and self.steps == 0 and short.any():
             self.greedy = GreedyPath(len(received), self.options.max_symbols or GREEDY_SYMBOLS, received.device)
         if self.greedy is not None:
-            # Before the end greedy's path has only its own bound, or it would be given up too early.
+            # Before the end, greedy's path has only its own bound; otherwise it would be dropped too early.
             allowed = most if ended else torch.full_like(most, ENDLESS)
             self.greedy.bound(self.frames.ends, torch.where(short, allowed, -1))
 
@@ -259,7 +259,7 @@ class AlignmentLengthSearch(OpenSearch):
     def _step(self) -> None:
         assert self.beam is not None
         beam, frame = self.beam, self._frame()
-        emission, of_greedy = self._emissions(beam, frame)
+        emission, greedy_log_probs = self._emissions(beam, frame)
         expansion = expand(beam, emission, self._bonus(beam), self.most, self.options)
         expansion = merge_equal_labels(beam, expansion)
         ends = frame == self.last_frame
@@ -268,8 +268,8 @@ class AlignmentLengthSearch(OpenSearch):
         beam, arcs = select(beam, expansion, self.histories.extend, self.options.score_margin)
         self.trace.add(self.utterance, arcs.origin, arcs.symbol, arcs.log_prob)
         if self.greedy is not None:
-            self.greedy.advance(of_greedy, self.utterance, self.histories)
-        # A beam that is too improbable to enter or reorder the n-best list is done.
+            self.greedy.advance(greedy_log_probs, self.utterance, self.histories)
+        # A beam that is too improbable to change the n-best list is finished.
         settled = beam.score.amax(dim=1, keepdim=True) + math.log(self.options.beam) < self.negligible[:, None]
         self.beam = beam.without(settled)
 
@@ -279,21 +279,21 @@ class AlignmentLengthSearch(OpenSearch):
         options = self.options
         ranked = [sorted(finals, key=lambda final: -final.score) for finals in self.finals]
         ranked = [_within_reach(finals, options) if options.full_sum else finals[: options.nbest] for finals in ranked]
-        found = hypotheses(ranked, self.trace, synchronous=False, frame_shift_s=self.frame_shift_s)
+        lists = hypotheses(ranked, self.trace, synchronous=False, frame_shift_s=self.frame_shift_s)
         if self.greedy is not None:
-            found = self._with_full_sums(self.greedy, found)
-        return [nbest[: options.nbest] for nbest in found]
+            lists = self._with_full_sums(self.greedy, lists)
+        return [nbest[: options.nbest] for nbest in lists]
 
-    def _with_full_sums(self, path: GreedyPath, found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
-        """The lists with greedy's hypotheses added, scored by full sums; unchanged if an utterance is too long."""
+    def _with_full_sums(self, path: GreedyPath, lists: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
+        """The lists with greedy's hypotheses, scored by full sums; those of too long utterances are unchanged."""
         shift_s = self.frame_shift_s
         summable = ((path.ends > 0) & (path.most >= 0)).tolist()
-        ranked: list[list[Hypothesis]] = list(found)
+        ranked: list[list[Hypothesis]] = list(lists)
         candidates: list[tuple[int, Hypothesis]] = []
         for b, greedy in enumerate(path.hypotheses(shift_s)):
             if summable[b]:
-                candidates += [(b, h) for h in found[b]]
-                if greedy is not None and greedy.tokens not in [h.tokens for h in found[b]]:
+                candidates += [(b, h) for h in lists[b]]
+                if greedy is not None and greedy.tokens not in [h.tokens for h in lists[b]]:
                     candidates.append((b, greedy))
                 ranked[b] = []
         summed = with_sums(candidates, self.emit, self.frames.projection, path.ends, self.histories, shift_s)
@@ -356,9 +356,8 @@ def beam_search(
 
     Returns:
         For each utterance its hypotheses, best first. Scores are log probabilities summed over all alignments near
-        the one found (see :func:`asrkit.decoding.full_sum.full_sums`), plus fusion; without ``full_sum``, and for
-        utterances too long for it, over the alignments that the beam kept. An utterance without frames has
-        the empty hypothesis.
+        the best (see :func:`asrkit.decoding.full_sum.full_sums`), plus fusion; without ``full_sum``, and for utterances
+        too long for it, over the alignments that the beam kept. An utterance without frames has the empty hypothesis.
     """
     search = AlignmentLengthSearch(
         model, len(encoder_lens), frame_shift_s=frame_shift_s, options=options, fusion=fusion
@@ -387,7 +386,7 @@ def modified_beam_search(
 
 
 def _within_reach(finals: list[Final], options: BeamOptions) -> list[Final]:
-    """The results of an utterance, best first, that alignments outside the beam may still bring into its list."""
+    """The results of an utterance, best first, that may be in its list after full sums."""
     if not finals:
         return []
     least = finals[: options.nbest][-1].score - RERANK_MARGIN

@@ -1,4 +1,4 @@
-"""Decodes cuts, or a split of prepared data, with a model: features, encoder and search, batch by batch."""
+"""Decoding cuts, or a split of prepared data, with a model: features, encoder and search, batch by batch."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Decoded:
     lists: list[tuple[Cut, list[Hypothesis]]]
     """Each utterance with its n-best list."""
     seconds: float
-    """Time it took."""
+    """Duration of decoding."""
 
     @property
     def audio_s(self) -> float:
@@ -49,17 +49,17 @@ def decode_split(
     settings: DecodeConfig,
     shard: tuple[int, int] = (0, 1),
 ) -> Decoded:
-    """Decodes a split of prepared data: on CUDA if available, else with codes if the model is quantized.
+    """Decodes a split of prepared data, on CUDA if available; on a CPU, quantized models use integers.
 
     Args:
         bundle: the recognizer.
         folder: prepared data.
-        split: of it.
+        split: name of the split.
         settings: of decoding.
-        shard: number of this process, and how many share the utterances.
+        shard: number of this process, and number of processes that share the utterances.
 
     Raises:
-        UserError: data or language models that cannot be used, or settings that contradict each other.
+        UserError: data or language models cannot be used, or settings contradict each other.
     """
     num_epochs = bundle.config.train.num_epochs
     if frame_epochs(bundle.config.loss, num_epochs) >= num_epochs:
@@ -94,18 +94,18 @@ def decode_cuts(
 
     Args:
         model: in evaluation mode, on ``device``.
-        pipeline: the features the model was trained on.
+        pipeline: the features of the model.
         cuts: one utterance each; transcripts are not needed.
         search: from encoder output to n-best lists.
         batch_seconds: padded seconds in a batch.
         num_workers: loader processes.
-        device: where the model is.
+        device: of the model.
 
     Yields:
         A cut and its n-best list.
 
     Raises:
-        UserError: audio that cannot be read.
+        UserError: audio cannot be read.
     """
     device = device or torch.device("cpu")
     for loaded in in_batches(cuts, pipeline, batch_seconds, num_workers=num_workers):

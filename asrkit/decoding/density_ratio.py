@@ -1,10 +1,10 @@
 """Language models in the search: density ratio, shallow fusion, internal language model.
 
-McDermott et al. 2019 (arXiv 2002.11268) as Saon et al. 2021 (arXiv 2103.09935) write it:
+McDermott et al. 2019 (arXiv 2002.11268), in the notation of Saon et al. 2021 (arXiv 2103.09935):
 
     score(y) = log p(y | x) - μ log p_src(y) + λ log p_ext(y) + ρ |y|
 
-The terms are added with each label; blank has none, and leaves the language models unchanged.
+The terms are added with each label; blank adds none and leaves the language models unchanged.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ class FusionWeights:
     """ρ."""
 
     def bonus(self, source: Value, target: Value, length: Value) -> Value:
-        """What the formula adds to log p(y | x), from log p_src, log p_ext and the number of labels."""
+        """The terms that are added to log p(y | x), from log p_src, log p_ext and the number of labels."""
         return self.target * target - self.source * source + self.length * length
 
 
 @dataclass(frozen=True)
 class Fusion:
-    """The models whose scores are added to a label's.
+    """The language models whose scores are added to those of labels.
 
-    ``target`` alone is shallow fusion. With ``internal`` the source is the transducer's own knowledge of
-    the language: the joiner with zero in place of the encoder (Variani et al. 2020, arXiv 2003.07705;
-    Meng et al. 2021, arXiv 2011.01991), normalized over labels.
+    Only ``target`` gives shallow fusion. With ``internal`` the source is the transducer's internal language model: the
+    joiner with zero as the encoder's output (Variani et al. 2020, arXiv 2003.07705; Meng et al. 2021,
+    arXiv 2011.01991), normalized over labels.
     """
 
     weights: FusionWeights
@@ -72,28 +72,28 @@ class Fusion:
             transducer: for its internal language model.
             projection: (N, J) of the predictor after the label.
             tokens: (N,) the labels, blank for the first step.
-            states: (M, ...) before a label, as :meth:`initial_state` orders them.
-            before: (N,) which of them each label follows.
+            states: (M, ...) before a label, in the order of :meth:`initial_state`.
+            before: (N,) number of the state that each label follows.
 
         Returns:
             log p_src and log p_ext of the next label, (N, V) each and 0 if there is no model, and the states.
         """
-        nothing = projection.new_zeros(len(tokens), transducer.vocab_size)
-        scores = {"source": nothing, "target": nothing}
+        zeros = projection.new_zeros(len(tokens), transducer.vocab_size)
+        scores = {"source": zeros, "target": zeros}
         after: list[torch.Tensor] = []
         for name, steps in self._steps.items():
-            own = tuple(states[len(after) : len(after) + steps.num_states])
-            scores[name], state = steps.step(tokens, own, before)
+            lm_state = tuple(states[len(after) : len(after) + steps.num_states])
+            scores[name], state = steps.step(tokens, lm_state, before)
             after += state
         if self.internal:
             scores["source"] = internal_log_probs(transducer, projection)
         return scores["source"], scores["target"], after
 
     def line_scores(self, transducer: Transducer, tokens: torch.Tensor, token_lens: torch.Tensor) -> Pair:
-        """log p_src and log p_ext, (N,) each, of complete label sequences (N, U): what the steps add up to."""
-        nothing = torch.zeros(len(tokens), dtype=torch.float64, device=tokens.device)
+        """log p_src and log p_ext, (N,) each, of complete label sequences (N, U): the sums over steps."""
+        zeros = torch.zeros(len(tokens), dtype=torch.float64, device=tokens.device)
         source, target = (
-            nothing if lm is None else line_log_probs(lm, tokens, token_lens, with_end=False)
+            zeros if lm is None else line_log_probs(lm, tokens, token_lens, with_end=False)
             for lm in (self.source, self.target)
         )
         if self.internal:

@@ -1,4 +1,4 @@
-"""When each symbol of a known transcript is spoken, according to a recognizer."""
+"""Forced alignment: a recognizer's times of the symbols of a transcript."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from asrkit.randomness import seeded_generator
 BATCH_SECONDS = 60.0
 FRAMES = "frames.safetensors"
 EVERY = 10
-"""Of the labelled frames, every tenth is written: neighbours are alike."""
+"""Every tenth labelled frame is written, as neighbours are similar."""
 CONTEXT = 4
-"""Frames on each side that belong to a labelled frame."""
+"""Context frames on each side of a labelled frame."""
 MOST_FRAMES = 40_000
 
 
 def align_split(bundle: ModelBundle[Transducer], folder: DataFolder, split: str) -> Iterator[tuple[str, torch.Tensor]]:
-    """Each utterance's id, and when its symbols (U,) are emitted, in seconds.
+    """Each utterance's id and the times (U,) of its symbols, in seconds.
 
     Args:
         bundle: the recognizer.
         folder: prepared data with its symbols.
-        split: of it.
+        split: name of the split.
 
     Raises:
-        UserError: a model with other symbols, or unreadable data.
+        UserError: the model has other symbols, or data are unreadable.
     """
     if folder.load_tokenizer().to_dict() != bundle.tokenizer.to_dict():
         raise UserError(f"the model has other symbols than {folder.tokenizer}; align with one trained on these data")
@@ -67,10 +67,10 @@ def align_batch(model: Transducer, batch: Batch) -> list[torch.Tensor]:
     predictor_out = model.predictor(batch.tokens)
     result = []
     for b, (frames, labels) in enumerate(zip(encoder_lens.tolist(), batch.token_lens.tolist(), strict=True)):
-        one = slice(b, b + 1)  # a single lattice at a time: its logits are what takes memory
-        lens = encoder_lens[one], batch.token_lens[one]
-        logits = model.joiner.packed(encoder_out[one, :frames], predictor_out[one, : labels + 1], *lens)
-        blank, label = transducer_arcs(logits, batch.tokens[one, :labels], *lens)
+        utterance = slice(b, b + 1)  # one lattice at a time, as its logits need much memory
+        lens = encoder_lens[utterance], batch.token_lens[utterance]
+        logits = model.joiner.packed(encoder_out[utterance, :frames], predictor_out[utterance, : labels + 1], *lens)
+        blank, label = transducer_arcs(logits, batch.tokens[utterance, :labels], *lens)
         result.append(best_path(blank, label, *lens)[0].cpu())
     return result
 
@@ -81,7 +81,7 @@ def write_labelled_frames(bundle: ModelBundle[Transducer], folder: DataFolder, s
     Args:
         bundle: a recognizer, whose features are written.
         folder: prepared data that :func:`align_split` aligned.
-        split: of it.
+        split: name of the split.
         path: the safetensors file.
 
     Raises:
@@ -90,7 +90,7 @@ def write_labelled_frames(bundle: ModelBundle[Transducer], folder: DataFolder, s
     alignments = read_alignments(folder.alignments(split))
     pipeline = build_pipeline(bundle.config, folder.load_statistics() | bundle.statistics)
     index = open_index(folder, split, bundle.tokenizer)
-    # More than are needed, and few enough to keep.
+    # Slightly more than needed, but few enough for memory.
     share = min(1.0, 1.2 * MOST_FRAMES * EVERY * pipeline.frame_shift_s / float(index.durations_s.sum()))
     generator = seeded_generator("frames", 1)
     xs, ys = [], []
@@ -101,9 +101,9 @@ def write_labelled_frames(bundle: ModelBundle[Transducer], folder: DataFolder, s
             padded = F.pad(batch.features, (0, 0, CONTEXT, CONTEXT))
             x = padded.unfold(1, 2 * CONTEXT + 1, 1).flatten(2)[:, : y.shape[1]]  # (B, T, F·9)
             x, y = x[:, ::EVERY], y[:, ::EVERY]
-            taken = (y != NO_LABEL) & (torch.rand(y.shape, generator=generator) < share)
-            xs.append(x[taken])
-            ys.append(y[taken])
+            chosen = (y != NO_LABEL) & (torch.rand(y.shape, generator=generator) < share)
+            xs.append(x[chosen])
+            ys.append(y[chosen])
             for _ in batch.utterance_ids:
                 bar.advance()
     order = torch.randperm(sum(map(len, ys)), generator=generator)[:MOST_FRAMES]

@@ -1,4 +1,4 @@
-"""Encoder frames of a batch, projected for the joiner, as a search reads them."""
+"""Encoder frames of a batch, projected for the joiner, for a search."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from asrkit.models.transducer import Transducer
 
 ENDLESS = 1 << 40
-"""Frame count of an utterance whose last have not arrived."""
+"""Frame count of an utterance whose last frames have not arrived."""
 
 
 class Frames:
@@ -26,11 +26,11 @@ class Frames:
         self.received = torch.zeros(batch, dtype=torch.int64, device=model.device)
         """(B,) frames so far."""
         self.ended = False
-        """Whether the last have arrived."""
+        """Whether the last frames have arrived."""
 
     @property
     def ends(self) -> torch.Tensor:
-        """(B,) frames of each utterance, :data:`ENDLESS` while that is not known."""
+        """(B,) frames of each utterance, :data:`ENDLESS` until they are known."""
         return self.received if self.ended else torch.full_like(self.received, ENDLESS)
 
     def add(self, encoder_out: torch.Tensor, encoder_lens: torch.Tensor, last: bool) -> None:
@@ -54,7 +54,7 @@ class Frames:
         self.ended = last
 
     def forget(self, before: int) -> None:
-        """Drops the frames before one, which no search needs any more."""
+        """Drops frames that the search does not need any more."""
         if before > self.first:
             self.projection = self.projection[:, before - self.first :].clone()
             self.first = before

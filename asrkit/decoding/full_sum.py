@@ -1,10 +1,10 @@
 """The probability of complete hypotheses, summed over their alignments.
 
-A beam sums only the alignments it kept, so its scores rank hypotheses by an estimate. The few it ends with are cheap
-to score on the lattice that the training loss sums over (Graves 2012, arXiv 1211.3711, section 2.4), for two reasons.
-They share most of their label histories, so their lattices form one tree of columns, one for each distinct history.
-And a label found at one frame has almost no probability a second away, so a column holds only the frames near those
-at which a hypothesis had its history: time and memory grow linearly with the length of an utterance.
+A beam sums only the alignments that it kept, so its scores are estimates. Its few results are cheap to score on the
+lattice of the training loss (Graves 2012, arXiv 1211.3711, section 2.4), for two reasons. They share most of their
+label histories, so their lattices form one tree of columns, one for each distinct history. And a label of one frame has
+almost no probability a second away, so a column holds only the frames near those at which a hypothesis had its history:
+time and memory grow linearly with the length of an utterance.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from asrkit.decoding.histories import Histories
 from asrkit.decoding.hypothesis import Hypothesis
 
 BAND_S = 0.64
-"""Seconds by which a history's column begins before its last label and ends after the next."""
+"""A history's column begins this many seconds before its last label and ends as many after the next."""
 NODES_AT_ONCE = 1 << 21
-"""Lattice nodes of the hypotheses whose sums are computed together, if none were shared."""
+"""Most lattice nodes, shared ones counted repeatedly, of hypotheses whose sums are computed together."""
 JOINT_AT_ONCE = 1 << 18
 """Elements of the joiner's input, few enough for the CPU cache."""
 
@@ -44,14 +44,14 @@ def with_sums(
     histories: Histories,
     frame_shift_s: float,
 ) -> Iterator[Hypothesis]:
-    """The hypotheses with the log P(y | x) of :func:`full_sums` among their parts; their scores remain to be set.
+    """The hypotheses with the log P(y | x) of :func:`full_sums` among their parts; their scores are not set.
 
     Args:
         candidates: in the order of the utterances.
         emit: the joiner.
         encoder_proj: (B, T', J).
         encoder_lens: (B,), at least 1 if there is a hypothesis.
-        histories: of the search, whose predictor outputs are needed again.
+        histories: of the search, with its predictor outputs.
         frame_shift_s: seconds between encoder frames.
     """
     device, band = encoder_proj.device, math.ceil(BAND_S / frame_shift_s)
@@ -70,16 +70,16 @@ def with_sums(
 
 
 def _groups(candidates: list[Candidate], frames: list[int], band: int) -> Iterator[list[Candidate]]:
-    """The hypotheses of complete utterances, as many at once as fit."""
+    """Groups of all hypotheses of some utterances, within :data:`NODES_AT_ONCE`."""
     group: list[Candidate] = []
     nodes = 0
-    for b, of_utterance in groupby(candidates, key=lambda candidate: candidate[0]):
-        more = list(of_utterance)
-        needed = sum(frames[b] + 2 * band * len(h.tokens) for _, h in more)
+    for b, utterance_candidates in groupby(candidates, key=lambda candidate: candidate[0]):
+        members = list(utterance_candidates)
+        needed = sum(frames[b] + 2 * band * len(h.tokens) for _, h in members)
         if group and nodes + needed > NODES_AT_ONCE:
             yield group
             group, nodes = [], 0
-        group += more
+        group += members
         nodes += needed
     if group:
         yield group
@@ -99,7 +99,7 @@ class LabelTree:
     parent: torch.Tensor
     """(C,) ascending; -1 for the empty histories."""
     label: torch.Tensor
-    """(C,) the last one."""
+    """(C,) the last label."""
     length: torch.Tensor
     """(C,) labels."""
     place: torch.Tensor
@@ -109,23 +109,23 @@ class LabelTree:
 def label_tree(extend: Extend, tokens: torch.Tensor, token_lens: torch.Tensor, utterance: torch.Tensor) -> LabelTree:
     """The tree of label sequences (N, U) with (N,) labels, of the utterances (N,); the empty history has row 0."""
     symbols = int(tokens.max()) + 1 if tokens.numel() else 1
-    roots, at = utterance.unique(return_inverse=True)
+    roots, index = utterance.unique(return_inverse=True)
     place = tokens.new_zeros(len(tokens), tokens.shape[1] + 1)
-    place[:, 0] = at
+    place[:, 0] = index
     none = torch.zeros_like(roots)
     levels = [(roots, none, none - 1, none, none)]
     size = 0  # columns before the last level
     for u in range(tokens.shape[1]):
-        of, row, *_ = levels[-1]
-        there = u < token_lens
-        keys, child = (place[there, u] * symbols + tokens[there, u]).unique(return_inverse=True)
+        utterances, row, *_ = levels[-1]
+        present = u < token_lens
+        keys, child = (place[present, u] * symbols + tokens[present, u]).unique(return_inverse=True)
         parent, label = keys // symbols, keys % symbols
-        of, row = of[parent - size], row[parent - size]
+        utterances, row = utterances[parent - size], row[parent - size]
         size += len(levels[-1][0])
-        place[there, u + 1] = size + child
-        levels.append((of, extend(row, label), parent, label, torch.full_like(label, u + 1)))
-    of, row, parent, label, length = (torch.cat(parts) for parts in zip(*levels, strict=True))
-    return LabelTree(of, row, parent, label, length, place)
+        place[present, u + 1] = size + child
+        levels.append((utterances, extend(row, label), parent, label, torch.full_like(label, u + 1)))
+    utterances, row, parent, label, length = (torch.cat(parts) for parts in zip(*levels, strict=True))
+    return LabelTree(utterances, row, parent, label, length, place)
 
 
 def full_sums(
@@ -147,9 +147,9 @@ def full_sums(
         predictor_proj: (R, J) by row of the predictor's table.
         tree: the hypotheses' label histories.
         token_lens: (N,).
-        frames: (N, U) at which each label was found.
-        band: most frames between label and alignment. If hypotheses share a history but found it at different
-            frames, each also gets what the other needs.
+        frames: (N, U) frames of the labels.
+        band: most frames between label and alignment. Hypotheses that share a history at different frames also share
+            their bands.
     """
     first, end = _band(tree, encoder_lens, token_lens, frames, band)
     number = end - first
@@ -157,7 +157,7 @@ def full_sums(
     column = torch.arange(len(number), device=number.device).repeat_interleave(number)
     frame = torch.arange(len(column), device=number.device) + (first - offset)[column]
     blank, label = _arcs(emit, encoder_proj, predictor_proj, tree, first, end, column, frame)
-    into_blank = blank.roll(1)  # the arc from the frame before, which a column's first node lacks
+    into_blank = blank.roll(1)  # the arc from the previous frame, which a column's first node lacks
     into_blank[offset] = -math.inf
     reached = _recursion(tree, column, frame, into_blank, label)
     last = tree.place.gather(1, token_lens[:, None]).squeeze(1)
@@ -167,17 +167,17 @@ def full_sums(
 def _band(
     tree: LabelTree, encoder_lens: torch.Tensor, token_lens: torch.Tensor, frames: torch.Tensor, band: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """First frame of each column (C,) and the frame after its last: what any hypothesis of the tree needs."""
+    """First frame of each column (C,) and the frame after its last, for all hypotheses of the tree."""
     lens = encoder_lens[tree.utterance[tree.place[:, 0]]][:, None]
     position = torch.arange(tree.place.shape[1], device=frames.device)
     empty = frames.new_zeros(len(frames), 1)
     begin = torch.cat([empty, frames - band], dim=1).clamp(min=0)
     stop = torch.minimum(torch.cat([frames + band + 1, empty], dim=1), lens)
     stop = torch.where(position == token_lens[:, None], lens, stop)
-    there = position <= token_lens[:, None]
-    of = tree.place[there]
-    first = torch.full_like(tree.row, torch.iinfo(torch.int64).max).scatter_reduce(0, of, begin[there], "amin")
-    return first, torch.zeros_like(tree.row).scatter_reduce(0, of, stop[there], "amax")
+    present = position <= token_lens[:, None]
+    column = tree.place[present]
+    first = torch.full_like(tree.row, torch.iinfo(torch.int64).max).scatter_reduce(0, column, begin[present], "amin")
+    return first, torch.zeros_like(tree.row).scatter_reduce(0, column, stop[present], "amax")
 
 
 def _arcs(
@@ -190,12 +190,12 @@ def _arcs(
     column: torch.Tensor,
     frame: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """For each node, given by ``column`` and ``frame``: log probability of blank there, and of the label that leads to
-    it from its parent's node at the same frame; -inf if the parent has none."""
+    """For each node, given by ``column`` and ``frame``: log probability of blank, and of the label that leads to it
+    from its parent's node at the same frame; -inf if the parent has none."""
     offset = torch.cat([first.new_zeros(1), (end - first).cumsum(0)])
     encoder = encoder_proj.flatten(0, 1)
-    of_encoder = tree.utterance[column] * encoder_proj.shape[1] + frame
-    of_predictor, symbol, parent = tree.row[column], tree.label[column], tree.parent[column]
+    encoder_row = tree.utterance[column] * encoder_proj.shape[1] + frame
+    predictor_row, symbol, parent = tree.row[column], tree.label[column], tree.parent[column]
     origin = offset[parent] + frame - first[parent]
     absent = (parent < 0) | (frame < first[parent]) | (frame >= end[parent])
     # Each joiner call is for columns with consecutive nodes and consecutive children.
@@ -205,10 +205,10 @@ def _arcs(
     blank, label = [], [encoder.new_full((int(offset[children[0]]),), -math.inf)]
     blocks = (pairwise(offset[edges].tolist()) for edges in (columns, children))
     for (a, b), (c, d) in zip(*blocks, strict=True):
-        log_probs = emit(F.embedding(of_encoder[a:b], encoder), F.embedding(of_predictor[a:b], predictor_proj))
+        log_probs = emit(F.embedding(encoder_row[a:b], encoder), F.embedding(predictor_row[a:b], predictor_proj))
         blank.append(log_probs[:, 0])
-        at = (origin[c:d] - a).clamp(0, b - a - 1)
-        label.append(log_probs[at, symbol[c:d]].masked_fill(absent[c:d], -math.inf))
+        parent_node = (origin[c:d] - a).clamp(0, b - a - 1)
+        label.append(log_probs[parent_node, symbol[c:d]].masked_fill(absent[c:d], -math.inf))
     return torch.cat(blank), torch.cat(label)
 
 
@@ -217,7 +217,7 @@ def _recursion(
 ) -> torch.Tensor:
     """Log probability (C,) in float64 of reaching each column's last node, from the arcs into every node.
 
-    All nodes with the same frames + labels are computed at once, from those with one less.
+    All nodes with the same number of frames + labels are computed at once, from those with one less.
     """
     diagonal = frame + tree.length[column]
     order = diagonal.argsort(stable=True)
@@ -226,6 +226,6 @@ def _recursion(
     steps = zip(*(x.split(sizes) for x in (column, tree.parent[column], blank[order], label[order])), strict=True)
     reached = blank.new_full((len(tree.row),), -math.inf, dtype=torch.float64)
     reached[next(steps)[0]] = 0.0
-    for node, parent, by_blank, by_label in steps:
-        reached[node] = torch.logaddexp(reached[node] + by_blank, reached[parent] + by_label)
+    for node, parent, blank_arc, label_arc in steps:
+        reached[node] = torch.logaddexp(reached[node] + blank_arc, reached[parent] + label_arc)
     return reached

@@ -15,7 +15,7 @@ from asrkit.figures import figure
 
 @dataclass(frozen=True)
 class ScoredList:
-    """An utterance's hypotheses, as numbers: (K,) arrays except the first."""
+    """An utterance's hypotheses as (K,) arrays."""
 
     reference_words: int
     errors: np.ndarray
@@ -58,10 +58,10 @@ def scored_list(
 def fusion_grid(
     lists: Sequence[ScoredList], source: Sequence[float], target: Sequence[float], length: Sequence[float]
 ) -> list[GridPoint]:
-    """WER at every combination of the weights, the lowest first (of ties, the smallest weights)."""
-    words = max(1, sum(of_utterance.reference_words for of_utterance in lists))
+    """WER at every combination of the weights, the lowest first; equal ones by weight, the smallest first."""
+    words = max(1, sum(nbest.reference_words for nbest in lists))
     points = []
-    for weights in (FusionWeights(*chosen) for chosen in product(source, target, length)):
+    for weights in (FusionWeights(*combination) for combination in product(source, target, length)):
         scores = (h.am + weights.bonus(h.source, h.target, h.length) for h in lists)
         errors = sum(h.errors[int(score.argmax())] for h, score in zip(lists, scores, strict=True))
         points.append(GridPoint(weights, 100 * float(errors) / words))

@@ -11,9 +11,9 @@ from asrkit.symbols import BLANK_ID
 
 
 class GreedySearch:
-    """The best arc at every point of the lattice, all utterances in step, each at its own frame.
+    """Takes the best arc at every node, for all utterances together, each at its own frame.
 
-    Ends after at most T'·(max_symbols + 1) steps.
+    It ends after at most T'·(max_symbols + 1) steps.
 
     Args:
         model: the transducer.
@@ -34,7 +34,7 @@ class GreedySearch:
         out, self.state = model.predictor.step(blanks, model.predictor.initial_state(batch))
         self.predictor_proj = model.joiner.predictor_proj(out)
         self.frame, self.symbols = (torch.zeros(batch, dtype=torch.int64, device=model.device) for _ in range(2))
-        """(B,) each utterance's frame, and its labels there."""
+        """(B,) each utterance's frame, and its number of labels there."""
         self.scores = [0.0] * batch
         self.labels: list[list[tuple[int, int, float]]] = [[] for _ in range(batch)]
         """(label, frame, log probability) of each utterance."""
@@ -71,7 +71,7 @@ class GreedySearch:
             self.frames.forget(int(self.frame.min()))
 
     def results(self) -> list[list[Hypothesis]]:
-        """One hypothesis per utterance; its score is the log probability of the alignment found."""
+        """One hypothesis per utterance; its score is the log probability of its alignment."""
         return [
             [
                 Hypothesis(

@@ -1,4 +1,4 @@
-"""Greedy's hypothesis, followed alongside a beam."""
+"""Greedy's hypothesis, computed with a beam."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asrkit.symbols import BLANK_ID
 class GreedyPath:
     """The labels of :func:`asrkit.decoding.greedy.greedy_search`, at the alignment length of a beam.
 
-    It is mostly where a hypothesis of the beam is too: its label histories are already evaluated.
+    Mostly it is also a hypothesis of the beam, so its label histories are already evaluated.
 
     Args:
         batch: B.
@@ -30,11 +30,11 @@ class GreedyPath:
         self.ends, self.most = (torch.zeros_like(self.row) for _ in range(2))
         """(B,) frames of an utterance, and the labels beyond which the path is dropped."""
         self.arcs = 0
-        """Taken so far."""
+        """Arcs taken so far."""
         self.trace = Trace()
 
     def bound(self, ends: torch.Tensor, most: torch.Tensor) -> None:
-        """Sets the frames of each utterance (B,), and most labels of the path (B,): -1 if none is wanted."""
+        """Sets the frames of each utterance (B,), and most labels of the path (B,), -1 for no path."""
         self.ends, self.most = ends, most
 
     @property
@@ -42,7 +42,7 @@ class GreedyPath:
         """(B,) frame of the path."""
         return self.arcs - self.length
 
-    def goes_on(self) -> torch.Tensor:
+    def continues(self) -> torch.Tensor:
         """(B,) whether the path has more arcs to take."""
         return (self.frame < self.ends) & (self.length <= self.most)
 
@@ -51,12 +51,12 @@ class GreedyPath:
 
         Args:
             log_probs: (N, V) at the paths' frames.
-            utterance: (N,) number of each path's, 0 <= number < B.
+            utterance: (N,) number of each path's utterance, 0 <= number < B.
             histories: of the search.
         """
         score, symbol = log_probs.max(dim=-1)
         symbols = self.symbols[utterance]
-        ended = ~self.goes_on()[utterance]
+        ended = ~self.continues()[utterance]
         symbol = symbol.masked_fill(ended | (symbols >= self.max_symbols), BLANK_ID)
         is_label = symbol != BLANK_ID
         self.symbols[utterance] = torch.where(is_label, symbols + 1, 0)
@@ -74,5 +74,5 @@ class GreedyPath:
             [Final(length=length, steps=frames + length)] if length <= most else []
             for frames, length, most in zip(*columns, strict=True)
         ]
-        found = hypotheses(finals, self.trace, synchronous=False, frame_shift_s=frame_shift_s)
-        return [nbest[0] if nbest else None for nbest in found]
+        lists = hypotheses(finals, self.trace, synchronous=False, frame_shift_s=frame_shift_s)
+        return [nbest[0] if nbest else None for nbest in lists]

@@ -1,4 +1,4 @@
-"""Label histories of a search: each distinct one is evaluated once, whichever hypotheses share it."""
+"""Label histories of a search, each evaluated once and shared by hypotheses."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from asrkit.decoding.density_ratio import Fusion
 from asrkit.models.transducer import Transducer
 from asrkit.symbols import BLANK_ID
 
-ROOM = 1 << 28
-"""Bytes of rows, beyond twice the live ones, before the tables are cleared of rows that no search can reach."""
-KEY = 256
+SPARE_BYTES = 1 << 28
+"""Tables are cleared of unreachable rows when they exceed twice the live rows by this many bytes."""
+KEY_BYTES = 256
 """Bytes of a row outside the tables."""
-SPARE = 1024
-"""Room for one step's new rows; a table without it grows."""
+STEP_ROWS = 1024
+"""Free rows for the histories of one step; a table grows if they do not suffice."""
 
 
 class Histories:
@@ -21,8 +21,7 @@ class Histories:
 
     A row holds what depends only on the labels: the predictor's state and its projection for the joiner, and,
     with fusion, the language models' states and their log probabilities of the next label. Row 0 is the empty
-    history. A history that is pruned and found again, as happens frame after frame, is looked up, not
-    evaluated again.
+    history. A pruned history that returns, as often happens, is looked up, not evaluated again.
 
     Args:
         model: the transducer.
@@ -35,19 +34,19 @@ class Histories:
         self.rows: dict[int, int] = {}  # row of the history without its last label · V + label, to row
         self.lengths: list[int] = [0]
         self.waiting: list[int] = []
-        """Keys of the last rows, which are evaluated together once any is read."""
+        """Keys of the last rows, which are evaluated together when any is read."""
         self.size = 1
         tokens = torch.full((1,), BLANK_ID, device=model.device)
         states = [*model.predictor.initial_state(1)]
         self.fused_from = 1 + len(states)
-        """The tables: the projection, states of the predictor, and from here on the bonus and its inputs."""
-        nothing = torch.zeros(1, model.vocab_size, device=tokens.device)
-        total = nothing.new_zeros(1, 2, dtype=torch.float64)
-        of_models = [total, nothing, nothing, *fusion.initial_state(1)] if fusion is not None else []
-        first = self._evaluate(tokens, torch.zeros_like(tokens), states, of_models)
-        self.spare = ROOM // (KEY + sum(table.numel() * table.element_size() for table in first))
-        self.room = max(1, self.spare)
-        self.tables = [_roomy(table, self._capacity(1)) for table in first]
+        """Number of the first table of fusion: the bonus, after the projection and the predictor's states."""
+        zeros = torch.zeros(1, model.vocab_size, device=tokens.device)
+        total = zeros.new_zeros(1, 2, dtype=torch.float64)
+        fusion_tables = [total, zeros, zeros, *fusion.initial_state(1)] if fusion is not None else []
+        first = self._evaluate(tokens, torch.zeros_like(tokens), states, fusion_tables)
+        self.spare_rows = SPARE_BYTES // (KEY_BYTES + sum(table.numel() * table.element_size() for table in first))
+        self.max_rows = max(1, self.spare_rows)
+        self.tables = [_with_capacity(table, self._capacity(1)) for table in first]
 
     @property
     def projection(self) -> torch.Tensor:
@@ -56,11 +55,11 @@ class Histories:
 
     @property
     def bonus(self) -> torch.Tensor:
-        """(rows, V) what fusion adds to the next symbol's score: nothing to blank's."""
+        """(rows, V) scores of the next symbol by fusion; 0 for blank."""
         return self._evaluated()[self.fused_from]
 
     def parts(self, rows: torch.Tensor) -> list[dict[str, float]]:
-        """The terms of fusion's part of a score by name, for histories (N,); nothing without fusion."""
+        """The terms of fusion in a score by name, for histories (N,); empty without fusion."""
         if self.fusion is None:
             return [{} for _ in rows]
         totals = self._evaluated()[self.fused_from + 1][rows].tolist()
@@ -72,7 +71,7 @@ class Histories:
 
     def extend(self, parents: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         """Rows (N,) of the histories ``parents`` (N,) with one more label (N,) each."""
-        found: list[int] = []
+        rows: list[int] = []
         for key in (parents * self.vocab_size + labels).tolist():
             row = self.rows.get(key)
             if row is None:
@@ -80,51 +79,51 @@ class Histories:
                 self.size += 1
                 self.lengths.append(self.lengths[key // self.vocab_size] + 1)
                 self.waiting.append(key)
-            found.append(row)
-        return torch.tensor(found, dtype=torch.int64, device=parents.device)
+            rows.append(row)
+        return torch.tensor(rows, dtype=torch.int64, device=parents.device)
 
     @property
     def crowded(self) -> bool:
-        """Whether it is time to :meth:`clear` the table."""
-        return self.size >= self.room
+        """Whether to :meth:`clear` the tables."""
+        return self.size >= self.max_rows
 
     def clear(self, rows: torch.Tensor) -> torch.Tensor:
         """Drops histories that no hypothesis can reach.
 
-        A history shorter than every live hypothesis is never seen again: labels are only added.
+        A history shorter than every live hypothesis cannot return, as labels are only added.
 
         Args:
             rows: (N,) of the live hypotheses, at least one.
 
         Returns:
-            New row by old row, -1 where dropped.
+            New row by old row, -1 if dropped.
         """
         shortest = min(self.lengths[row] for row in rows.tolist())
         kept = [row for row, length in enumerate(self.lengths) if length >= shortest or row == 0]
-        place = torch.full((self.size,), -1, dtype=torch.int64)
-        place[kept] = torch.arange(len(kept))
-        moved = place.tolist()
+        new_row = torch.full((self.size,), -1, dtype=torch.int64)
+        new_row[kept] = torch.arange(len(kept))
+        new_rows = new_row.tolist()
         index = torch.tensor(kept, device=rows.device)
         self.lengths = [self.lengths[row] for row in kept]
         pairs = ((*divmod(key, self.vocab_size), row) for key, row in self.rows.items())
         self.rows = {
-            moved[parent] * self.vocab_size + label: moved[row]
+            new_rows[parent] * self.vocab_size + label: new_rows[row]
             for parent, label, row in pairs
-            if moved[parent] >= 0 <= moved[row]
+            if new_rows[parent] >= 0 <= new_rows[row]
         }
         self._evaluated()
-        self.size, self.room = len(kept), 2 * len(kept) + self.spare
-        for n, table in enumerate(self.tables):  # one by one, so that they are never all in memory twice
-            self.tables[n] = _roomy(table[index], self._capacity(len(kept)))
-        return place.to(rows.device)
+        self.size, self.max_rows = len(kept), 2 * len(kept) + self.spare_rows
+        for n, table in enumerate(self.tables):  # one by one, to save memory
+            self.tables[n] = _with_capacity(table[index], self._capacity(len(kept)))
+        return new_row.to(rows.device)
 
     def _capacity(self, rows: int) -> int:
-        """Capacity of tables that hold this many rows; on a CPU, memory not yet written to costs nothing."""
+        """Capacity of tables with this many rows; on a CPU, unwritten memory costs nothing."""
         on_cpu = self.model.device.type == "cpu"
-        return self.room + SPARE if on_cpu else min(self.room, 2 * rows) + SPARE
+        return self.max_rows + STEP_ROWS if on_cpu else min(self.max_rows, 2 * rows) + STEP_ROWS
 
     def _evaluated(self) -> list[torch.Tensor]:
-        """The tables, with all rows in them."""
+        """The tables with all rows evaluated."""
         while self.waiting:
             first = self.size - len(self.waiting)
             parents = (key // self.vocab_size for key in self.waiting)
@@ -136,34 +135,34 @@ class Histories:
     def _add(self, first: int, keys: list[int]) -> None:
         key = torch.tensor(keys, device=self.tables[0].device)
         parents, tokens = key // self.vocab_size, key % self.vocab_size
-        states, of_models = self.tables[1 : self.fused_from], self.tables[self.fused_from + 1 :]
-        made = self._evaluate(tokens, parents, states, of_models)
+        states, fusion_tables = self.tables[1 : self.fused_from], self.tables[self.fused_from + 1 :]
+        new_rows = self._evaluate(tokens, parents, states, fusion_tables)
         end = first + len(keys)
         if end > self.tables[0].shape[0]:
-            self.tables = [_roomy(table, 2 * end) for table in self.tables]
-        for table, values in zip(self.tables, made, strict=True):
+            self.tables = [_with_capacity(table, 2 * end) for table in self.tables]
+        for table, values in zip(self.tables, new_rows, strict=True):
             table[first:end] = values
 
     def _evaluate(
-        self, tokens: torch.Tensor, parents: torch.Tensor, states: list[torch.Tensor], of_models: list[torch.Tensor]
+        self, tokens: torch.Tensor, parents: torch.Tensor, states: list[torch.Tensor], fusion_tables: list[torch.Tensor]
     ) -> list[torch.Tensor]:
         """The rows of histories that end with ``tokens`` (N,) and follow the rows ``parents`` (N,) of the tables."""
         out, after = self.model.predictor.step(tokens, tuple(state.index_select(0, parents) for state in states))
-        made = [self.model.joiner.predictor_proj(out), *after]
+        rows = [self.model.joiner.predictor_proj(out), *after]
         if self.fusion is None:
-            return made
-        total, *log_probs = of_models[:3]
+            return rows
+        total, *log_probs = fusion_tables[:3]
         total = total[parents] + torch.stack([table[parents, tokens].double() for table in log_probs], dim=1)
         distinct, before = parents.unique(return_inverse=True)
-        lm_states = [state.index_select(0, distinct) for state in of_models[3:]]
-        source, target, lm_after = self.fusion.step(self.model, made[0], tokens, lm_states, before)
+        lm_states = [state.index_select(0, distinct) for state in fusion_tables[3:]]
+        source, target, lm_after = self.fusion.step(self.model, rows[0], tokens, lm_states, before)
         bonus = self.fusion.weights.bonus(source, target, torch.ones_like(target))
         bonus[:, BLANK_ID] = 0.0
-        return [*made, bonus, total, source, target, *lm_after]
+        return [*rows, bonus, total, source, target, *lm_after]
 
 
-def _roomy(rows: torch.Tensor, capacity: int) -> torch.Tensor:
-    """A table that begins with ``rows``."""
+def _with_capacity(rows: torch.Tensor, capacity: int) -> torch.Tensor:
+    """A table of ``capacity`` rows that begins with ``rows``."""
     table = rows.new_empty(capacity, *rows.shape[1:])
     table[: len(rows)] = rows
     return table

@@ -1,4 +1,4 @@
-"""What a search returns."""
+"""Hypotheses of a search."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ class Hypothesis:
 
     tokens: list[int]
     score: float
-    """Log probability, plus whatever the search adds to it."""
+    """Log probability, plus fusion."""
     token_times: list[float]
-    """When each label was emitted, in seconds."""
+    """Time of each label, in seconds."""
     token_scores: list[float]
-    """Log probability of each label where it was emitted."""
+    """Log probability of each label at its frame."""
     parts: dict[str, float] = field(default_factory=dict)
     """The score's parts by name."""

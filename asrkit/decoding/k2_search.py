@@ -1,8 +1,8 @@
 """Beam search over a graph with k2, if it is installed. Imports only torch and k2.
 
-Frame-synchronous, at most one label per frame, over any acceptor of label sequences: the trivial graph accepts
-them all, a lexicon or n-gram graph (an ``Fsa`` whose labels are symbols) accepts and scores what it holds. As in
-icefall's ``fast_beam_search``.
+It is frame-synchronous, with at most one label per frame, over any acceptor of label sequences: the trivial graph
+accepts all, a lexicon or n-gram graph (an ``Fsa`` whose labels are symbols) accepts and scores its own. As in icefall's
+``fast_beam_search``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class K2Options:
     """Settings of k2's search."""
 
     beam: float = 20.0
-    """Hypotheses worse than the best by more are dropped."""
+    """Hypotheses that are worse than the best by more than this are dropped."""
     max_contexts: int = 64
     """Most label histories per stream and frame."""
     max_states: int = 256
@@ -47,7 +47,7 @@ def k2_lattice(
         encoder_lens: (B,).
         context_size: labels that the predictor sees.
         vocab_size: V; blank is 0.
-        graph: acceptor of label sequences, all of them if None.
+        graph: acceptor of label sequences; None accepts all.
         options: see :class:`K2Options`.
 
     Returns:
@@ -64,17 +64,17 @@ def k2_lattice(
         max_states=options.max_states,
     )
     streams = k2.RnntDecodingStreams([k2.RnntDecodingStream(graph) for _ in encoder_lens], config)
-    # k2 1.23 makes the last frame's arcs final ones without scores, so each utterance gets a blank frame to lose.
-    after_end = torch.nn.functional.pad(encoder_proj, (0, 0, 0, 1))
+    # k2 1.23 gives the last frame's arcs no scores, so a blank frame is added to each utterance.
+    padded = torch.nn.functional.pad(encoder_proj, (0, 0, 0, 1))
     only_blank = torch.full((vocab_size,), -1e10, device=encoder_proj.device)
     only_blank[0] = 0.0
-    for t in range(after_end.shape[1]):
+    for t in range(padded.shape[1]):
         shape, contexts = streams.get_contexts()
-        utterance = shape.row_ids(1).long()  # which stream each context belongs to
+        utterance = shape.row_ids(1).long()  # the stream of each context
         predicted = decode(contexts.long())
-        log_probs = torch.log_softmax(join(after_end[utterance, t], predicted), dim=-1)
-        over = (t >= encoder_lens)[utterance]
-        streams.advance(torch.where(over[:, None], only_blank, log_probs))
+        log_probs = torch.log_softmax(join(padded[utterance, t], predicted), dim=-1)
+        ended = (t >= encoder_lens)[utterance]
+        streams.advance(torch.where(ended[:, None], only_blank, log_probs))
     streams.terminate_and_flush_to_streams()
     return streams.format_output((encoder_lens + 1).tolist())
 
@@ -95,16 +95,16 @@ def k2_nbest(lattice: k2.Fsa, num_paths: int) -> list[list[tuple[list[int], floa
     paths = k2.random_paths(lattice, num_paths=num_paths, use_double_scores=True)
     symbols = k2.ragged.index(lattice.labels.contiguous(), paths)  # [utterance][path][symbol]
     arc_scores = lattice.scores
-    found = []
-    for of_utterance, arcs in zip(symbols.tolist(), paths.tolist(), strict=True):
+    lists = []
+    for utterance_paths, arcs in zip(symbols.tolist(), paths.tolist(), strict=True):
         best: dict[tuple[int, ...], float] = {}
-        for path, path_arcs in zip(of_utterance, arcs, strict=True):
+        for path, path_arcs in zip(utterance_paths, arcs, strict=True):
             labels = tuple(label for label in path if label > 0)
             score = float(arc_scores[torch.tensor(path_arcs)].double().sum()) if path_arcs else 0.0
             best[labels] = max(score, best.get(labels, float("-inf")))
         ranked = sorted(best.items(), key=lambda item: -item[1])
-        found.append([(list(labels), score) for labels, score in ranked])
-    return found
+        lists.append([(list(labels), score) for labels, score in ranked])
+    return lists
 
 
 def _labels(best: k2.Fsa) -> list[list[int]]:

@@ -18,9 +18,9 @@ def encode(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The encoder's output; for utterances longer than ``window``, window by window.
 
-    Attention memory grows with the square of the length. A longer utterance is cut into windows, each encoded
-    with ``overlap`` frames of context on both sides that are then dropped: memory is bounded by the window, and
-    a frame sees at least ``overlap`` frames around it.
+    Attention memory grows with the square of the length. Longer utterances are cut into windows, each encoded with
+    ``overlap`` frames of context on both sides, which are then dropped. So the window bounds memory, and a frame sees
+    at least ``overlap`` frames around it.
 
     Args:
         encoder: any encoder.
@@ -65,9 +65,9 @@ def _encode_short(encoder: Encoder, x: torch.Tensor) -> torch.Tensor:
 
 
 def plan_windows(length: int, window: int, overlap: int, subsampling: int) -> list[tuple[int, int, int, int]]:
-    """Windows over ``length`` frames: where each begins, from and to which frame it counts, and where it ends."""
+    """Windows over ``length`` frames: begin, first frame that is kept, end of the kept frames, and end."""
     overlap = -(-overlap // subsampling) * subsampling
-    hop = (window - 2 * overlap) // subsampling * subsampling  # windows begin where an encoder frame does
+    hop = (window - 2 * overlap) // subsampling * subsampling  # windows begin with an encoder frame
     return [
         (max(0, s - overlap), s, min(s + hop, length), min(s + hop + overlap, length)) for s in range(0, length, hop)
     ]
@@ -76,7 +76,7 @@ def plan_windows(length: int, window: int, overlap: int, subsampling: int) -> li
 def encode_stretches(
     encoder: Encoder, x: Callable[[int, int], torch.Tensor], length: int, frame_shift_s: float
 ) -> Iterator[tuple[torch.Tensor, bool]]:
-    """What :func:`encode_any_length` returns for one recording, window by window, in bounded memory.
+    """The result of :func:`encode_any_length` for one recording, window by window, in bounded memory.
 
     Args:
         encoder: any encoder.
@@ -100,12 +100,12 @@ def _encode_long(encoder: Encoder, x: torch.Tensor, window: int, overlap: int) -
     """(T, F) to (T', D), a few windows at a time."""
     step = encoder.subsampling
     spans = plan_windows(len(x), window, overlap, step)
-    found: list[torch.Tensor] = []
+    outputs: list[torch.Tensor] = []
     for i in range(0, len(spans), WINDOWS_AT_ONCE):
         group = spans[i : i + WINDOWS_AT_ONCE]
-        cut = [x[begin:end] for begin, _, _, end in group]
-        lens = torch.tensor([len(part) for part in cut], device=x.device)
-        out, _ = encoder(torch.nn.utils.rnn.pad_sequence(cut, batch_first=True), lens)
+        windows = [x[begin:end] for begin, _, _, end in group]
+        lens = torch.tensor([len(part) for part in windows], device=x.device)
+        out, _ = encoder(torch.nn.utils.rnn.pad_sequence(windows, batch_first=True), lens)
         for row, (begin, first, last, _) in zip(out, group, strict=True):
-            found.append(row[(first - begin) // step : -(-(last - begin) // step)])
-    return torch.cat(found)
+            outputs.append(row[(first - begin) // step : -(-(last - begin) // step)])
+    return torch.cat(outputs)

@@ -1,4 +1,4 @@
-"""n-best lists: as fields of cuts, with words, times and confidences, and in the order of another language model."""
+"""n-best lists: words with times and confidences, storage in cuts, and rescoring by a language model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from asrkit.models.language_model import LanguageModel, line_log_probs
 from asrkit.text.tokenizer import Tokenizer, word_spans
 
 SAME_TIME_S = 0.3
-"""Two hypotheses have the same word if it begins at most this far apart."""
+"""Words of two hypotheses are the same if their begins are at most this far apart."""
 SYMBOL_S = 0.04
 """Assumed duration of the last symbol of a word."""
 
@@ -28,9 +28,9 @@ class Word:
 
     word: str
     time: float
-    """Of its first symbol, in seconds."""
+    """Time of its first symbol, in seconds."""
     end: float
-    """Where its last symbol ends, or the next word begins."""
+    """End of its last symbol, or begin of the next word."""
     confidence: float
     """Between 0 and 1, see :func:`words`."""
 
@@ -38,21 +38,20 @@ class Word:
 def posteriors(nbest: Sequence[Hypothesis]) -> list[float]:
     """Each hypothesis' share of the probability of its list."""
     scores = torch.tensor([h.score for h in nbest], dtype=torch.float64)
-    found: list[float] = torch.softmax(scores, dim=0).tolist()
-    return found
+    shares: list[float] = torch.softmax(scores, dim=0).tolist()
+    return shares
 
 
 def words(nbest: Sequence[Hypothesis], tokenizer: Tokenizer) -> list[list[Word]]:
     """The words of each hypothesis of a list, with times and confidences.
 
-    A word's confidence is the share, in the probability of the list, of the hypotheses that have the same word
-    at the same time. For a list of one (greedy search) it is the geometric mean of the
-    hypothesis' symbol probabilities, the same for all its words.
+    A word's confidence is the posterior, within the list, of the hypotheses with the same word at the same time. For a
+    list of one (greedy search) it is the geometric mean of the hypothesis' symbol probabilities.
     """
-    spoken = [_with_ends(word_spans(tokenizer, h.tokens, h.token_times)) for h in nbest]
+    spans = [_with_ends(word_spans(tokenizer, h.tokens, h.token_times)) for h in nbest]
     if len(nbest) == 1:
-        sure = math.exp(sum(nbest[0].token_scores) / max(1, len(nbest[0].token_scores)))
-        return [[Word(word, time_s, end_s, sure) for word, time_s, end_s in spoken[0]]]
+        mean_prob = math.exp(sum(nbest[0].token_scores) / max(1, len(nbest[0].token_scores)))
+        return [[Word(word, time_s, end_s, mean_prob) for word, time_s, end_s in spans[0]]]
     shares = posteriors(nbest)
 
     def confidence(word: str, time_s: float) -> float:
@@ -60,13 +59,14 @@ def words(nbest: Sequence[Hypothesis], tokenizer: Tokenizer) -> list[list[Word]]
             1.0,
             sum(
                 share
-                for share, others in zip(shares, spoken, strict=True)
+                for share, others in zip(shares, spans, strict=True)
                 if any(other == word and abs(at_s - time_s) <= SAME_TIME_S for other, at_s, _ in others)
             ),
         )
 
     return [
-        [Word(word, time_s, end_s, confidence(word, time_s)) for word, time_s, end_s in of_one] for of_one in spoken
+        [Word(word, time_s, end_s, confidence(word, time_s)) for word, time_s, end_s in hypothesis_spans]
+        for hypothesis_spans in spans
     ]
 
 
@@ -102,10 +102,10 @@ def nbest_to_dicts(nbest: Sequence[Hypothesis], tokenizer: Tokenizer) -> list[di
                     "end": round(w.end, 4),
                     "confidence": round(w.confidence, 4),
                 }
-                for w in of_one
+                for w in hypothesis_words
             ],
         }
-        for h, of_one in zip(nbest, words(nbest, tokenizer) if nbest else [], strict=True)
+        for h, hypothesis_words in zip(nbest, words(nbest, tokenizer) if nbest else [], strict=True)
     ]
 
 
@@ -129,7 +129,7 @@ def attach_hypotheses(cuts: Sequence[Cut], nbest: Sequence[Sequence[Hypothesis]]
 def rescore(nbest: Sequence[Hypothesis], model: LanguageModel, weight: float, length_weight: float) -> list[Hypothesis]:
     """A list ordered by score + ``weight`` · log p_lm(y </s>) + ``length_weight`` · |y|, best first.
 
-    (The modified search orders its own lists by score and length; here only the score counts.)
+    (The modified search orders its lists by score and length; here only the score counts.)
 
     Args:
         nbest: hypotheses of one utterance.
@@ -156,5 +156,5 @@ def lm_log_probs(nbest: Sequence[Hypothesis], model: LanguageModel, with_end: bo
         return []
     tokens = pad_sequence([torch.tensor(h.tokens, dtype=torch.int64) for h in nbest], batch_first=True)
     lens = torch.tensor([len(h.tokens) for h in nbest])
-    found: list[float] = line_log_probs(model, tokens, lens, with_end).tolist()
-    return found
+    log_probs: list[float] = line_log_probs(model, tokens, lens, with_end).tolist()
+    return log_probs

@@ -1,4 +1,4 @@
-"""The searches by name, and the one that the ``decode`` settings describe with its language models."""
+"""The searches by name, and building the search of the ``decode`` settings with its language models."""
 
 from __future__ import annotations
 
@@ -90,10 +90,10 @@ def make_search(method: str, options: BeamOptions | None = None, fusion: Fusion 
 
 
 def build_search(settings: DecodeConfig, bundle: ModelBundle[Transducer], device: torch.device) -> Search:
-    """The search of an experiment, its language models on ``device``: those of the settings, else the recognizer's.
+    """The search of an experiment, with the language models of the settings or else the recognizer's, on ``device``.
 
     Raises:
-        UserError: settings that contradict each other, or language models with other symbols.
+        UserError: settings contradict each other, or language models have other symbols.
     """
     options = BeamOptions(
         beam=settings.beam,
@@ -115,10 +115,10 @@ def own_fusion(bundle: ModelBundle[Transducer], device: torch.device) -> Fusion 
     """The language models that a recognizer ships with, if any, on ``device``."""
     if bundle.fused is None:
         return None
-    given = bundle.fused.fusion
-    weights = FusionWeights(given.source_weight, given.target_weight, given.length_weight)
+    settings = bundle.fused.fusion
+    weights = FusionWeights(settings.source_weight, settings.target_weight, settings.length_weight)
     models = {role: _for_search(lm.model, device) for role, lm in bundle.fused.models.items()}
-    return Fusion(weights, models.get("target"), models.get("source"), given.source_lm == INTERNAL)
+    return Fusion(weights, models.get("target"), models.get("source"), settings.source_lm == INTERNAL)
 
 
 def _for_search(model: LanguageModel, device: torch.device) -> LstmLanguageModel:
@@ -129,7 +129,7 @@ def _for_search(model: LanguageModel, device: torch.device) -> LstmLanguageModel
 
 
 def build_fusion(settings: FusionConfig, tokenizer: Tokenizer, device: torch.device) -> Fusion | None:
-    """The language models of a search, None if none has a weight.
+    """The language models of a search; None if no weight is set.
 
     Raises:
         UserError: a weight without a model, or a model with other symbols.
@@ -157,13 +157,13 @@ def require_weights(settings: FusionConfig) -> None:
 def read_fusion_models(
     settings: FusionConfig, tokenizer: Tokenizer, device: torch.device, all_given: bool = False
 ) -> tuple[LstmLanguageModel | None, LstmLanguageModel | None, bool]:
-    """The external and the source language model and whether the source is the transducer's own.
+    """The external and the source language model, and whether the source is the transducer's internal one.
 
     Args:
         settings: of the fusion.
         tokenizer: of the recognizer.
         device: of the recognizer.
-        all_given: also read models with weight 0, which tuning starts from.
+        all_given: also read models with weight 0, for tuning.
 
     Raises:
         UserError: a weight without a model, or a model with other symbols.

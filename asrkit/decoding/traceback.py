@@ -1,4 +1,4 @@
-"""From the arcs of a beam search back to label sequences with times."""
+"""From the arcs of a beam search to label sequences with times."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Final:
     steps: int = 0
     """Steps of the trace that lead to it."""
     place: int = 0
-    """Its place in the beam after them."""
+    """Its place in the last beam."""
     parts: dict[str, float] = field(default_factory=lambda: {"am": 0.0})
 
 
 @dataclass(frozen=True)
 class Step:
-    """The arcs of one step, (N, K) each, of the N ``utterance`` (N,) whose beams took it."""
+    """The arcs of one step, (N, K) each, of the utterances (N,)."""
 
     utterance: torch.Tensor
     origin: torch.Tensor
@@ -39,17 +39,17 @@ class Step:
 
 
 class Trace:
-    """All steps of a search, in as few bytes as they need: a long recording has a million of them.
+    """All steps of a search, stored compactly, as a long recording has a million of them.
 
-    Steps with the same utterances are packed, :data:`BLOCK` at a time; a tensor for each would take ten times the
-    memory of its content.
+    Steps with the same utterances are packed, :data:`BLOCK` at a time; a tensor for each would need ten times the
+    memory.
     """
 
     def __init__(self) -> None:
         self._steps: list[Step] = []
-        """The newest, not yet packed."""
+        """The newest steps, not yet packed."""
         self._blocks: list[Step] = []
-        """Many steps in one: the arcs are (steps, N, K)."""
+        """Packed steps; the arcs are (steps, N, K)."""
 
     def __len__(self) -> int:
         return sum(len(block.origin) for block in self._blocks) + len(self._steps)
@@ -78,15 +78,15 @@ class Trace:
 def hypotheses(
     finals: Sequence[Sequence[Final]], trace: Trace, *, synchronous: bool, frame_shift_s: float
 ) -> list[list[Hypothesis]]:
-    """The hypotheses (B lists) ending in the finals.
+    """B lists of the hypotheses that end in the finals.
 
     Args:
         finals: by utterance, best first.
         trace: all steps of the search.
-        synchronous: whether each step is a frame; otherwise a blank is.
+        synchronous: whether each step is a frame; otherwise each blank is.
         frame_shift_s: seconds between frames.
     """
-    flat = [(b, final) for b, of_utterance in enumerate(finals) for final in of_utterance]
+    flat = [(b, final) for b, utterance_finals in enumerate(finals) for final in utterance_finals]
     utterance = torch.tensor([b for b, _ in flat], dtype=torch.int64)
     place = torch.tensor([final.place for _, final in flat], dtype=torch.int64)
     steps = torch.tensor([final.steps for _, final in flat], dtype=torch.int64)
@@ -94,25 +94,25 @@ def hypotheses(
     symbols = torch.zeros(len(flat), number, dtype=torch.int32)
     scores = torch.zeros(len(flat), number)
     row = torch.zeros(len(finals), dtype=torch.int64)
-    before: Step | None = None
+    previous: Step | None = None
     for i, step in zip(reversed(range(len(trace))), trace.backwards(), strict=True):
         if i >= number:
             continue
-        if before is None or step.utterance is not before.utterance:
+        if previous is None or step.utterance is not previous.utterance:
             row[step.utterance] = torch.arange(len(step.utterance))
-        there, before = i < steps, step
-        at = torch.where(there, row[utterance], 0), torch.where(there, place, 0)
-        symbols[:, i] = torch.where(there, step.symbol[at], 0)
-        scores[:, i] = step.log_prob[at]
-        place = torch.where(there, step.origin[at].long(), place)
+        active, previous = i < steps, step
+        index = torch.where(active, row[utterance], 0), torch.where(active, place, 0)
+        symbols[:, i] = torch.where(active, step.symbol[index], 0)
+        scores[:, i] = step.log_prob[index]
+        place = torch.where(active, step.origin[index].long(), place)
     is_label = symbols > 0
     frames = torch.arange(number).expand(len(flat), -1) if synchronous else (~is_label).cumsum(1)
     seconds = (frames.double() * frame_shift_s)[is_label]  # row by row
     columns = (symbols[is_label].tolist(), seconds.tolist(), scores[is_label].tolist())
-    found: list[list[Hypothesis]] = [[] for _ in finals]
+    lists: list[list[Hypothesis]] = [[] for _ in finals]
     first = 0
     for (b, final), labels in zip(flat, is_label.sum(1).tolist(), strict=True):
         tokens, times, token_scores = (column[first : first + labels] for column in columns)
-        found[b].append(Hypothesis(tokens, final.score, times, token_scores, final.parts))
+        lists[b].append(Hypothesis(tokens, final.score, times, token_scores, final.parts))
         first += labels
-    return found
+    return lists

@@ -27,7 +27,7 @@ SOURCE_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 TARGET_WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 LENGTH_WEIGHTS = (-0.2, 0.0, 0.2, 0.4, 0.6, 0.8)
 ROUNDS = 4
-"""Most choices decoded."""
+"""Most weights that are decoded, in addition to none."""
 
 Lists = Sequence[tuple[Cut, list[Hypothesis]]]
 CountErrors = Callable[[str, str], int]
@@ -42,18 +42,18 @@ def tune_fusion(
     out_dir: Path,
     say: Callable[[str], None],
 ) -> FusionConfig:
-    """The settings with the weights at which decoding has the lowest WER, of those the grid suggests.
+    """The settings with the weights, of those that the grid suggests, with the lowest WER in decoding.
 
-    The first lists are decoded without language models, and rarely hold what language models would have found. So
-    the grid's choice is decoded, its hypotheses join the lists, and the grid chooses again until its choice has
-    been decoded before.
+    The first lists are decoded without language models, and rarely contain the best hypotheses of language models. So
+    the grid's choice is decoded, its hypotheses are added to the lists, and the grid chooses again, until its choice
+    has been decoded before.
 
     Args:
         bundle: the recognizer.
-        settings: which language models; a missing source model means shallow fusion.
-        decode: the n-best lists of the development set with these language models and weights.
-        count_errors: of a hypothesis.
-        out_dir: where fusion_grid.txt and fusion_grid.png go.
+        settings: the language models; a missing source model means shallow fusion.
+        decode: gives the n-best lists of the development set with these language models and weights.
+        count_errors: counts the word errors of a hypothesis.
+        out_dir: folder of fusion_grid.txt and fusion_grid.png.
         say: called with each line of the report.
 
     Raises:
@@ -61,44 +61,44 @@ def tune_fusion(
     """
     if not (settings.target_lm or settings.source_lm):
         raise UserError("--tune-fusion needs decode.fusion.target_lm=FILE, and source_lm=FILE or source_lm=internal")
-    device = choose_device("auto")  # where decoding puts the recognizer
+    device = choose_device("auto")  # as in decoding
     bundle.model.to(device)
     fusion = Fusion(FusionWeights(), *read_fusion_models(settings, bundle.tokenizer, device, all_given=True))
     pool = _Pool(bundle, fusion, count_errors)
     rates: dict[FusionWeights, float] = {}
-    weights, report = FusionWeights(), []
+    weights, lines = FusionWeights(), []
 
-    def tell(line: str) -> None:
-        report.append(line)
+    def report_line(line: str) -> None:
+        lines.append(line)
         say(line)
 
     for _ in range(ROUNDS + 1):
         decoded = decode(_weighted(settings, weights))
         rates[weights] = pool.error_rate(decoded)
-        tell(f"decoded: {rates[weights]:.2f} % with {_options(weights)}")
+        report_line(f"decoded: {rates[weights]:.2f} % with {_options(weights)}")
         pool.add(decoded)
         points = pool.grid(settings)
         weights = points[0].weights
         if weights in rates:
             break
-        tell(f"rescored: {points[0].wer:.2f} % with {_options(weights)}")
-    best = min(rates, key=lambda tried: rates[tried])
-    tell(f"WER % of the lists rescored, the length weight at its best:\n{grid_table(points)}")
-    tell(f"lowest: {rates[best]:.2f} % with {_options(best)}")
-    write_text(out_dir / "fusion_grid.txt", "\n".join(report) + "\n")
+        report_line(f"rescored: {points[0].wer:.2f} % with {_options(weights)}")
+    best = min(rates, key=lambda choice: rates[choice])
+    report_line(f"WER % of the lists rescored, the length weight at its best:\n{grid_table(points)}")
+    report_line(f"lowest: {rates[best]:.2f} % with {_options(best)}")
+    write_text(out_dir / "fusion_grid.txt", "\n".join(lines) + "\n")
     with atomic_path(out_dir / "fusion_grid.png") as temporary:
         plot_grid(points, temporary)
     return _weighted(settings, best)
 
 
 class _Pool:
-    """All hypotheses decoded so far, each once, with what a grid of weights needs."""
+    """All distinct hypotheses decoded so far, with their scores for a grid of weights."""
 
     def __init__(self, bundle: ModelBundle[Transducer], fusion: Fusion, count_errors: CountErrors) -> None:
         self.bundle, self.fusion, self.count_errors = bundle, fusion, count_errors
         self.lists: dict[str, ScoredList] = {}
         self.seen: set[tuple[str | int, ...]] = set()
-        """Cuts and labels."""
+        """Cut and labels of each hypothesis."""
 
     def error_rate(self, decoded: Lists) -> float:
         """WER in percent of the first hypotheses."""

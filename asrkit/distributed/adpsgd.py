@@ -1,12 +1,12 @@
-"""ADPSGD: learners that wait for nobody (Cui et al. 2021, arXiv 2110.11199).
+"""ADPSGD: learners that do not wait for each other (Cui et al. 2021, arXiv 2110.11199).
 
-Each learner takes its next share of the work, computes the gradient at its weights as they were then, and adds the
-optimizer's step to its weights as they are now; in the background it averages them with one other learner after each
-step (:mod:`asrkit.distributed.gossip`). Its staleness is how many updates the others made meanwhile. What is evaluated,
-saved and shipped is the mean of all.
+A learner claims a share of the work, computes the gradient at its current weights, and applies the optimizer's step to
+the weights that it has by then; after each step it averages them with one other learner in the background
+(:mod:`asrkit.distributed.gossip`). Its staleness is the number of updates that others made in the meantime. The mean
+weights of all learners are evaluated, saved and shipped.
 
-Several processes can be one learner, a super-learner: inside it gradients are averaged, and its first process averages
-weights with the other super-learners.
+Several processes can form one learner, a super-learner: they average gradients, and the first of them averages weights
+with the other super-learners.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ class Adpsgd:
     """Asynchronous learners.
 
     Args:
-        in_step: the processes of this super-learner; one alone usually.
+        in_step: the processes of this super-learner, usually one.
         number: of this super-learner.
-        supers: how many begin together.
+        supers: how many super-learners start together.
         store: shared by all processes.
-        membership: of the super-learners; None in all processes of one but the first.
+        membership: of the super-learners; None in all but the first process of each.
         mixing: a kind of :func:`asrkit.distributed.mixing.partner`.
-        seed: of the random kinds.
-        host: of this machine for the others.
+        seed: for the random kinds.
+        host: address at which the others reach this machine.
         watched: measure α_e and Δ at the end of each epoch.
     """
 
@@ -78,12 +78,12 @@ class Adpsgd:
 
     @property
     def world_size(self) -> int:
-        """How many processes begin together."""
+        """Number of processes that start together."""
         return self.supers * self.in_step.world_size
 
     @property
     def device(self) -> torch.device:
-        """Where this one trains."""
+        """Where this process trains."""
         return self.in_step.device
 
     @property
@@ -93,30 +93,30 @@ class Adpsgd:
 
     @property
     def place(self) -> tuple[int, int]:
-        """Number of this process among those of the last meeting, and how many they were."""
+        """Index of this process among those of the last meeting, and their number."""
         members, size = self.running.members, self.in_step.world_size
         return members.index(self.number) * size + self.in_step.rank, len(members) * size
 
-    # Where all meet
+    # Meetings
 
     def agree(self, flag: bool) -> bool:
-        """Whether ``flag`` holds for any learner; all must ask at the same point."""
+        """Whether ``flag`` is set in any learner; all must call this at the same point."""
         return any(self.gather(flag))
 
     def gather(self, value: Value) -> list[Value]:
-        """``value`` of every learner that is present, in the order of ranks; alone, before it has joined the others."""
+        """``value`` of every learner present, by rank; only this one's before it has joined the others."""
         own = self.in_step.gather(value)
         if not self.running.inside and self._joins_later():
             return own
-        said = self._first(lambda membership: membership.meet(own))
-        return [value for of_one in said.values() for value in of_one]
+        values = self._first(lambda membership: membership.meet(own))
+        return [value for part in values.values() for value in part]
 
     def total(self, counts: Mapping[str, float]) -> dict[str, float]:
-        """``counts`` of all learners, those of one name added."""
+        """``counts`` summed over all learners, by name."""
         return added(self.gather(dict(counts)))
 
     def begin(self, module: nn.Module) -> int | None:
-        """All begin together, or this one joins the others, with the weights of one of them."""
+        """Starts with the others, or joins them with the weights of one of them."""
         running = self.running
         own = flattened(module)
         if self.membership:
@@ -133,7 +133,7 @@ class Adpsgd:
         return epoch
 
     def close(self) -> None:
-        """Leaves the others in order."""
+        """Leaves the others cleanly."""
         if self.running.gossip:
             self.running.gossip.close()
         if self.membership:
@@ -152,7 +152,7 @@ class Adpsgd:
             self._gossip.put(weights)
             membership.met = where["met"]
             membership.admit()
-            if position(self.store) != where:  # they have met meanwhile
+            if position(self.store) != where:  # they have met in the meantime
                 raise LeftBehind
             return where
 
@@ -164,7 +164,7 @@ class Adpsgd:
     # Rounds of an epoch
 
     def round(self, epoch: int, num_steps: int, done: int) -> Round:
-        """The shares that are not done, this learner's own first; see :mod:`asrkit.distributed.work_queue`."""
+        """The remaining shares, this learner's own first; see :mod:`asrkit.distributed.work_queue`."""
         running = self.running
 
         def open_round(membership: Membership) -> tuple[list[int], int, str]:
@@ -175,39 +175,39 @@ class Adpsgd:
             self._gossip.pause()
             key = self._pause_key(membership)
             own = self.store.get(key).decode() if self.store.check([key]) else Pause.NONE.name
-            said = membership.meet((own, self._queue.number_done_in(epoch)))
-            asked = max((asked for asked, _ in said.values()), key=[p.name for p in Pause].index)
-            done = said[0][1]  # as learner 0 counts, for one that was lost may still finish a share
+            reports = membership.meet((own, self._queue.number_done_in(epoch)))
+            pause = max((pause for pause, _ in reports.values()), key=[p.name for p in Pause].index)
+            done = reports[0][1]  # by learner 0's count: a lost learner may still finish a share
             running.round = running.round + 1 if epoch == running.epoch else 0
             running.epoch = epoch
             order = self._queue.open(epoch, running.round, num_steps * self.supers)
-            return order, done // self.supers, asked
+            return order, done // self.supers, pause
 
-        order, done, asked = self._first(open_round)
-        return Round(order, done, Pause[asked])
+        order, done, pause = self._first(open_round)
+        return Round(order, done, Pause[pause])
 
     def proceed(self, module: nn.Module) -> None:
-        """Back to the steps, from the weights as they are now."""
+        """Resumes the steps from the current weights."""
         if self.membership:
             self.membership.tell_position({"epoch": self.running.epoch, "round": self.running.round})
             self._gossip.resume()
         self._take(module)
 
     def claim(self, share: int) -> Claim:
-        """Whether a share is this learner's to do; the others may have come before."""
+        """Claims a share, unless another learner has."""
         return self._first(lambda membership: self._queue.claim(share))
 
     @property
     def shares(self) -> int:
-        """Of a step: one for each super-learner."""
+        """Shares of a step: one for each super-learner."""
         return self.supers
 
     def slot(self, share: int) -> int:
-        """That of the share's learner, and in it of this process."""
+        """The slot of this process in the share of its super-learner."""
         return share % self.supers * self.in_step.world_size + self.in_step.rank
 
     def pause(self, stop: bool, step: int, every: int) -> Pause:
-        """Whether to leave the steps, because any learner was asked to stop or it is time to save."""
+        """Whether to interrupt the steps, because a learner was asked to stop or a save is due."""
         stop = self.in_step.agree(stop)
 
         def look(membership: Membership) -> bool:
@@ -229,16 +229,15 @@ class Adpsgd:
     # A step
 
     def wrap(self, module: nn.Module, all_used: bool) -> nn.Module:
-        """The module itself, or the one that averages gradients inside a super-learner."""
+        """The module itself, or one that averages gradients within a super-learner."""
         return self.in_step.wrap(module, all_used)
 
     def without_sync(self, wrapped: nn.Module) -> contextlib.AbstractContextManager[None]:
-        """For all backward passes of an update but the last."""
+        """Context of every backward pass of an update but the last."""
         return self.in_step.without_sync(wrapped)
 
     def watch(self, module: nn.Module, again: Callable[[], float], lr: float) -> None:
-        """Keeps the last gradient of the epoch: there is no step of all whose gradients could be compared before all
-        have come to its end."""
+        """Keeps the epoch's last gradient: asynchronous gradients can only be compared at the end of the epoch."""
         if self.watched:
             self.running.last = LastGradient(again, lr)
 
@@ -246,22 +245,22 @@ class Adpsgd:
         """Nothing: the weights are averaged in the background."""
 
     def after_step(self, module: nn.Module) -> None:
-        """Adds what the optimizer did to the weights as they are now, and takes those for the next gradient."""
+        """Adds the optimizer's update to the current weights, at which the next gradient is computed."""
         started, running, counts = time.monotonic(), self.running, self.running.counts
         if self.membership:
             weights = self._gossip.step(flattened(module).cpu() - running.weights)
             self._set(module, weights)
             now = int(self.store.add("updates", 1))
-            stale, running.seen = now - running.seen - 1, now
-            counts.updates, counts.staleness = counts.updates + 1, counts.staleness + stale
-            counts.most_stale = max(counts.most_stale, stale)
+            staleness, running.seen = now - running.seen - 1, now
+            counts.updates, counts.staleness = counts.updates + 1, counts.staleness + staleness
+            counts.most_stale = max(counts.most_stale, staleness)
             running.done = self._queue.finish()
         else:
             self._set(module, running.weights)
         counts.mixing_s += time.monotonic() - started
 
     def _take(self, module: nn.Module) -> None:
-        """The weights as they are now, in the module."""
+        """Copies the current weights into the module."""
         if self.membership:
             self.running.seen = int(self.store.add("updates", 0))
             self._set(module, self._gossip.weights())
@@ -269,7 +268,7 @@ class Adpsgd:
             self._set(module, self.running.weights)
 
     def _set(self, module: nn.Module, weights: torch.Tensor) -> None:
-        """``weights`` of the super-learner's first process, in the module of each."""
+        """Copies ``weights`` of the super-learner's first process into the module of every process."""
         if self.in_step.world_size > 1:
             if not self.membership:
                 weights = torch.empty_like(flattened(module))
@@ -282,25 +281,25 @@ class Adpsgd:
 
     @contextlib.contextmanager
     def consensus(self, module: nn.Module) -> Iterator[None]:
-        """The mean of all weights, with the first learner's buffers; each learner's own are there again afterwards."""
-        buffers = [buffer.clone() for buffer in module.buffers()]
-        found = self._mean(lambda: self._gossip.weights(), buffers)
+        """The mean of all weights, with the first learner's buffers; each learner gets its own back on exit."""
+        own_buffers = [buffer.clone() for buffer in module.buffers()]
+        mean, *buffers = self._mean(lambda: self._gossip.weights(), own_buffers)
         if self.membership:
-            self.running.spread = float((self._gossip.weights() - found[0]).square().sum())
-        assign(module, found[0])
-        for buffer, of_first in zip(module.buffers(), found[1:], strict=True):
-            buffer.copy_(of_first)
+            self.running.spread = float((self._gossip.weights() - mean).square().sum())
+        assign(module, mean)
+        for buffer, first in zip(module.buffers(), buffers, strict=True):
+            buffer.copy_(first)
         yield
         self._take(module)
-        for buffer, before in zip(module.buffers(), buffers, strict=True):
-            buffer.copy_(before)
+        for buffer, own in zip(module.buffers(), own_buffers, strict=True):
+            buffer.copy_(own)
 
-    def _mean(self, of: Callable[[], torch.Tensor], buffers: Sequence[torch.Tensor] = ()) -> list[torch.Tensor]:
-        """The mean of what those present have, and the first one's buffers."""
-        return self._first(lambda membership: mean_of_present(membership, self._gossip, of, buffers))
+    def _mean(self, vector: Callable[[], torch.Tensor], buffers: Sequence[torch.Tensor] = ()) -> list[torch.Tensor]:
+        """The mean vector of the learners present, and the first one's buffers."""
+        return self._first(lambda membership: mean_of_present(membership, self._gossip, vector, buffers))
 
     def _noise(self, module: nn.Module) -> dict[str, float]:
-        """α_e / α, Δ and its split, of the last gradient of each learner that took one in the epoch."""
+        """α_e / α, Δ and its split, from the last gradients of the learners that computed one in the epoch."""
         last, self.running.last = self.running.last, None
         own = at_mean = torch.zeros_like(self.running.weights)
         if last:
@@ -308,23 +307,23 @@ class Adpsgd:
         with self.consensus(module):
             if last:
                 at_mean = gradient_again(module, last.again).cpu()
-        given = torch.cat([own, at_mean, torch.ones(1)])
-        if not (last and torch.isfinite(given).all()):
-            last, given = None, torch.zeros_like(given)
-        mean = self._mean(lambda: given)[0]
-        mean /= max(float(mean[-1]), 1e-9)  # over those that took one
+        gradients = torch.cat([own, at_mean, torch.ones(1)])
+        if not (last and torch.isfinite(gradients).all()):
+            last, gradients = None, torch.zeros_like(gradients)
+        mean = self._mean(lambda: gradients)[0]
+        mean /= max(float(mean[-1]), 1e-9)  # over the learners that computed one
         mean_gradient, mean_at_mean = mean[:-1].chunk(2)
-        away = float((at_mean - mean_at_mean).square().sum())
-        of_all = self.gather((away, last.lr) if last and self.membership else None)
-        told = [of_one for of_one in of_all if of_one]
-        if not told:
+        deviation = float((at_mean - mean_at_mean).square().sum())
+        pairs = self.gather((deviation, last.lr) if last and self.membership else None)
+        measured = [pair for pair in pairs if pair]
+        if not measured:
             return {}
-        scatter, lr = (sum(values) for values in zip(*told, strict=True))
-        return noise_in_training(mean_gradient, mean_at_mean, scatter, len(told), lr / len(told))
+        scatter, lr = (sum(values) for values in zip(*measured, strict=True))
+        return noise_in_training(mean_gradient, mean_at_mean, scatter, len(measured), lr / len(measured))
 
     def diagnostics(self, module: nn.Module) -> dict[str, Any]:
-        """The spread σ_w² of the weights, the staleness of updates, the seconds that steps took for the weights' sake,
-        and what each learner did; where it is watched, α_e / α, Δ and its split too."""
+        """The spread σ_w² of the weights, the staleness of updates, the seconds that steps spent on mixing, and the
+        updates of each learner; if watched, also α_e / α, Δ and its split."""
         noise = self._noise(module) if self.watched else {}
         counts, self.running.counts = self.running.counts, Counts()
         tally = self._gossip.take_tally() if self.membership else Tally()
@@ -352,8 +351,8 @@ class Adpsgd:
         return {"learners": self.supers, "done": self._queue.done() if self.membership else []}
 
     def load_state_dict(self, state: dict[str, Any], epoch: int, step: int) -> None:
-        """Takes what :meth:`state_dict` gave; of another number of learners, the first ``step`` steps of the epoch."""
-        joins_later = self._joins_later()  # which all processes of a super-learner ask
+        """Restores what :meth:`state_dict` returned; with another number of learners, ``step`` steps are done."""
+        joins_later = self._joins_later()  # called by all processes of a super-learner
         if self.is_main and not joins_later and step:
             done = state["done"] if state.get("learners") == self.supers else range(step * self.supers)
             self._queue.restore(epoch, done)
@@ -365,9 +364,9 @@ class Adpsgd:
         self.agree(False)
 
     def load_own(self, folder: Path, stem: str, module: nn.Module, updates: int) -> dict[str, Any] | None:
-        """Takes the weights that :meth:`save_own` wrote and returns the state with them.
+        """Loads the weights that :meth:`save_own` wrote and returns the state with them.
 
-        Where any learner has none that can be read, as with another number of learners, all keep the mean.
+        If any learner's cannot be read, as with another number of learners, all keep the mean.
         """
         return load_own_of_all(self, own_path(folder, stem, self.number), self.supers, module)
 
@@ -377,19 +376,19 @@ class Adpsgd:
         return self.running.gossip
 
     def _first(self, ask: Callable[[Membership], Value]) -> Value:
-        """What the first process of this super-learner finds out, in all of them, or what it raises."""
-        found: list[Any] = [None, None, None]
+        """Calls ``ask`` in this super-learner's first process; returns its result, or raises its error, in all."""
+        outcome: list[Any] = [None, None, None]
         if self.membership:
             try:
-                found = [ask(self.membership), None, self.membership.members]
+                outcome = [ask(self.membership), None, self.membership.members]
             except (UserError, LeftBehind) as error:
                 if self.in_step.world_size == 1:
                     raise
-                found[1] = error
+                outcome[1] = error
         if self.in_step.world_size > 1:
-            dist.broadcast_object_list(found, 0)
-        if found[1] is not None:
-            raise found[1]
-        self.running.members = found[2]
-        value: Value = found[0]
+            dist.broadcast_object_list(outcome, 0)
+        if outcome[1] is not None:
+            raise outcome[1]
+        self.running.members = outcome[2]
+        value: Value = outcome[0]
         return value

@@ -1,4 +1,4 @@
-"""The mean weights of learners that come and go."""
+"""The mean weights of learners that join and leave."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from asrkit.errors import UserError
 
 
 def mean_of_present(
-    membership: Membership, gossip: Gossip, of: Callable[[], torch.Tensor], buffers: Sequence[torch.Tensor] = ()
+    membership: Membership, gossip: Gossip, vector: Callable[[], torch.Tensor], buffers: Sequence[torch.Tensor] = ()
 ) -> list[torch.Tensor]:
-    """The mean of what those present have, and the first one's buffers; once more without one that is lost.
+    """The mean vector of the learners present, and the first one's buffers; retried without one that is lost.
 
     Args:
         membership: of the learners.
-        gossip: whose exchanges are done before.
-        of: (d,) what this one has then, such as its weights.
-        buffers: of this one's module.
+        gossip: its exchanges are settled first.
+        vector: returns this learner's (d,), such as its weights.
+        buffers: of this learner's module.
 
     Raises:
         UserError: the same learners failed twice.
     """
-    failed: list[tuple[list[int], str]] = []
+    failures: list[tuple[list[int], str]] = []
     while True:
         membership.meet("mean")
         gossip.settle()
         try:
-            found = mean_of_members(membership, of(), buffers)
-        except RuntimeError as error:  # the heartbeats tell to whom the connection was lost
-            found, failed = [], [*failed, (membership.members, str(error).splitlines()[0])]
-        if len(failed) > 1 and failed[-1][0] == failed[-2][0]:
-            raise UserError(f"the learners cannot reach each other: {failed[-1][1]}")
-        if all(membership.meet(bool(found)).values()):
-            return found
+            means = mean_of_members(membership, vector(), buffers)
+        except RuntimeError as error:  # the heartbeats show which learner was lost
+            means, failures = [], [*failures, (membership.members, str(error).splitlines()[0])]
+        if len(failures) > 1 and failures[-1][0] == failures[-2][0]:
+            raise UserError(f"the learners cannot reach each other: {failures[-1][1]}")
+        if all(membership.meet(bool(means)).values()):
+            return means
 
 
 def mean_of_members(membership: Membership, own: torch.Tensor, buffers: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-    """The mean of the members' vectors, and the first one's buffers, over a process group for this once.
+    """The mean of the members' vectors, and the first one's buffers, over a temporary process group.
 
     Raises:
         RuntimeError: a member is lost.

@@ -1,4 +1,4 @@
-"""What decentralized learners tell of the loss around them (Zhang et al. 2021, arXiv 2112.01433, section 3)."""
+"""What decentralized learners reveal about the loss landscape (Zhang et al. 2021, arXiv 2112.01433, section 3)."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ class StepDiagnostics:
 
 
 def step_diagnostics(lr: float, mean_gradient: torch.Tensor, full_gradient: torch.Tensor) -> StepDiagnostics:
-    """Of the learners' mean gradient g_a, each at its own weights, and the full gradient g at the mean weight."""
+    """From the learners' mean gradient g_a, each at its own weights, and the full gradient g at the mean weight."""
     effective = lr * float(mean_gradient @ full_gradient / full_gradient.square().sum())
     noise = -lr * mean_gradient + effective * full_gradient
     return StepDiagnostics(effective, noise, float(noise.square().sum()))
 
 
 def gradient_again(module: nn.Module, again: Callable[[], float]) -> torch.Tensor:
-    """(d,) the gradient of ``again``, which adds it times the scale it returns; the module is left without one."""
+    """(d,) the gradient that ``again`` adds times the scale it returns; the module's gradient is cleared."""
     module.zero_grad(set_to_none=True)
     scale = again()
     gradient = flattened_gradient(module) / scale
@@ -44,25 +44,25 @@ def gradient_again(module: nn.Module, again: Callable[[], float]) -> torch.Tenso
 def noise_in_training(
     mean_gradient: torch.Tensor, at_mean: torch.Tensor, scatter: float, learners: int, lr: float
 ) -> dict[str, float]:
-    """α_e / α, and Δ with its split Δ_S + Δ_2, where the full gradient g is out of reach.
+    """α_e / α, and Δ with its split Δ_S + Δ_2, if the full gradient g is not available.
 
-    With the mean ḡ of the learners' gradients at the mean weights in place of g, the step's noise is the part Δ_2 that
-    the spread of the weights causes. How far ḡ itself is from g shows in how the gradients scatter around it:
-    Δ_S = α² Σ_j ‖g_j − ḡ‖² / (n (n − 1)), without bias for independent mini-batches.
+    With ḡ, the mean of the learners' gradients at the mean weights, in place of g, the step's noise is Δ_2, the part
+    caused by the spread of the weights. The distance of ḡ from g is estimated from the scatter of the gradients:
+    Δ_S = α² Σ_j ‖g_j − ḡ‖² / (n (n − 1)), unbiased for independent mini-batches.
 
     Args:
         mean_gradient: (d,) g_a, mean of the learners' gradients, each at its own weights.
         at_mean: (d,) ḡ, that of the same mini-batches at the mean weights.
         scatter: Σ_j ‖g_j − ḡ‖² of the gradients at the mean weights.
-        learners: n; with one alone, Δ_S is 0.
+        learners: n; with a single one, Δ_S is 0.
         lr: α.
     """
     step = step_diagnostics(lr, mean_gradient, at_mean)
-    of_batches = lr**2 * scatter / (learners * max(1, learners - 1))
+    batch_noise = lr**2 * scatter / (learners * max(1, learners - 1))
     return {
         "effective_lr": step.effective_lr / lr,
-        "noise": of_batches + step.noise_strength,
-        "noise_of_batches": of_batches,
+        "noise": batch_noise + step.noise_strength,
+        "noise_of_batches": batch_noise,
         "noise_of_spread": step.noise_strength,
     }
 
@@ -73,8 +73,8 @@ def weight_spread(weights: torch.Tensor) -> float:
 
 
 def stationary_ring_spread(n: int, lr: float, curvature: float, noise: float) -> float:
-    """σ_w² that learners on a ring settle at, on a quadratic of this curvature with gradient noise (standard deviation)
-    in one dimension: (1/n) Σ_{k≥2} (α s)² / (1 − (λ_k − α h)²).
+    """The stationary σ_w² of learners on a ring, for a one-dimensional quadratic with this curvature and gradient noise
+    (standard deviation): (1/n) Σ_{k≥2} (α s)² / (1 − (λ_k − α h)²).
 
     Raises:
         ValueError: a mode has |λ_k − α h| ≥ 1 and grows without bound.
@@ -86,10 +86,10 @@ def stationary_ring_spread(n: int, lr: float, curvature: float, noise: float) ->
 
 
 def smoothing_factor(frequency: float, spread: float) -> float:
-    """By which the gradient of cos(k w) shrinks when weights spread normally with deviation s: exp(−k² s² / 2)."""
+    """Factor of the gradient of cos(k w) if the weights are normally distributed with deviation s: exp(−k² s² / 2)."""
     return math.exp(-((frequency * spread) ** 2) / 2)
 
 
 def diverged(loss: float, classes: int, tolerance: float = 0.02) -> bool:
-    """Whether a classifier's loss is that of a uniform guess, or not a number: a run that is lost."""
+    """Whether a classifier's loss is not finite, or that of a uniform guess."""
     return not math.isfinite(loss) or abs(loss - math.log(classes)) < tolerance

@@ -1,9 +1,9 @@
 """DPSGD: learners that average with their neighbours while they compute (Zhang et al. 2021, arXiv 2112.01433).
 
-Each learner keeps weights and optimizer state of its own. Its step is w_j ← Σ_k T_jk w_k − α ∇L_j(w_j): neighbours'
-weights are on their way while the gradient is computed at the learner's own, and take its place just before the
-optimizer's step. With the average of all it is the delay-by-one form of Cui et al. 2021 (D1D, arXiv 2110.11199), whose
-allreduce runs while the gradient is computed. What is evaluated, saved and shipped is the mean of all.
+Each learner has its own weights and optimizer state. Its step is w_j ← Σ_k T_jk w_k − α ∇L_j(w_j): while it computes
+the gradient at its own weights, those of its neighbours arrive, and their average replaces its own just before the
+optimizer's step. With the average of all learners it is the delay-by-one form of Cui et al. 2021 (D1D, arXiv
+2110.11199), whose allreduce overlaps with the gradient. The mean weights of all are evaluated, saved and shipped.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from asrkit.distributed.updates import mixed
 
 @dataclass
 class Exchange:
-    """Weights on their way."""
+    """The weights in transit."""
 
     step: int = 0
-    """Updates done, of which the mixing matrix is a function."""
+    """Updates done, which determine the mixing matrix."""
     own: torch.Tensor = field(default_factory=lambda: torch.zeros(0))
     """(d,) this learner's weights at the start of the update."""
     neighbours: list[int] = field(default_factory=list)
@@ -40,17 +40,17 @@ class Exchange:
     """(neighbours, d), or (1, d) the sum of all."""
     pending: list[dist.Work] = field(default_factory=list)
     mixing_s: float = 0.0
-    """That steps took for the weights' sake, waiting not included."""
+    """Seconds that steps spent on mixing, without waiting."""
     waited_s: float = 0.0
     watched: list[dict[str, float]] = field(default_factory=list)
-    """:func:`noise_in_training` of the updates of this epoch that were watched."""
+    """:func:`noise_in_training` of this epoch's watched updates."""
     restored: bool = False
-    """Whether the weights are those that this learner had itself, and not the same for all."""
+    """Whether the weights are this learner's own from a checkpoint, not the mean."""
 
 
 @dataclass(frozen=True)
 class Dpsgd(AllReduce):
-    """Learners in step, each with weights of its own."""
+    """Synchronous learners, each with its own weights."""
 
     mixing: str = "ring"
     """A kind of :func:`asrkit.distributed.mixing.mixing_matrix`."""
@@ -59,10 +59,10 @@ class Dpsgd(AllReduce):
     """Updates between two measurements of α_e and Δ; 0 for none."""
     exchange: Exchange = field(default_factory=Exchange)
     group: dist.ProcessGroup | None = None
-    """Of the weights on their way; nccl would make the collectives of the loop wait for them in the default one."""
+    """Transfers the weights; in the default group, nccl would make the loop's collectives wait for them."""
 
     def begin(self, module: nn.Module) -> int | None:
-        """All begin together, with the first one's weights unless each had its own in a checkpoint."""
+        """All start together, with the first one's weights unless each has its own from a checkpoint."""
         if self.world_size > 1:
             own = flattened(module)
             if not self.exchange.restored:
@@ -76,16 +76,16 @@ class Dpsgd(AllReduce):
         return module
 
     def watch(self, module: nn.Module, again: Callable[[], float], lr: float) -> None:
-        """Every so many updates, compares the learners' mean gradient with that of the same batches at their mean
-        weights. α_e and Δ are those of a plain SGD step before clipping, whatever the optimizer."""
+        """Every ``watch_every`` updates, compares the learners' mean gradient with that of the same batches at their
+        mean weights. α_e and Δ are those of a plain SGD step before clipping, whatever the optimizer."""
         exchange = self.exchange
         if self.world_size == 1 or not self.watch_every or exchange.step % self.watch_every:
             return
-        kept = [p.grad for p in module.parameters()]
+        unclipped = [p.grad for p in module.parameters()]
         own = flattened_gradient(module)
         with self.consensus(module):
             gradients = torch.stack([own, gradient_again(module, again)])
-        for p, gradient in zip(module.parameters(), kept, strict=True):
+        for p, gradient in zip(module.parameters(), unclipped, strict=True):
             p.grad = gradient
         if self.agree(not bool(torch.isfinite(gradients).all())):
             return
@@ -96,7 +96,7 @@ class Dpsgd(AllReduce):
         exchange.watched.append(noise_in_training(gradients[0], gradients[1], scatter, self.world_size, lr))
 
     def before_step(self, module: nn.Module) -> None:
-        """Puts the average of the neighbourhood in the place of the weights."""
+        """Replaces the weights by the average of the neighbourhood."""
         if self.world_size == 1:
             return
         self._wait()
@@ -111,7 +111,7 @@ class Dpsgd(AllReduce):
         exchange.mixing_s += time.monotonic() - started
 
     def after_step(self, module: nn.Module) -> None:
-        """Sends the new weights to the next neighbours."""
+        """Sends the new weights to the next step's neighbours."""
         if self.world_size == 1:
             return
         started = time.monotonic()
@@ -121,12 +121,12 @@ class Dpsgd(AllReduce):
 
     @contextlib.contextmanager
     def consensus(self, module: nn.Module) -> Iterator[None]:
-        """The mean of all weights, with the first learner's buffers; each learner's own are there again afterwards."""
+        """The mean of all weights, with the first learner's buffers; each learner gets its own back on exit."""
         if self.world_size == 1:
             yield
             return
         self._wait()
-        own, buffers = flattened(module), [buffer.clone() for buffer in module.buffers()]
+        own, own_buffers = flattened(module), [buffer.clone() for buffer in module.buffers()]
         mean = own.clone()
         dist.all_reduce(mean)
         assign(module, mean / self.world_size)
@@ -134,20 +134,20 @@ class Dpsgd(AllReduce):
             dist.broadcast(buffer, 0)
         yield
         assign(module, own)
-        for buffer, before in zip(module.buffers(), buffers, strict=True):
-            buffer.copy_(before)
+        for buffer, own_buffer in zip(module.buffers(), own_buffers, strict=True):
+            buffer.copy_(own_buffer)
 
     def diagnostics(self, module: nn.Module) -> dict[str, float]:
-        """The spread σ_w² of the weights, and the seconds that this epoch's steps took for the weights' sake and waited
-        for neighbours: a learner's mean. Where updates were watched, the means of α_e / α, Δ and its split too."""
+        """The spread σ_w² of the weights, and the mean seconds that a learner's steps spent in this epoch on mixing and
+        on waiting for neighbours. If updates were watched, also the means of α_e / α, Δ and its split."""
         if self.world_size == 1:
             return {}
         own = flattened(module)
         mean = own.clone()
         dist.all_reduce(mean)
-        away = float((own - mean / self.world_size).square().sum())
+        spread = float((own - mean / self.world_size).square().sum())
         exchange = self.exchange
-        sums = self.total({"weight_spread": away, "mixing_s": exchange.mixing_s, "waited_s": exchange.waited_s})
+        sums = self.total({"weight_spread": spread, "mixing_s": exchange.mixing_s, "waited_s": exchange.waited_s})
         exchange.mixing_s = exchange.waited_s = 0.0
         watched, exchange.watched = exchange.watched, []
         means = {name: value / len(watched) for name, value in added(watched).items()}
@@ -160,9 +160,9 @@ class Dpsgd(AllReduce):
             self.agree(False)
 
     def load_own(self, folder: Path, stem: str, module: nn.Module, updates: int) -> dict[str, Any] | None:
-        """Takes the weights that :meth:`save_own` wrote and returns the state with them.
+        """Loads the weights that :meth:`save_own` wrote and returns the state with them.
 
-        Where any learner has none that can be read, as with another number of learners, all keep the mean.
+        If any learner's cannot be read, as with another number of learners, all keep the mean.
         """
         self.exchange.step = updates
         if self.world_size == 1:
@@ -186,8 +186,8 @@ class Dpsgd(AllReduce):
         exchange.received = own.new_empty(len(exchange.neighbours), len(own))
         operations = [dist.P2POp(dist.isend, own, k, self.group) for k in exchange.neighbours]
         operations += [
-            dist.P2POp(dist.irecv, place, k, self.group)
-            for place, k in zip(exchange.received, exchange.neighbours, strict=True)
+            dist.P2POp(dist.irecv, buffer, k, self.group)
+            for buffer, k in zip(exchange.received, exchange.neighbours, strict=True)
         ]
         exchange.pending = dist.batch_isend_irecv(operations) if operations else []
 

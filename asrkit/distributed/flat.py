@@ -1,4 +1,4 @@
-"""All parameters of a module as one vector, which is what learners send each other."""
+"""All parameters of a module as one vector, which learners exchange."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def flattened_gradient(module: nn.Module) -> torch.Tensor:
 
 @torch.no_grad()
 def assign(module: nn.Module, weights: torch.Tensor) -> None:
-    """Sets the parameters to what :func:`flattened` gave of others."""
-    first = 0
+    """Sets the parameters from a vector in the order of :func:`flattened`."""
+    begin = 0
     for p in module.parameters():
-        p.copy_(weights[first : first + p.numel()].view_as(p))
-        first += p.numel()
+        p.copy_(weights[begin : begin + p.numel()].view_as(p))
+        begin += p.numel()

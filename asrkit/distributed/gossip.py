@@ -1,9 +1,9 @@
 """Averaging with one learner at a time, in the background (Cui et al. 2021, arXiv 2110.11199).
 
-A learner asks another for an average: it sends its weights w_i, the other answers with d = β (w_j − w_i) and subtracts
-d from its own, and the asking one adds d. No lock is held while a message is on its way, so learners cannot block each
-other, however many they are, and gradient steps go on meanwhile. The sum of all weights is kept by counting: a request
-has a number, the answer is kept until it is known to have been added, and taken back if it was not.
+A learner asks another for an average: it sends its weights w_i; the other answers with d = β (w_j − w_i) and subtracts
+d from its own, and the asking learner adds d. No lock is held while a message is in transit, so learners cannot block
+each other, however many they are, and gradient steps continue meanwhile. Numbered requests preserve the sum of all
+weights: an answer is kept until it is known to have been added, and taken back if it was not.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from asrkit.distributed.updates import exchanged
 
 EXCHANGE, QUERY, FETCH = 1, 2, 3
 HEADER = struct.Struct("!8sBiiqqq")
-"""Secret of the training, what is asked, by which rank and incarnation, number, number added last, bytes to follow."""
+"""Secret of the training, kind of request, rank, incarnation, request number, last number added, bytes that follow."""
 ANSWER = struct.Struct("!qq")
-"""Number, bytes to follow."""
+"""Request number, bytes that follow."""
 ADDED = b"+"
 TIMEOUTS_PER_LIMIT = 10
 PEERS_S = 0.5
-"""How long the list of the others is good for."""
+"""How long a list of peers is used."""
 CHECK_S = 1.0
-"""How long a learner that did not answer is left alone at least."""
+"""Shortest time before a learner that did not answer is asked again."""
 
 
 @dataclass
 class Link:
-    """To a learner that this one asks."""
+    """A connection to a learner that this one asks."""
 
     peer: Peer
     connection: socket.socket | None = None
@@ -49,25 +49,25 @@ class Link:
 
 @dataclass
 class Tally:
-    """What has been counted since the last report."""
+    """Counts since the last report."""
 
     exchanges: int = 0
     failures: int = 0
     """Exchanges that ended without an answer."""
     taken_back: int = 0
-    """Answers that never arrived."""
+    """Answers that were not added."""
 
 
 @dataclass
 class Asked:
-    """What this learner knows of one that asks it."""
+    """What this learner knows about one that asks it."""
 
     latest: int = 0
     """Number of its newest request."""
     unsure: torch.Tensor | None = None
     """(d,) the answer to it, until it is known to have been added."""
     agreed: list[int] = field(default_factory=list)
-    """Numbers of answers that were added, where they are recorded."""
+    """Numbers of the answers that were added, if recorded."""
 
 
 class Gossip:
@@ -75,12 +75,12 @@ class Gossip:
 
     Args:
         weights: (d,) at the start, on the CPU.
-        membership: who else there is.
+        membership: of this learner.
         kind: of :func:`asrkit.distributed.mixing.partner`.
-        seed: of the random kinds.
-        secret: eight bytes that all learners of a training know.
-        host: name or address of this machine for the others.
-        record: keep the number of every exchange, to compare them in a test.
+        seed: for the random kinds.
+        secret: eight bytes that all learners of a training share.
+        host: name or address at which the others reach this machine.
+        record: keep the number of every exchange, for tests.
     """
 
     def __init__(
@@ -99,12 +99,12 @@ class Gossip:
         self.tally = Tally()
         self.asked: dict[tuple[int, int], Asked] = {}
         self.added: dict[tuple[int, int], list[int]] = {}
-        """Numbers of answers that were added, by who gave them, where they are recorded."""
+        """Numbers of the answers that were added, by rank and incarnation of their sender, if recorded."""
         self._weights = weights.clone()
         self._lock = threading.Lock()
         self._links: dict[int, Link] = {}
         self._silent: dict[int, tuple[float, int]] = {}
-        """Those who did not answer: when, and their heartbeats by then."""
+        """Learners that did not answer: when, and their count of heartbeats at that time."""
         self._steps = 0
         self._turn = threading.Condition()
         self._due = self._busy = self._ended = False
@@ -123,7 +123,7 @@ class Gossip:
             thread.start()
 
     def open(self) -> None:
-        """From now on others may ask this learner, whose weights are worth it."""
+        """From now on, others may ask this learner for averages."""
         self.membership.announce(self.host, self._server.getsockname()[1])
 
     def step(self, update: torch.Tensor) -> torch.Tensor:
@@ -145,12 +145,12 @@ class Gossip:
             return self._weights.clone()
 
     def put(self, weights: torch.Tensor) -> None:
-        """Takes other weights (d,)."""
+        """Replaces the weights (d,)."""
         with self._lock:
             self._weights.copy_(weights)
 
     def fetch(self) -> torch.Tensor | None:
-        """(d,) the weights of another learner, None where none can be reached."""
+        """(d,) the weights of another learner, None if none can be reached."""
         for peer in self.membership.peers().values():
             link = Link(peer)
             with contextlib.suppress(OSError), contextlib.closing(self._connect(link)):
@@ -159,25 +159,25 @@ class Gossip:
         return None
 
     def pause(self) -> None:
-        """Asks nobody any more, once a request on its way is answered or given up."""
+        """Stops asking; returns once a pending request is answered or given up."""
         with self._turn:
             self._asks = self._due = False
             self._turn.wait_for(lambda: not self._busy)
 
     def resume(self) -> None:
-        """Asks again after each step."""
+        """Resumes asking after each step."""
         with self._turn:
             self._asks = True
 
     def settle(self) -> None:
-        """Asks those whose answers may have got lost whether they added them, and takes back those that were not."""
+        """Asks learners whose answers may be lost whether they added them, and takes back those not added."""
         peers = self.membership.peers()
         for (rank, incarnation), asked in list(self.asked.items()):
             if asked.unsure is None:
                 continue
             peer = peers.get(rank)
             if peer is None or peer.incarnation != incarnation:
-                asked.unsure = None  # with its weights
+                asked.unsure = None  # lost with that learner's weights
                 continue
             link = Link(peer, number=asked.latest)
             with contextlib.suppress(OSError), contextlib.closing(self._connect(link)):
@@ -185,17 +185,17 @@ class Gossip:
                 self._resolve(asked, int.from_bytes(self._receive(link, 8), "big"))
 
     def take_tally(self) -> Tally:
-        """What was counted since the last time."""
+        """The counts since the last call."""
         tally, self.tally = self.tally, Tally()
         return tally
 
     def drop_connections(self) -> None:
-        """Closes every connection to those that this learner asks; they are opened again."""
+        """Closes all connections to learners that this one asks; the next request reopens them."""
         for link in list(self._links.values()):
             shut(link.connection)
 
     def close(self) -> None:
-        """Ends the threads: one that still ran when Python ends could bring the process down."""
+        """Ends the threads: one that still runs at interpreter exit could crash the process."""
         with self._turn:
             self._ended = True
             self._turn.notify_all()
@@ -222,7 +222,7 @@ class Gossip:
                 peer = self._choose()
                 if peer is not None:
                     self._exchange(peer)
-            except Exception as error:  # of any kind: the thread must not end in silence
+            except Exception as error:  # of any kind: the thread must not end silently
                 self.error = error
 
     def _choose(self) -> Peer | None:
@@ -230,7 +230,7 @@ class Gossip:
         if now - self._peers_at >= PEERS_S:
             try:
                 self._peers, self._peers_at = self.membership.peers(), now
-            except RuntimeError:  # the store is gone: the heartbeats tell
+            except RuntimeError:  # the store is gone: the heartbeats report it
                 return None
         peers = self._peers
         for rank, (since, count) in list(self._silent.items()):
@@ -250,8 +250,8 @@ class Gossip:
         try:
             if link.connection is None:
                 self._connect(link)
-            mine = self.weights()
-            self._ask(link, EXCHANGE, bytes_of(mine))
+            own = self.weights()
+            self._ask(link, EXCHANGE, bytes_of(own))
             difference = self._tensor(self._receive(link, self._size()))
             with self._lock:
                 self._weights += difference
@@ -274,10 +274,10 @@ class Gossip:
         link.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return link.connection
 
-    def _ask(self, link: Link, what: int, content: bytes | memoryview) -> None:
+    def _ask(self, link: Link, request: int, content: bytes | memoryview) -> None:
         assert link.connection is not None
-        head = HEADER.pack(self.secret, what, self.rank, self.incarnation, link.number, link.added, len(content))
-        link.connection.sendall(head)
+        header = HEADER.pack(self.secret, request, self.rank, self.incarnation, link.number, link.added, len(content))
+        link.connection.sendall(header)
         link.connection.sendall(content)
 
     def _receive(self, link: Link, size: int) -> bytearray:
@@ -285,17 +285,17 @@ class Gossip:
         assert link.connection is not None
         number, length = ANSWER.unpack(read_exactly(link.connection, ANSWER.size))
         if number != link.number or length != size:
-            raise ConnectionError("an answer to another question")
+            raise ConnectionError("an answer to another request")
         return read_exactly(link.connection, size)
 
-    # Being asked
+    # Answering
 
     def _accept(self) -> None:
         while not self._ended:
             try:
                 connection, _ = self._server.accept()
             except OSError:
-                time.sleep(CHECK_S if not self._ended else 0.0)  # as with too many open files
+                time.sleep(CHECK_S if not self._ended else 0.0)  # such as too many open files
                 continue
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             thread = threading.Thread(target=self._serve, args=(connection,), name="gossip-answer", daemon=True)
@@ -310,29 +310,29 @@ class Gossip:
     def _serve_until_closed(self, connection: socket.socket) -> None:
         while not self._ended:
             connection.settimeout(None)
-            secret, what, rank, incarnation, number, added, size = HEADER.unpack(read_exactly(connection, HEADER.size))
+            header = HEADER.unpack(read_exactly(connection, HEADER.size))
+            secret, request, rank, incarnation, number, added, size = header
             if secret != self.secret or size not in (0, self._size()):
                 return
             connection.settimeout(self.timeout_s)
             content = read_exactly(connection, size)
-            if what == EXCHANGE:
+            if request == EXCHANGE:
                 self._answer(connection, (rank, incarnation), number, added, self._tensor(content))
-            elif what == QUERY:
+            elif request == QUERY:
                 link = self._links.get(rank)
-                known = link is not None and link.peer.incarnation == incarnation
-                last = link.added if link is not None and known else 0
+                last = link.added if link is not None and link.peer.incarnation == incarnation else 0
                 connection.sendall(ANSWER.pack(number, 8) + last.to_bytes(8, "big"))
-            elif what == FETCH:
+            elif request == FETCH:
                 weights = self.weights()
                 connection.sendall(ANSWER.pack(number, self._size()))
                 connection.sendall(bytes_of(weights))
 
     def _answer(
-        self, connection: socket.socket, who: tuple[int, int], number: int, added: int, theirs: torch.Tensor
+        self, connection: socket.socket, sender: tuple[int, int], number: int, added: int, theirs: torch.Tensor
     ) -> None:
         with self._lock:
-            asked = self.asked.setdefault(who, Asked())
-            if number <= asked.latest:  # given up, and overtaken by a newer one
+            asked = self.asked.setdefault(sender, Asked())
+            if number <= asked.latest:  # given up and superseded by a newer one
                 return
             self._resolve_locked(asked, added)
             difference = exchanged(theirs, self._weights, SHARES[self.kind])

@@ -1,4 +1,4 @@
-"""Which learners are alive: each counts up a number in a store that all share, and watches those of the others."""
+"""Which learners are alive: each increments a counter in a shared store, and watches those of the others."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ BEATS_PER_LIMIT = 10
 
 
 class Heartbeats:
-    """This learner's, and when the others' were last heard.
+    """This learner's heartbeats, and when the others' were last heard.
 
     Args:
         store: shared by all.
         rank: of this learner.
-        limit_s: who has not been heard for so long is lost.
-        on_lost: called with the rank of a learner when it is found to be lost.
+        limit_s: a learner that has not been heard for this long is lost.
+        on_lost: called with the rank of a learner that is lost.
     """
 
     def __init__(self, store: Any, rank: int, limit_s: float, on_lost: Callable[[int], None] | None = None) -> None:
-        # A connection of its own: a request that waits would hold up those of the same one.
+        # A connection of its own: a blocking request would delay all others on the same one.
         self.store, self.rank, self.limit_s, self.on_lost = store.clone(), rank, limit_s, on_lost
         self.interval_s = limit_s / BEATS_PER_LIMIT
         self.counts: dict[int, int] = {}
@@ -49,26 +49,26 @@ class Heartbeats:
         return sorted({*heard, self.rank})
 
     def lost(self) -> list[int]:
-        """Ranks that were heard once and have not been for too long."""
+        """Ranks that were heard before, but not within the limit."""
         return sorted(set(self.heard_at) - set(self.alive()))
 
     def stop(self) -> None:
-        """Is lost to the others, as after an error."""
+        """Ends the heartbeats, so that the others consider this learner lost, as after an error."""
         self._ended.set()
 
     def close(self) -> None:
-        """Says that this learner leaves in order."""
+        """Announces that this learner leaves, so that it does not count as lost."""
         self._ended.set()
         self._thread.join()
         if not self.error:
             self.store.set(f"left/{self.rank}", "in order")
 
     def _run(self) -> None:
-        told: set[int] = set()
+        reported: set[int] = set()
         before = time.monotonic()
         while not self._ended.wait(self.interval_s):
             now = time.monotonic()
-            if now - before > self.limit_s / 2:  # this process itself stood still, and heard nobody
+            if now - before > self.limit_s / 2:  # this process itself was suspended, and heard nobody
                 self.heard_at = dict.fromkeys(self.heard_at, now)
             before = now
             try:
@@ -77,8 +77,8 @@ class Heartbeats:
             except RuntimeError as error:
                 self.error = f"the store that the learners share cannot be reached: {str(error).splitlines()[0]}"
                 return
-            for rank in set(self.lost()) - told:
-                told.add(rank)
+            for rank in set(self.lost()) - reported:
+                reported.add(rank)
                 if self.on_lost:
                     self.on_lost(rank)
 
@@ -104,27 +104,27 @@ class Heartbeats:
 
 
 def taking_part(store: dist.Store) -> list[int]:
-    """Ranks of all learners that have started and have not left in order, in ascending order."""
+    """Ranks of all learners that have started and not announced that they leave, in ascending order."""
     started = sorted(members(store, "registered"))
     left = store.multi_get([f"left/{rank}" for rank in started]) if started else []
-    return [rank for rank, word in zip(started, left, strict=True) if not word]
+    return [rank for rank, has_left in zip(started, left, strict=True) if not has_left]
 
 
 def append(store: Any, name: str, number: int) -> None:
-    """Adds a rank, or another number, to the end of a key of the store."""
+    """Appends a rank, or another number, to a key of the store."""
     store.append(name, f"{number} ")
 
 
 def members(store: dist.Store, name: str) -> set[int]:
-    """What was appended to a key of the store."""
+    """The numbers appended to a key of the store."""
     return set(map(int, store.get(name).split())) if store.check([name]) else set()
 
 
 def end_without(rank: int, limit_s: float) -> None:
-    """Ends this process in one line, for the main thread may wait for the lost learner for ever."""
+    """Ends this process with one line, since the main thread may wait for the lost learner forever."""
     print(
-        f"asrkit: learner {rank} has not been heard of for {limit_s:g} s and the others cannot go on without it; run "
-        "the same command to resume",
+        f"asrkit: learner {rank} has not been heard of for {limit_s:g} s and the others cannot continue without it; "
+        "run the same command to resume",
         file=sys.stderr,
         flush=True,
     )

@@ -1,4 +1,4 @@
-"""Which learners a training has: what ``train.parallel`` names, over the processes that were started."""
+"""The learners of a training: ``train.parallel`` over the processes that were started."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from asrkit.distributed.sockets import host_that_reaches
 from asrkit.errors import UserError
 
 JOIN_AGAIN = 75
-"""Exit code of a learner that is to be started again."""
+"""Exit code of a learner that has to be restarted."""
 AGENT_STORE = "TORCHELASTIC_USE_AGENT_STORE"
-"""Set to ``True`` where who started the processes holds the store that they share."""
+"""Set to ``True`` if the launcher of the processes holds the store that they share."""
 
 ATTEMPT = "TORCHELASTIC_RESTART_COUNT"
-"""Set to how often all processes have been started again."""
+"""Set to the number of times that all processes have been restarted."""
 
 
 def shared_by_learners(store: dist.Store, attempt: str) -> dist.Store:
@@ -39,13 +39,13 @@ def shared_by_learners(store: dist.Store, attempt: str) -> dist.Store:
 
 
 def is_asynchronous(config: TrainConfig) -> bool:
-    """Whether no learner waits for another, so that one can be lost and join again."""
+    """Whether no learner waits for another, so that one can be lost and rejoin."""
     return config.parallel == "adpsgd" and config.mixing != AVERAGE
 
 
 @contextlib.contextmanager
 def join_learners(config: TrainConfig) -> Iterator[Learners]:
-    """Joins the processes that ``torchrun`` or ``--processes`` started (gloo on CPU, nccl on CUDA); alone without them.
+    """Joins the processes that ``torchrun`` or ``--processes`` started (gloo on CPU, nccl on CUDA), or runs alone.
 
     Raises:
         UserError: another learner failed or is lost.
@@ -71,11 +71,11 @@ def join_learners(config: TrainConfig) -> Iterator[Learners]:
 
 @contextlib.contextmanager
 def join_processes(device: torch.device, limit_s: float) -> Iterator[AllReduce]:
-    """Processes that wait for each other: none can go on without another.
+    """Joins processes that wait for each other: none can continue without the others.
 
     Args:
         device: where this one computes.
-        limit_s: all end when one has not been heard of for so long.
+        limit_s: all end when one has not been heard for this long.
 
     Raises:
         UserError: the connection to another was lost.
@@ -92,7 +92,7 @@ def join_processes(device: torch.device, limit_s: float) -> Iterator[AllReduce]:
     except RuntimeError as error:
         if "gloo" not in str(error) and "NCCL" not in str(error):
             raise
-        time.sleep(limit_s)  # who is lost is known, and named, by then
+        time.sleep(limit_s)  # by then, the heartbeats have named the lost process
         raise UserError(f"the connection to another process was lost: {str(error).splitlines()[0]}") from error
     beats.close()
     dist.destroy_process_group()  # after an error the others may be gone, and this would wait for them
@@ -100,34 +100,34 @@ def join_processes(device: torch.device, limit_s: float) -> Iterator[AllReduce]:
 
 @contextlib.contextmanager
 def _asynchronous(config: TrainConfig, processes: int, device: torch.device) -> Iterator[Learners]:
-    """Learners that wait for nobody. They share a store, held by who started them or by the first of them."""
+    """Learners that do not wait for each other. The launcher or the first of them holds the store that they share."""
     rank, size = int(os.environ["RANK"]), config.super_learner
     if processes % size:
         raise UserError(f"{processes} processes cannot be super-learners of {size}; set train.super_learner")
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    held = os.environ.get(AGENT_STORE) == "True"
+    has_store = os.environ.get(AGENT_STORE) == "True"
     _take_own_card()
     try:
         start = timedelta(seconds=START_LIMIT_S)
-        tcp = dist.TCPStore(address, port, None, rank == 0 and not held, start, wait_for_workers=False)
+        tcp = dist.TCPStore(address, port, None, rank == 0 and not has_store, start, wait_for_workers=False)
     except dist.DistError as error:
         raise UserError(f"{address}:{port} cannot be reached; is learner 0 running?") from error
     store = shared_by_learners(tcp, os.environ.get(ATTEMPT, "0"))
-    number, inside = divmod(rank, size)
+    number, inner_rank = divmod(rank, size)
     if size > 1:
-        own = dist.PrefixStore(f"super-learner/{number}", store)
-        dist.init_process_group(_backend(device), store=own, rank=inside, world_size=size)
+        own_store = dist.PrefixStore(f"super-learner/{number}", store)
+        dist.init_process_group(_backend(device), store=own_store, rank=inner_rank, world_size=size)
         end = partial(end_without, limit_s=config.heartbeat_s)
-        together = Heartbeats(dist.PrefixStore("together", own), inside, config.heartbeat_s, end)
-    membership = Membership(store, number, processes // size, config.heartbeat_s) if inside == 0 else None
+        beats = Heartbeats(dist.PrefixStore("together", own_store), inner_rank, config.heartbeat_s, end)
+    membership = Membership(store, number, processes // size, config.heartbeat_s) if inner_rank == 0 else None
     host = host_that_reaches(address, port)
-    in_step = AllReduce(inside, size, device)
+    in_step = AllReduce(inner_rank, size, device)
     watched = config.watch_every > 0
     learners = Adpsgd(in_step, number, processes // size, store, membership, config.mixing, config.seed, host, watched)
     try:
         yield learners
     except LeftBehind as error:
-        log(f"learner {number} was held for lost; it has to start again")
+        log(f"learner {number} was considered lost; it has to start again")
         raise SystemExit(JOIN_AGAIN) from error
     except UserError as error:
         if membership:
@@ -135,19 +135,20 @@ def _asynchronous(config: TrainConfig, processes: int, device: torch.device) -> 
                 membership.fail(str(error))
         raise
     except dist.DistError as error:
-        raise UserError("what the learners share cannot be reached any more; run the same command to resume") from error
+        message = "the store that the learners share cannot be reached any more; run the same command to resume"
+        raise UserError(message) from error
     except BaseException:
         if membership:
             membership.beats.stop()
         raise
     learners.close()
     if size > 1:
-        together.close()
+        beats.close()
         dist.destroy_process_group()
 
 
 def _take_own_card() -> None:
-    """Of several CUDA devices, the one of this process."""
+    """Selects this process's CUDA device of several."""
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
 

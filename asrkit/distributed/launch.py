@@ -24,14 +24,14 @@ POLL_S = 0.2
 TAIL_LINES = 20
 PR_SET_PDEATHSIG = 1
 ENDING_S, SAVING_S = 5.0, 300.0
-"""For the others to end after one has, and to write a checkpoint first after a signal."""
+"""Time for the others to end after one has, and to write a checkpoint after a signal."""
 MOST_RESTARTS = 10
-"""Of one process."""
+"""Restarts of one process."""
 
 
 @dataclass
 class Processes:
-    """Those that work together, by rank."""
+    """Processes that work together, by rank."""
 
     command: Sequence[str]
     environment: dict[str, str]
@@ -39,15 +39,15 @@ class Processes:
     running: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
     starts: dict[int, int] = field(default_factory=dict)
     attempt: int = 0
-    """How often all have been started again."""
+    """How often all have been restarted."""
 
     def start(self, rank: int) -> None:
-        """Starts a process, for the first time or once more."""
+        """Starts or restarts a process."""
         environment = self.environment | {"RANK": str(rank), "LOCAL_RANK": str(rank), ATTEMPT: str(self.attempt)}
         arguments = [sys.executable, *self.command]
-        again = rank in self.starts
+        restarted = rank in self.starts
         with contextlib.ExitStack() as logs:
-            log = logs.enter_context(open(_log_path(self.log_dir, rank), "ab" if again else "wb")) if rank else None
+            log = logs.enter_context(open(_log_path(self.log_dir, rank), "ab" if restarted else "wb")) if rank else None
             self.running[rank] = subprocess.Popen(
                 arguments, env=environment, stdout=log, stderr=log, preexec_fn=end_with_parent
             )
@@ -62,9 +62,9 @@ def launch(processes: int, command: Sequence[str], log_dir: Path, restart: bool 
 
     Args:
         processes: how many.
-        command: what Python is given: ``-m asrkit train ...``.
+        command: Python's arguments, such as ``-m asrkit train ...``.
         log_dir: a folder for the logs of all but the first.
-        restart: the processes do not need each other: one that is killed starts again and joins the others.
+        restart: a process that is killed is restarted and rejoins the others, which do not need it.
 
     Returns:
         The exit code of the process that failed first, or 0.
@@ -72,7 +72,7 @@ def launch(processes: int, command: Sequence[str], log_dir: Path, restart: bool 
     threads = str(max(1, (os.cpu_count() or 1) // processes))
     environment = {"OMP_NUM_THREADS": threads} | os.environ | {"WORLD_SIZE": str(processes)}
     store = None
-    if restart:  # what they share must outlive each of them
+    if restart:  # the shared store must outlive every process
         store = dist.TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
         environment[AGENT_STORE] = "True"
     port = store.port if store else _free_port()
@@ -91,8 +91,8 @@ def launch(processes: int, command: Sequence[str], log_dir: Path, restart: bool 
     for rank in range(processes):
         children.start(rank)
 
-    def take_back(rank: int, code: int) -> bool:
-        """Whether a process that ended starts again."""
+    def restart_lost(rank: int, code: int) -> bool:
+        """Restarts a process that ended; False if all have to end."""
         if store is None or signalled or (code > 0 and code != JOIN_AGAIN):
             return False
         shared = shared_by_learners(store, str(children.attempt))
@@ -101,9 +101,9 @@ def launch(processes: int, command: Sequence[str], log_dir: Path, restart: bool 
             if rank:
                 tell_gone(shared, rank)
             return rank > 0
-        what = f"asrkit: process {rank} of {processes} {_ended_by(code)}"
-        if rank == 0 and position(shared) is None:  # the others wait for it to close a meeting that it was at
-            print(f"{what} between epochs; all start again from the last checkpoint", file=sys.stderr, flush=True)
+        event = f"asrkit: process {rank} of {processes} {_ended_by(code)}"
+        if rank == 0 and position(shared) is None:  # the others wait for it to close a meeting
+            print(f"{event} between epochs; all start again from the last checkpoint", file=sys.stderr, flush=True)
             _end(list(children.running.values()), 0.0)
             children.running.clear()
             children.attempt += 1
@@ -111,11 +111,11 @@ def launch(processes: int, command: Sequence[str], log_dir: Path, restart: bool 
                 children.start(other)
             return True
         tell_gone(shared, rank)
-        print(f"{what}; it starts again and joins the others", file=sys.stderr, flush=True)
+        print(f"{event}; it starts again and joins the others", file=sys.stderr, flush=True)
         children.start(rank)
         return True
 
-    return _wait(children, processes, take_back, lambda: signalled)
+    return _wait(children, processes, restart_lost, lambda: signalled)
 
 
 def _free_port() -> int:
@@ -126,24 +126,24 @@ def _free_port() -> int:
 
 
 def end_with_parent() -> None:
-    """In a new process: asks the system for SIGTERM when the launcher is no more (Linux; elsewhere nothing)."""
+    """In a new process: requests SIGTERM for when the launcher ends (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _wait(
-    children: Processes, processes: int, take_back: Callable[[int, int], bool], signalled: Callable[[], bool]
+    children: Processes, processes: int, restart_lost: Callable[[int, int], bool], signalled: Callable[[], bool]
 ) -> int:
     while children.running:
         time.sleep(POLL_S)
         for rank, child in list(children.running.items()):
-            if children.running.get(rank) is not child:  # all have started again
+            if children.running.get(rank) is not child:  # all have been restarted
                 continue
             code = child.poll()
             if code is None:
                 continue
             del children.running[rank]
-            if not code or take_back(rank, code):
+            if not code or restart_lost(rank, code):
                 continue
             first = children.running.get(0)
             _end(list(children.running.values()), SAVING_S if signalled() else ENDING_S)
@@ -161,7 +161,7 @@ def _wait(
 
 
 def _ended_by(code: int) -> str:
-    """How a process ended that returned this code."""
+    """How a process with this exit code ended."""
     if code >= 0:
         return "was lost to the others"
     name = signal.Signals(-code).name
@@ -169,7 +169,7 @@ def _ended_by(code: int) -> str:
 
 
 def _end(children: list[subprocess.Popen[bytes]], seconds: float) -> None:
-    """Gives the others time, for they have the same error or signal, and then ends them."""
+    """Gives processes time to end, since they may have the same error or signal, and then kills them."""
     deadline = time.monotonic() + seconds
     for child in children:
         try:

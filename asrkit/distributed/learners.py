@@ -1,7 +1,7 @@
-"""The learners of one training: who this one is, what all agree on, and how they share the work and the weights.
+"""The learners of a training: which one this is, what they agree on, and how they share work and weights.
 
-The loop asks a :class:`Learners` and knows no method's name. :class:`AllReduce` is synchronous SGD: every learner has
-the same weights, an update is the mean gradient of all.
+The loop depends on :class:`Learners` only, whatever the method. :class:`AllReduce` is synchronous SGD: all learners
+have the same weights, and an update is their mean gradient.
 """
 
 from __future__ import annotations
@@ -27,28 +27,28 @@ Value = TypeVar("Value")
 
 
 class Pause(Enum):
-    """Why the learners leave their steps."""
+    """Why the learners interrupt their steps."""
 
     NONE = "they do not"
-    LEAVE = "to hear why, in the next round"
+    LEAVE = "to learn why in the next round"
     SAVE = "to save"
     STOP = "to save and stop"
 
 
 @dataclass(frozen=True)
 class Round:
-    """What is to do of an epoch."""
+    """What remains of an epoch."""
 
     order: Sequence[int]
-    """Shares that a learner asks for, in their order."""
+    """Shares that a learner claims, in order."""
     done: int
-    """Steps that are done, the same for all."""
+    """Steps done, the same for all learners."""
     pause: Pause = Pause.NONE
-    """What is to do before."""
+    """What to do first."""
 
 
 class Learners(Protocol):
-    """What a training needs of its learners."""
+    """What a training needs from its learners."""
 
     @property
     def rank(self) -> int:
@@ -56,102 +56,101 @@ class Learners(Protocol):
 
     @property
     def world_size(self) -> int:
-        """How many there are."""
+        """Number of learners."""
 
     @property
     def device(self) -> torch.device:
-        """Where this one trains."""
+        """Where this learner trains."""
 
     @property
     def is_main(self) -> bool:
         """Whether this is the learner that writes files and shows progress."""
 
     def agree(self, flag: bool) -> bool:
-        """Whether ``flag`` holds for any learner; all must ask at the same point."""
+        """Whether ``flag`` is set in any learner; all must call this at the same point."""
 
     def gather(self, value: Value) -> list[Value]:
-        """``value`` of every learner, in the order of ranks."""
+        """``value`` of every learner, by rank."""
 
     def total(self, counts: Mapping[str, float]) -> dict[str, float]:
-        """``counts`` of all learners, those of one name added."""
+        """``counts`` summed over all learners, by name."""
 
     def wrap(self, module: nn.Module, all_used: bool) -> nn.Module:
-        """The module as its forward pass is called; ``all_used`` says whether every parameter gets a gradient."""
+        """The module whose forward pass is called; ``all_used`` says whether every parameter gets a gradient."""
 
     def without_sync(self, wrapped: nn.Module) -> contextlib.AbstractContextManager[None]:
-        """For all backward passes of an update but the last."""
+        """Context of every backward pass of an update but the last."""
 
     @property
     def in_step(self) -> AllReduce:
-        """Those who make each step together: what happens within a step is asked among them."""
+        """The learners that make each step together, and agree on what happens within it."""
 
     @property
     def place(self) -> tuple[int, int]:
-        """Number of this learner among those present, and how many they are: who measures what on dev."""
+        """Index of this learner among those present, and their number; they share the work on dev."""
 
     def begin(self, module: nn.Module) -> int | None:
-        """Before the first step, when the module has its weights: the epoch that the others are in, whose weights are
-        taken over, or None where all begin together."""
+        """Called before the first step, when the module has its weights. Returns None if all start together; a learner
+        that joins later takes the others' weights, and returns their epoch."""
 
     def round(self, epoch: int, num_steps: int, done: int) -> Round:
-        """The shares of an epoch's steps that this learner asks for, in their order; none once the epoch is done.
+        """The shares of an epoch's steps that this learner claims, in order; none once the epoch is done.
 
-        A step has ``shares``: number k is share ``k % shares`` of step ``k // shares``. All ask at the same point,
-        again and again until none is left.
+        A step has ``shares`` of them: number k is share ``k % shares`` of step ``k // shares``. All call this at the
+        same point, repeatedly until no share is left.
 
         Args:
             epoch: from 1.
             num_steps: of the epoch.
-            done: of them, by the count of this learner.
+            done: steps done, by this learner's count.
         """
 
     def proceed(self, module: nn.Module) -> None:
-        """To the steps of a round."""
+        """Called before the steps of a round."""
 
     @property
     def shares(self) -> int:
-        """Of a step: how many gradients are taken apart from each other."""
+        """Shares of a step, whose gradients are computed separately."""
 
     def claim(self, share: int) -> Claim:
-        """Whether a share is this learner's to do."""
+        """Claims a share for this learner."""
 
     def slot(self, share: int) -> int:
-        """Of the ``world_size`` equal runs of a step's parts, the number of the one that a share holds for this
-        process."""
+        """Which of the ``world_size`` equal slices of a step's parts this process reads for a share."""
 
     def watch(self, module: nn.Module, again: Callable[[], float], lr: float) -> None:
-        """When an update's gradient is there, before it is clipped: ``again`` adds that of the same batches at the
-        weights that the module has then, times the scale it returns. The module's gradient is to be left as it was."""
+        """Called with an update's gradient, before clipping. ``again`` adds the gradient of the same batches at the
+        module's current weights, times the scale it returns. The module's gradient must be left unchanged."""
 
     def before_step(self, module: nn.Module) -> None:
-        """Between an update's gradient and its step."""
+        """Called between an update's gradient and its step."""
 
     def after_step(self, module: nn.Module) -> None:
-        """After an update's step."""
+        """Called after an update's step."""
 
     def pause(self, stop: bool, step: int, every: int) -> Pause:
-        """After each step: what all do now, of whom any may ask to stop; ``step`` steps are done by the count of this
-        learner, and ``every`` so many are saved."""
+        """Called after each step: what all do now. Any learner may ask to ``stop``; ``step`` steps are done by this
+        learner's count, and a save is due every ``every`` steps."""
 
     def consensus(self, module: nn.Module) -> contextlib.AbstractContextManager[None]:
         """While entered, the module has the weights that are evaluated, saved and shipped."""
 
     def diagnostics(self, module: nn.Module) -> dict[str, Any]:
-        """What an epoch's line of metrics.jsonl says of the learners; all ask at the same point."""
+        """The learners' values in an epoch's line of metrics.jsonl; all call this at the same point."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint holds of the learners together."""
+        """The learners' common state in a checkpoint."""
 
     def load_state_dict(self, state: dict[str, Any], epoch: int, step: int) -> None:
-        """Takes what :meth:`state_dict` gave, in a checkpoint after ``step`` steps of an epoch."""
+        """Restores what :meth:`state_dict` returned, from a checkpoint after ``step`` steps of an epoch."""
 
     def save_own(self, folder: Path, stem: str, module: nn.Module, state: Mapping[str, Any]) -> None:
-        """Writes what this learner has of its own, before the checkpoint ``stem``; all ask at the same point."""
+        """Writes this learner's own state, before the checkpoint ``stem``; all call this at the same point."""
 
     def load_own(self, folder: Path, stem: str, module: nn.Module, updates: int) -> dict[str, Any] | None:
-        """Takes the weights that :meth:`save_own` wrote and returns the state with them, None where there are none.
+        """Loads the weights that :meth:`save_own` wrote and returns the state with them, None if there are none.
 
-        All ask at the same point, after so many updates.
+        All call this at the same point, after ``updates`` updates.
         """
 
 
@@ -169,7 +168,7 @@ class AllReduce:
         return self.rank == 0
 
     def agree(self, flag: bool) -> bool:
-        """Whether ``flag`` holds for any learner; all must ask at the same point."""
+        """Whether ``flag`` is set in any learner; all must call this at the same point."""
         if self.world_size == 1:
             return flag
         shared = torch.tensor(int(flag), device=self.device)
@@ -177,7 +176,7 @@ class AllReduce:
         return bool(shared.item())
 
     def gather(self, value: Value) -> list[Value]:
-        """``value`` of every learner, in the order of ranks."""
+        """``value`` of every learner, by rank."""
         if self.world_size == 1:
             return [value]
         values: list[Any] = [None] * self.world_size
@@ -185,7 +184,7 @@ class AllReduce:
         return values
 
     def total(self, counts: Mapping[str, float]) -> dict[str, float]:
-        """``counts`` of all learners, those of one name added."""
+        """``counts`` summed over all learners, by name."""
         return added(self.gather(dict(counts)))
 
     def wrap(self, module: nn.Module, all_used: bool) -> nn.Module:
@@ -195,23 +194,23 @@ class AllReduce:
         return DistributedDataParallel(module, find_unused_parameters=not all_used)
 
     def without_sync(self, wrapped: nn.Module) -> contextlib.AbstractContextManager[None]:
-        """For all backward passes of an update but the last: gradients stay local."""
+        """Context of every backward pass of an update but the last: gradients stay local."""
         if isinstance(wrapped, DistributedDataParallel):
             return wrapped.no_sync()
         return contextlib.nullcontext()
 
     @property
     def in_step(self) -> AllReduce:
-        """All of them."""
+        """All learners."""
         return self
 
     @property
     def place(self) -> tuple[int, int]:
-        """Rank, and all learners."""
+        """Rank and number of learners."""
         return self.rank, self.world_size
 
     def begin(self, module: nn.Module) -> int | None:
-        """All begin together."""
+        """None: all start together."""
         return None
 
     def round(self, epoch: int, num_steps: int, done: int) -> Round:
@@ -220,7 +219,7 @@ class AllReduce:
         return Round(order, done)
 
     def proceed(self, module: nn.Module) -> None:
-        """Nothing: they are in step."""
+        """Nothing: the learners are synchronous."""
 
     @property
     def shares(self) -> int:
@@ -228,11 +227,11 @@ class AllReduce:
         return self.world_size
 
     def claim(self, share: int) -> Claim:
-        """Its own."""
+        """Granted: each learner has its own shares."""
         return Claim.MINE
 
     def slot(self, share: int) -> int:
-        """In the order of ranks."""
+        """By rank."""
         return self.rank
 
     def watch(self, module: nn.Module, again: Callable[[], float], lr: float) -> None:
@@ -245,13 +244,13 @@ class AllReduce:
         """Nothing: all learners made the same step."""
 
     def pause(self, stop: bool, step: int, every: int) -> Pause:
-        """All count their steps alike; a signal may come to any of them."""
+        """All count the same steps; a signal may reach any of them."""
         if self.agree(stop):
             return Pause.STOP
         return Pause.NONE if step % every else Pause.SAVE
 
     def consensus(self, module: nn.Module) -> contextlib.AbstractContextManager[None]:
-        """Its own weights: all learners have the same."""
+        """Nothing: all learners have the same weights."""
         return contextlib.nullcontext()
 
     def diagnostics(self, module: nn.Module) -> dict[str, Any]:
@@ -259,22 +258,22 @@ class AllReduce:
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: they have no state but the loop's."""
+        """Nothing: there is no state but the loop's."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any], epoch: int, step: int) -> None:
         """Nothing."""
 
     def save_own(self, folder: Path, stem: str, module: nn.Module, state: Mapping[str, Any]) -> None:
-        """Nothing: the checkpoint has all."""
+        """Nothing: the checkpoint is complete."""
 
     def load_own(self, folder: Path, stem: str, module: nn.Module, updates: int) -> dict[str, Any] | None:
-        """Nothing: the checkpoint has all."""
+        """Nothing: the checkpoint is complete."""
         return None
 
 
 def added(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """The values of one name added."""
+    """The sums of the values, by name."""
     totals: dict[str, float] = {}
     for part in parts:
         for name, value in part.items():
@@ -282,23 +281,23 @@ def added(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
     return totals
 
 
-def raise_together(learners: Learners, refused: str) -> None:
-    """Raises in all learners what any of them has to refuse, so that none waits for the others; all ask together.
+def raise_together(learners: Learners, problem: str) -> None:
+    """Raises the problem of any learner in all of them, so that none waits for the others; all call this together.
 
     Raises:
-        UserError: ``refused`` of the first learner where it is not empty.
+        UserError: ``problem`` of the first learner that has one.
     """
-    if learners.agree(bool(refused)):
-        raise UserError(next(message for message in learners.gather(refused) if message))
+    if learners.agree(bool(problem)):
+        raise UserError(next(message for message in learners.gather(problem) if message))
 
 
 def is_first_process() -> bool:
-    """Whether this process will be the first of the learners, before they join."""
+    """Whether this process is the first learner; known before the learners join."""
     return int(os.environ.get("RANK", 0)) == 0
 
 
 def only_process_in(folder: Path) -> contextlib.AbstractContextManager[None]:
-    """While entered, no other training works in a folder; the first of the learners holds it for all.
+    """While entered, no other training works in a folder; the first learner locks it for all.
 
     Raises:
         UserError: another process works there.

@@ -1,8 +1,8 @@
-"""Learners that come and go, and where they all meet.
+"""Learners that join and leave, and the meetings of all.
 
-Nothing here happens within a step. Between the steps of an epoch and its measurement, and where training is saved,
-learners meet: each says something and hears what the others said. Learner 0 waits for all that are present and closes
-the meeting; a learner that is lost is not waited for, and one that comes back is present from the next meeting on.
+Nothing here happens within a step. Learners meet between the steps of an epoch and its measurement, and when training
+is saved: each contributes a value and receives those of all. Learner 0 waits for all that are present and closes the
+meeting. A lost learner is not waited for; one that returns is present from the next meeting on.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from asrkit.errors import UserError
 
 POLL_S = 0.01
 START_LIMIT_S = 600.0
-"""For all learners to be there at the start."""
+"""Time for all learners to start."""
 FIRST_IS_LOST = (
-    "learner 0, which writes the files, is lost or has finished, and the others cannot go on; run the same command to "
-    "resume"
+    "learner 0, which writes the files, is lost or has finished, and the others cannot continue; run the same command "
+    "to resume"
 )
 
 
 class LeftBehind(Exception):
-    """The others held this learner for lost and went on; it has to join again."""
+    """The others considered this learner lost and continued; it has to rejoin."""
 
 
 @dataclass(frozen=True)
 class Peer:
-    """Where another learner is reached."""
+    """The address of another learner."""
 
     rank: int
     incarnation: int
@@ -50,8 +50,8 @@ class Membership:
     Args:
         store: shared by all.
         rank: of this learner.
-        expected: how many begin together; those of a higher rank join later.
-        limit_s: who has not been heard for so long is lost.
+        expected: how many start together; those of a higher rank join later.
+        limit_s: a learner that has not been heard for this long is lost.
     """
 
     def __init__(self, store: dist.Store, rank: int, expected: int, limit_s: float) -> None:
@@ -60,11 +60,11 @@ class Membership:
         self.joins_later = self.incarnation > 1 or rank >= expected
         self.beats = Heartbeats(store, rank, limit_s)
         self._first_missing = 0, 0.0
-        """Incarnation of learner 0, and since when it is missing."""
+        """Incarnation of learner 0, and since when it has been missing."""
         self.met = 0
-        """Meetings this learner has been at, or could have been."""
+        """Meetings so far, including those before this learner joined."""
         self.members = [rank]
-        """Who was at the last one."""
+        """Ranks at the last meeting."""
         if not self.joins_later:
             self.admit()
 
@@ -73,20 +73,20 @@ class Membership:
         self.store.set(f"admitted/{self.rank}", str(self.incarnation))
 
     def announce(self, host: str, port: int) -> None:
-        """Tells where this learner is reached."""
+        """Publishes the address of this learner."""
         value = json.dumps([self.incarnation, host, port])
         self.store.set(f"address/{self.rank}", value)
         append(self.store, "addresses", self.rank)
 
     def peers(self) -> dict[int, Peer]:
         """The others that are alive and have an address, by rank."""
-        known = sorted(members(self.store, "addresses").intersection(self._not_lost()) - {self.rank})
-        values = self.store.multi_get([f"address/{rank}" for rank in known]) if known else []
-        found = {rank: Peer(rank, *json.loads(value)) for rank, value in zip(known, values, strict=True)}
-        return {rank: peer for rank, peer in found.items() if not self._gone(peer.rank, peer.incarnation)}
+        ranks = sorted(members(self.store, "addresses").intersection(self._not_lost()) - {self.rank})
+        addresses = self.store.multi_get([f"address/{rank}" for rank in ranks]) if ranks else []
+        peers = {rank: Peer(rank, *json.loads(address)) for rank, address in zip(ranks, addresses, strict=True)}
+        return {rank: peer for rank, peer in peers.items() if not self._gone(peer.rank, peer.incarnation)}
 
     def meet(self, value: Any) -> dict[int, Any]:
-        """What every learner at the meeting said, by rank.
+        """The value of every learner at the meeting, by rank.
 
         Raises:
             UserError: another learner failed, learner 0 is lost, or some never came to the first meeting.
@@ -99,7 +99,7 @@ class Membership:
             self.require()
             if self.rank == 0:
                 present = self._present(number)
-                if self._all_said(number, present):
+                if self._all_contributed(number, present):
                     self.store.set(decided, json.dumps(present))
                     self.store.set("meetings", str(number + 1))
                     self._forget(number - 2)
@@ -108,22 +108,22 @@ class Membership:
                 raise UserError(FIRST_IS_LOST)
             if number == 0 and time.monotonic() - started > START_LIMIT_S:
                 absent = sorted(set(range(self.expected)) - members(self.store, "registered"))
-                raise UserError(f"learners {absent} were not there within {START_LIMIT_S:g} s; start them all")
+                raise UserError(f"learners {absent} did not start within {START_LIMIT_S:g} s; start them all")
             time.sleep(POLL_S)
         self.members = json.loads(self.store.get(decided))
         keys = [f"said/{number}/{rank}" for rank in self.members]
-        if self.rank not in self.members or not self.store.check(keys):  # forgotten two meetings later
+        if self.rank not in self.members or not self.store.check(keys):  # deleted two meetings later
             raise LeftBehind
-        said = self.store.multi_get(keys)
-        return {rank: _plain(value) for rank, value in zip(self.members, said, strict=True)}
+        values = self.store.multi_get(keys)
+        return {rank: _plain(value) for rank, value in zip(self.members, values, strict=True)}
 
     def tell_position(self, where: dict[str, int]) -> None:
-        """For those that join: where the others are, until they meet next; see :func:`position`."""
+        """Publishes the position until the next meeting, for learners that join; see :func:`position`."""
         if self.rank == 0:
             self.store.set("position", json.dumps({**where, "met": self.met}))
 
     def fail(self, message: str) -> None:
-        """Tells the others that all have to end, and why."""
+        """Tells the others to end, and why."""
         self.store.compare_set("failed", "", message)
 
     def require(self) -> None:
@@ -136,7 +136,7 @@ class Membership:
 
     def require_not_left_behind(self) -> None:
         """Raises:
-        LeftBehind: the others have met without this one, which is at work.
+        LeftBehind: the others have met without this one.
         """
         if self.store.check([f"decided/{self.met}"]):
             raise LeftBehind
@@ -157,36 +157,36 @@ class Membership:
         now = time.monotonic()
         if not missing or self._first_missing[0] != incarnation:
             self._first_missing = incarnation, now
-        # One that has just started again is heard with the next heartbeat.
+        # One that has just restarted is heard with the next heartbeat.
         return left or now - self._first_missing[1] > 3 * self.beats.interval_s
 
     def close(self) -> None:
-        """Leaves in order."""
+        """Leaves the others cleanly."""
         self.beats.close()
 
     def _present(self, number: int) -> list[int]:
-        """Those who are waited for at a meeting."""
+        """Ranks that a meeting waits for."""
         alive = self._not_lost()
         if number == 0:
             alive |= set(range(self.expected)) - set(self.beats.lost())
-        found = []
+        present = []
         for rank in sorted(alive):
             incarnation = int(self.store.add(f"incarnation/{rank}", 0))
             admitted = self.store.check([f"admitted/{rank}"]) and int(self.store.get(f"admitted/{rank}"))
             starting = number == 0 and rank < self.expected and incarnation <= 1
             if (starting or admitted == incarnation) and not self._gone(rank, incarnation):
-                found.append(rank)
-        return found
+                present.append(rank)
+        return present
 
     def _not_lost(self) -> set[int]:
-        """Who has started and not left; of the newest, no heartbeat may have been heard yet."""
+        """Ranks that have started and neither left nor been lost; the newest may not have been heard yet."""
         return set(taking_part(self.store)) - set(self.beats.lost())
 
     def _gone(self, rank: int, incarnation: int) -> bool:
-        """Whether a launcher saw it end."""
+        """Whether a launcher saw this incarnation end."""
         return self.store.check([f"gone/{rank}"]) and int(self.store.get(f"gone/{rank}")) >= max(1, incarnation)
 
-    def _all_said(self, number: int, present: list[int]) -> bool:
+    def _all_contributed(self, number: int, present: list[int]) -> bool:
         return self.store.check([f"said/{number}/{rank}" for rank in present])
 
     def _forget(self, number: int) -> None:
@@ -197,10 +197,10 @@ class Membership:
 
 
 class _Plain(pickle.Unpickler):
-    """Reads plain values only: whoever reaches the store could write there, and a pickle could run any code."""
+    """Reads plain values only: anyone who reaches the store could write to it, and a pickle could run any code."""
 
     def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"a learner said something with {module}.{name}")
+        raise pickle.UnpicklingError(f"a learner sent a value with {module}.{name}")
 
 
 def _plain(value: bytes) -> Any:
@@ -208,7 +208,7 @@ def _plain(value: bytes) -> Any:
 
 
 def position(store: dist.Store) -> dict[str, int] | None:
-    """What :meth:`Membership.tell_position` told; None while they are meeting, or have not begun."""
+    """What :meth:`Membership.tell_position` published; None during a meeting, and before training begins."""
     if not store.check(["position"]):
         return None
     where: dict[str, int] = json.loads(store.get("position"))
@@ -216,5 +216,5 @@ def position(store: dist.Store) -> dict[str, int] | None:
 
 
 def tell_gone(store: dist.Store, rank: int) -> None:
-    """A launcher says that a learner's process has ended, so that nobody waits for it."""
+    """Called by a launcher: a learner's process has ended, and nobody must wait for it."""
     store.set(f"gone/{rank}", str(store.add(f"incarnation/{rank}", 0)))

@@ -19,7 +19,7 @@ def global_average(n: int) -> torch.Tensor:
 
 
 def ring(n: int) -> torch.Tensor:
-    """(n, n): a third of oneself and of each of two neighbours on a ring of at least three."""
+    """(n, n): a third of a learner's own weights and of each neighbour's, on a ring of at least three."""
     return _ring_along(torch.arange(n))
 
 
@@ -29,7 +29,7 @@ def random_ring(n: int, generator: torch.Generator) -> torch.Tensor:
 
 
 def random_neighbour(n: int, generator: torch.Generator) -> torch.Tensor:
-    """(n, n): learners are paired at random and pairs averaged; of an odd number one stays alone."""
+    """(n, n): learners are averaged in random pairs; of an odd number, one stays alone."""
     mixing = torch.eye(n, dtype=torch.float64)
     for first, second in torch.randperm(n, generator=generator)[: n // 2 * 2].view(-1, 2):
         mixing[[first, first, second, second], [first, second, first, second]] = 0.5
@@ -41,12 +41,12 @@ KINDS = (AVERAGE, "ring", "random_ring", "random_pairs")
 
 
 def mixing_matrix(kind: str, n: int, seed: int, step: int) -> torch.Tensor:
-    """(n, n) T of a step, the same for whoever asks with the same seed.
+    """(n, n) T of a step, the same for all learners with the same seed.
 
     Args:
         kind: one of :data:`KINDS`; a ring of fewer than three learners is their average.
         n: learners.
-        seed: of the random kinds.
+        seed: for the random kinds.
         step: number of the update.
     """
     generator = seeded_generator("mixing", seed, step)
@@ -58,27 +58,27 @@ def mixing_matrix(kind: str, n: int, seed: int, step: int) -> torch.Tensor:
 
 
 def partner(kind: str, present: Sequence[int], rank: int, seed: int, step: int) -> int | None:
-    """Whom a learner asks for an average after a step, when no one waits for the others; None for nobody.
+    """The learner that an asynchronous one asks for an average after a step; None for nobody.
 
     Args:
         kind: ``ring`` asks the next on a ring of those present, ``random_ring`` the next on a ring in a random order,
-            ``random_pairs`` the other of a random pair. Each learner draws for itself, so both ask a random other.
+            ``random_pairs`` the other of a random pair. Each learner draws for itself: the last two ask a random one.
         present: learners that can be asked, in ascending order, this one included.
-        rank: who asks.
-        seed: of the random kinds.
+        rank: of the asking learner.
+        seed: for the random kinds.
         step: updates that this learner has done.
     """
     n = len(present)
     if n < 2:
         return None
-    place = present.index(rank)
+    index = present.index(rank)
     if kind == "ring":
-        return present[(place + 1) % n]
+        return present[(index + 1) % n]
     order: list[int] = torch.randperm(n, generator=seeded_generator("mixing", seed, rank, step)).tolist()
-    at = order.index(place)
+    position = order.index(index)
     if kind == "random_ring":
-        return present[order[(at + 1) % n]]
-    other = at ^ 1
+        return present[order[(position + 1) % n]]
+    other = position ^ 1
     return present[order[other]] if other < n else None
 
 
@@ -87,7 +87,7 @@ SHARES = {"ring": 1 / 3, "random_ring": 1 / 3, "random_pairs": 1 / 2}
 
 
 def ring_eigenvalues(n: int) -> torch.Tensor:
-    """(n,) (1 + 2 cos(2πk/n)) / 3, by which a step of the ring shrinks mode k of the disagreement."""
+    """(n,) (1 + 2 cos(2πk/n)) / 3, the factor by which a step of the ring shrinks mode k of the disagreement."""
     return (1.0 + 2.0 * torch.cos(2.0 * math.pi * torch.arange(n, dtype=torch.float64) / n)) / 3.0
 
 

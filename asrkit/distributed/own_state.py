@@ -1,4 +1,4 @@
-"""What a learner with weights of its own writes next to a checkpoint, which has the mean of all."""
+"""The state that a learner with its own weights writes next to a checkpoint, which holds the mean of all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from asrkit.records import digest
 from asrkit.tensor_files import write_state
 
 LEARNER = ".learner-"
-"""In the name of a file that one learner wrote next to a checkpoint."""
+"""In the name of a learner's file next to a checkpoint."""
 DIGEST = ".sha256"
 
 
@@ -26,19 +26,19 @@ def own_path(folder: Path, stem: str, rank: int) -> Path:
 
 
 def write_own(path: Path, learners: int, weights: torch.Tensor, module: nn.Module, state: Mapping[str, Any]) -> None:
-    """Writes a learner's weights (d,), its module's buffers and ``state``, one of so many learners."""
+    """Writes a learner's weights (d,), its module's buffers and ``state``, and the number of learners."""
     own = {"learners": learners, "weights": weights, "buffers": [b.clone() for b in module.buffers()], **state}
     write_state(path, own, path.with_suffix(DIGEST))
 
 
 def load_own_of_all(learners: Learners, path: Path, number: int, module: nn.Module) -> dict[str, Any] | None:
-    """Gives a module what :func:`write_own` wrote and returns the state with it; all learners ask together,
-    ``number`` with weights of their own.
+    """Loads what :func:`write_own` wrote into a module and returns the state; all learners call this together,
+    ``number`` with their own weights.
 
-    Where any has none that can be read, as with another number of learners, None for all, who keep the mean.
+    If any learner's cannot be read, as with another number of learners, all get None and keep the mean.
     """
-    state, reason = _read(path, number)
-    if reasons := [why for why in learners.gather(reason) if why]:
+    state, own_reason = _read(path, number)
+    if reasons := [reason for reason in learners.gather(own_reason) if reason]:
         if learners.is_main:
             log(f"no complete learner state ({reasons[0]}); every learner resumes from the mean weights")
         return None

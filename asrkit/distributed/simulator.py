@@ -58,12 +58,12 @@ def simulate_ssgd(
         lr: α.
         steps: how many.
         watch: as in :func:`simulate_dpsgd`.
-        weight_noise: (n, d) by step, added where gradients are taken: SSGD*, the control whose noise does not depend
-            on the landscape.
+        weight_noise: (n, d) by step, added to the weights at which gradients are computed: SSGD*, the control whose
+            noise does not depend on the landscape.
     """
     for step in range(steps):
-        place = weights if weight_noise is None else weights + weight_noise(step)
-        weights = ssgd_step(weights, gradient(place, step), lr)
+        noisy = weights if weight_noise is None else weights + weight_noise(step)
+        weights = ssgd_step(weights, gradient(noisy, step), lr)
         if watch:
             watch(step, weights)
     return weights

@@ -11,15 +11,15 @@ from asrkit.errors import UserError
 
 
 def bytes_of(weights: torch.Tensor) -> memoryview:
-    """Those of a vector, not copied."""
+    """The bytes of a vector, not copied."""
     return memoryview(weights.numpy().data).cast("B")
 
 
 def read_exactly(connection: socket.socket, size: int) -> bytearray:
-    """So many bytes.
+    """Exactly ``size`` bytes.
 
     Raises:
-        ConnectionError: the connection ended before.
+        ConnectionError: the connection ended too early.
     """
     content = bytearray(size)
     view = memoryview(content)
@@ -32,7 +32,7 @@ def read_exactly(connection: socket.socket, size: int) -> bytearray:
 
 
 def shut(connection: socket.socket | None) -> None:
-    """Closes a connection, which wakes who waits for it."""
+    """Closes a connection, which wakes the threads that wait for it."""
     if connection is not None:
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_RDWR)
@@ -40,10 +40,10 @@ def shut(connection: socket.socket | None) -> None:
 
 
 def host_that_reaches(address: str, port: int) -> str:
-    """The address of this machine on the network that leads to another one.
+    """The address of this machine on the network through which it reaches another one.
 
     Raises:
-        UserError: there is no way.
+        UserError: the other one cannot be reached.
     """
     try:
         with socket.create_connection((address, port), 30) as probe:

@@ -1,7 +1,7 @@
 """How long many learners take: an event-driven clock for synchronous and decentralized SGD (Cui et al. 2021,
 arXiv 2110.11199).
 
-Nothing is trained here; what a strategy waits for is played through for up to thousands of learners. Times are seconds.
+Nothing is trained: the waiting of a strategy is simulated, for up to thousands of learners. Times are in seconds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 STRATEGIES = ("ssgd", "dpsgd_ring", "d1d", "ring", "random_ring")
-"""Allreduce; neighbours on a ring, in step; delay-by-one; and without waiting, fixed and random neighbours."""
+"""Allreduce; synchronous neighbours on a ring; delay-by-one; and asynchronous fixed and random neighbours."""
 
 
 @dataclass(frozen=True)
@@ -28,56 +28,56 @@ class Fault:
 
 @dataclass(frozen=True)
 class Cluster:
-    """Learners and what connects them."""
+    """Learners and their network."""
 
     learners: int
     compute_s: float
-    """Of a gradient and its step."""
+    """Time of a gradient and its step."""
     jitter: float = 0.1
     """Standard deviation of its logarithm."""
     slow: dict[int, float] = field(default_factory=dict)
     """Factors of slow learners by number."""
     message_s: float = 0.0
-    """Of all weights from one learner to another."""
+    """Time to send all weights from one learner to another."""
     latency_s: float = 0.0
     step_s: float = 0.0
-    """That mixing adds to a step of a decentralized form: its copies of the weights."""
+    """Time that mixing adds to a decentralized step: its copies of the weights."""
     faults: Sequence[Fault] = ()
     seed: int = 1
 
     @property
     def allreduce_s(self) -> float:
-        """Of a ring allreduce: every learner sends 2 (n − 1)/n of the weights in 2 (n − 1) messages."""
+        """Time of a ring allreduce: every learner sends 2 (n − 1)/n of the weights in 2 (n − 1) messages."""
         n = self.learners
         return 2 * (n - 1) * (self.message_s / n + self.latency_s)
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What came of a run."""
+    """The result of a run."""
 
     seconds: float
     updates: int
     """Of all learners."""
     staleness: float
-    """Mean number of updates of others between taking weights and applying their gradient; in step, of steps."""
+    """Mean number of others' updates between reading weights and applying their gradient; of steps if synchronous."""
     most_stale: int
     by_learner: list[int]
-    """Updates of each."""
+    """Updates of each learner."""
 
     @property
     def throughput(self) -> float:
-        """Updates of all learners a second."""
+        """Updates of all learners per second."""
         return self.updates / self.seconds if self.seconds else math.inf
 
 
 def simulate_timing(strategy: str, cluster: Cluster, updates: int) -> Timing:
-    """The time until so many updates are made, those of all learners counted.
+    """The time until all learners together have made ``updates`` updates.
 
     Args:
         strategy: one of :data:`STRATEGIES`.
         cluster: the learners.
-        updates: how many; of a strategy in step a multiple of the learners is made.
+        updates: how many; synchronous strategies round up to a multiple of the learners.
 
     Raises:
         ValueError: no such strategy.
@@ -92,7 +92,7 @@ def simulate_timing(strategy: str, cluster: Cluster, updates: int) -> Timing:
 
 
 def _all_together(cluster: Cluster, updates: int, hidden: bool) -> Timing:
-    """All wait for the slowest and then for the allreduce, or for the longer of both where it is ``hidden``."""
+    """All wait for the slowest and then for the allreduce, or for the longer of the two if it is ``hidden``."""
     generator, n, now = np.random.default_rng(cluster.seed), cluster.learners, 0.0
     rounds = math.ceil(updates / n)
     for _ in range(rounds):
@@ -112,13 +112,13 @@ def _on_a_ring(cluster: Cluster, updates: int) -> Timing:
             if fault.begin_s <= begun[fault.learner] < fault.begin_s + fault.seconds:
                 begun[fault.learner] = fault.begin_s + fault.seconds
         computed = begun + _compute(cluster, generator)
-        there = np.maximum(np.roll(begun, 1), np.roll(begun, -1)) + message_s if n > 1 else begun
-        begun = np.maximum(computed, there) + cluster.step_s
+        received = np.maximum(np.roll(begun, 1), np.roll(begun, -1)) + message_s if n > 1 else begun
+        begun = np.maximum(computed, received) + cluster.step_s
     return Timing(float(begun.max()), rounds * n, 0.0, 0, [rounds] * n)
 
 
 def _without_waiting(cluster: Cluster, updates: int) -> Timing:
-    """Nobody waits; messages are on their way in the background."""
+    """Nobody waits; messages are sent in the background."""
     generator, n = np.random.default_rng(cluster.seed), cluster.learners
     ends = _compute(cluster, generator) + cluster.step_s
     queue = [(float(ends[learner]), learner) for learner in range(n)]
@@ -129,7 +129,7 @@ def _without_waiting(cluster: Cluster, updates: int) -> Timing:
     while total < updates:
         now, learner = heapq.heappop(queue)
         away = [fault for fault in faults if fault.learner == learner and fault.begin_s <= now]
-        if away:  # the gradient under way is lost with it
+        if away:  # its current gradient is lost
             faults.remove(away[0])
             begin = max(now, away[0].begin_s + away[0].seconds)
         else:

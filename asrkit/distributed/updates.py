@@ -10,13 +10,13 @@ import torch
 
 
 def mixed(weights: torch.Tensor, mixing: torch.Tensor) -> torch.Tensor:
-    """(m, d) weighted means of (k, d) weights, with coefficients (m, k): the rows of T W that are asked for."""
+    """(m, d) weighted means of (k, d) weights, with coefficients (m, k): rows of T W."""
     return mixing.to(weights) @ weights
 
 
 def dpsgd_step(weights: torch.Tensor, gradients: torch.Tensor, mixing: torch.Tensor, lr: float) -> torch.Tensor:
-    """W' = T W − α G: the average of the neighbours less the step at the learner's own weights, before mixing (Zhang et
-    al. 2021, arXiv 2112.01433)."""
+    """W' = T W − α G: the average of the neighbours minus the step at the learner's own weights, before mixing (Zhang
+    et al. 2021, arXiv 2112.01433)."""
     return mixed(weights, mixing) - lr * gradients
 
 
@@ -26,10 +26,10 @@ def ssgd_step(weights: torch.Tensor, gradients: torch.Tensor, lr: float) -> torc
 
 
 def exchanged(asking: torch.Tensor, asked: torch.Tensor, share: float) -> torch.Tensor:
-    """β (w_j − w_i): what learner i, who asks, adds to its weights and learner j, who is asked, subtracts from its own.
+    """β (w_j − w_i): what the asking learner i adds to its weights, and the asked learner j subtracts from its own.
 
-    Both move by the same amount, so the sum of all weights is kept whatever else happens to the two in the meantime.
-    With β = 1/2 both have their mean afterwards; with β = 1/3 on both links of a ring, done at once, each has a third
-    of its own weights and of each neighbour's (Cui et al. 2021, arXiv 2110.11199).
+    Both move by the same amount, so the sum of all weights is preserved, whatever happens to the two in the meantime.
+    With β = 1/2 both end at their mean; with β = 1/3 on both links of a ring at once, each ends at a third of its own
+    weights and of each neighbour's (Cui et al. 2021, arXiv 2110.11199).
     """
     return share * (asked - asking)

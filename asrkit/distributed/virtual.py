@@ -18,7 +18,7 @@ class VirtualLearners:
     """Gradients of n learners, each at its own weights and on its own mini-batch.
 
     Args:
-        module: without state that its forward pass changes, as that of a batch normalization.
+        module: without state that its forward pass changes, such as batch normalization's.
         loss: of the module's output and the targets of one mini-batch: a mean over its examples.
     """
 
@@ -28,11 +28,11 @@ class VirtualLearners:
         self.shapes = [p.shape for p in module.parameters()]
         self.sizes = [p.numel() for p in module.parameters()]
 
-        def of_one(weights: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        def batch_loss(weights: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
             return loss(functional_call(module, self.parameters(weights), (x,)), y)
 
-        self._gradients = vmap(grad_and_value(of_one))
-        self._one = grad_and_value(of_one)
+        self._gradients = vmap(grad_and_value(batch_loss))
+        self._gradient = grad_and_value(batch_loss)
 
     def start(self, n: int) -> torch.Tensor:
         """(n, d) the module's weights for each learner."""
@@ -44,7 +44,7 @@ class VirtualLearners:
         return {name: part.view(shape) for name, part, shape in zip(self.names, parts, self.shapes, strict=True)}
 
     def gradients(self, weights: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of each learner: gradient (n, d) and loss (n,).
+        """Gradient (n, d) and loss (n,) of each learner.
 
         Args:
             weights: (n, d).
@@ -56,5 +56,5 @@ class VirtualLearners:
 
     def full_gradient(self, weights: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> tuple[torch.Tensor, float]:
         """(d,) gradient and the loss of one set of weights (d,) on inputs (B, ...)."""
-        gradient, value = self._one(weights, x, y)
+        gradient, value = self._gradient(weights, x, y)
         return gradient, float(value)

@@ -1,8 +1,8 @@
-"""Work that learners take as they get to it, so that a fast one does more.
+"""A queue from which learners take work, so that a fast one does more.
 
-An epoch is a row of shares: every update of the plan has one for each learner. A learner begins with its own and then
-helps with those that others have not come to yet, from the last one backwards. A share whose learner was lost is done
-by another in a further round.
+An epoch is a sequence of shares: every update of the plan has one for each learner. A learner does its own first and
+then helps with those that others have not started, from the last one backwards. A lost learner's share is done by
+another in a further round.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from asrkit.distributed.heartbeats import append, members
 
 
 class Claim(Enum):
-    """What came of asking for a share."""
+    """The result of claiming a share."""
 
     MINE = "mine"
     TAKEN = "taken"
     NONE_LEFT = "none left"
-    """Nor is any other share to be had."""
+    """No other share is left either."""
 
 
 def in_order(remaining: Sequence[int], learner: int, learners: int) -> list[int]:
-    """The shares that remain, in the order in which a learner asks for them: share k belongs to learner k mod n.
+    """The remaining shares in the order in which a learner claims them: share k belongs to learner k mod n.
 
-    Of those of others, two learners that help begin with different ones.
+    Two learners that help others begin with different shares.
     """
     own = [share for share in remaining if share % learners == learner]
     others = [share for share in reversed(remaining) if share % learners != learner]
@@ -49,7 +49,7 @@ class WorkQueue:
         self.offered = 0
         """Shares of this round."""
         self.held: int | None = None
-        """The share that this learner is at."""
+        """The share that this learner is working on."""
         self._keys: list[str] = []
 
     def open(self, epoch: int, round: int, total: int) -> list[int]:
@@ -59,14 +59,14 @@ class WorkQueue:
         self.epoch, self.round, self.held = epoch, round, None
         done = set(self.done())
         remaining = [share for share in range(total) if share not in done]
-        # The first to open a round says how much there is of it, for those who join it later.
+        # The first to open a round records its size, for those that join it later.
         self.offered = int(self.store.compare_set(self._key("offered", round), "", str(len(remaining))))
         return in_order(remaining, self.learner, self.learners)
 
     def claim(self, share: int) -> Claim:
-        """Asks for a share."""
+        """Claims a share."""
         key = self._key("claim", self.round, share)
-        mark = str(self.store.add("claims", 1))  # of this request alone
+        mark = str(self.store.add("claims", 1))  # unique to this request
         if self.store.compare_set(key, "", mark).decode() == mark:
             self._keys.append(key)
             self.store.add(self._key("claimed", self.round), 1)
@@ -76,7 +76,7 @@ class WorkQueue:
         return Claim.NONE_LEFT if claimed >= self.offered else Claim.TAKEN
 
     def finish(self) -> int:
-        """Says that the share held is done; returns how many of the epoch are."""
+        """Marks the held share as done; returns how many of the epoch are done."""
         if self.held is None:
             return self.number_done()
         append(self.store, self._key("done"), self.held)
@@ -96,7 +96,7 @@ class WorkQueue:
         return sorted(members(self.store, self._key("done")))
 
     def restore(self, epoch: int, done: Sequence[int]) -> None:
-        """Sets the shares that are done, as a checkpoint has them; called by one learner before all begin."""
+        """Sets the shares that are done, from a checkpoint; called by one learner before all start."""
         self.epoch = epoch
         self.store.set(self._key("done"), "".join(f"{share} " for share in done))
         self.store.add(self._key("count"), len(done))
@@ -105,7 +105,7 @@ class WorkQueue:
         return "/".join(map(str, ("work", self.epoch, *words)))
 
     def _forget(self) -> None:
-        """Removes this learner's claims of the epoch before."""
+        """Removes this learner's claims of the previous epoch."""
         for key in self._keys:
             self.store.delete_key(key)
         self._keys = []

@@ -1,4 +1,4 @@
-"""The recognizer at 4 bits with its language models in one file, written only if it is about as good as before."""
+"""Exports the recognizer at 4 bits with its language models in one file, if its WER hardly increases."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from asrkit.quantization.qat import restore_layers
 from asrkit.scoring.wer import word_error_rate
 
 POLICIES = {"blstm": "int4_rnnt", "conformer": "int4_conformer", "dssformer": "int4_conformer"}
-"""The file in ``conf/quantize`` for a float model, by its encoder."""
+"""The file in ``conf/quantize`` for a float model, by encoder type."""
 CALIBRATION_UTTERANCES = 64
 
 
@@ -48,23 +48,23 @@ def export_int4(
     against: Path | None = None,
     begin: Callable[[], None] = lambda: None,
 ) -> ModelBundle[Transducer]:
-    """Writes a recognizer with 4-bit weights and activations, and the language models it is decoded with.
+    """Writes a recognizer with 4-bit weights and activations, and its language models.
 
     Args:
         source: a model that was trained with quantizers; a float one is quantized with bounds from training utterances.
         target: the file to write.
         folder: prepared data.
         split: decoded at both precisions.
-        settings: of the search; the language models of ``settings.fusion`` go into the file with their weights.
+        settings: of the search; the language models of ``settings.fusion`` are written to the file with their weights.
         max_wer_loss: allowed increase of WER on the split, in points.
         against: the float model to compare with; by default ``source`` without quantizers.
         begin: called before the file is written.
 
     Returns:
-        What the file holds.
+        The recognizer in the file.
 
     Raises:
-        UserError: inputs that cannot be used, or a greater loss, in which case nothing is written.
+        UserError: inputs cannot be used, or the loss is greater, in which case nothing is written.
     """
     file = read_model_file(source)
     reference = recognizer_of(read_model_file(against) if against else file)
@@ -80,17 +80,17 @@ def export_int4(
     begin()
     with atomic_path(target) as temporary:
         save_recognizer(temporary, bundle, packed=True)
-        alone = replace(settings, fusion=FusionConfig())  # the file brings its own
-        after = word_error_rate_of(load_recognizer(temporary), folder, split, alone)
+        search_settings = replace(settings, fusion=FusionConfig())  # the file contains the language models
+        after = word_error_rate_of(load_recognizer(temporary), folder, split, search_settings)
         refuse_loss(target, split, before, after, max_wer_loss)
     return bundle
 
 
 def refuse_loss(target: Path, split: str, before: float, after: float, most: float) -> None:
-    """Says what an export costs on a split, in % WER.
+    """Logs the WER of a split, in %, before and after export.
 
     Raises:
-        UserError: more than ``most`` points.
+        UserError: it increases by more than ``most`` points.
     """
     log(f"WER of {split}: {before:.2f} % in floating point, {after:.2f} % as exported")
     if after > before + most:
@@ -121,17 +121,17 @@ def _fused(fusion: FusionConfig, folder: DataFolder) -> FusedModels:
         if REWRITE not in lm.config.rewrites:
             lm = quantize_language_model(lm, _policy("int4_lm"), folder, "train", CALIBRATION_UTTERANCES)
         models[role] = lm
-    own = INTERNAL if fusion.source_lm == INTERNAL else ""
-    return FusedModels(replace(fusion, target_lm="", source_lm=own), models)
+    source_lm = INTERNAL if fusion.source_lm == INTERNAL else ""
+    return FusedModels(replace(fusion, target_lm="", source_lm=source_lm), models)
 
 
 def word_error_rate_of(
     bundle: ModelBundle[Transducer], folder: DataFolder, split: str, settings: DecodeConfig
 ) -> float:
-    """Of a recognizer on a split, in %; a copy decodes, so that the model is unchanged."""
+    """The WER of a recognizer on a split, in %; a copy decodes, so that the model is unchanged."""
     bundle = replace(bundle, model=copy.deepcopy(bundle.model))
     pairs: Sequence[tuple[str, str]] = [
-        (transcript(cut), bundle.tokenizer.decode(found[0].tokens) if found else "")
-        for cut, found in decode_split(bundle, folder, split, settings).lists
+        (transcript(cut), bundle.tokenizer.decode(nbest[0].tokens) if nbest else "")
+        for cut, nbest in decode_split(bundle, folder, split, settings).lists
     ]
     return word_error_rate(pairs)

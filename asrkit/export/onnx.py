@@ -1,7 +1,7 @@
 """ONNX export to the three files, with metadata, that sherpa-onnx and other k2 runtimes read.
 
-The encoder file takes un-normalized Kaldi log-Mel features and holds the global normalization and the joiner's
-encoder projection; the decoder file holds the predictor and its projection; the joiner file the rest.
+The encoder file takes unnormalized Kaldi log-Mel features and contains the global normalization and the joiner's
+encoder projection; the decoder file contains the predictor and its projection, the joiner file the rest.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class OnnxDecoder(nn.Module):
         self.predictor, self.proj = predictor, model.joiner.predictor_proj
 
     def forward(self, y: torch.Tensor) -> torch.Tensor:
-        """Runtimes fill the initial context with -1: here, as everywhere, it is blank."""
+        """Runtimes fill the initial context with -1, which becomes blank."""
         y = y.clamp(min=0)
         out, _ = self.predictor.step(y[:, -1], (y[:, :-1],))
         result: torch.Tensor = self.proj(out)
@@ -130,9 +130,9 @@ def export_onnx(
 
 
 def obstacle(config: Config) -> str | None:
-    """Why a model of this configuration cannot be exported, or None; known before it is trained.
+    """Why a model of this configuration cannot be exported, or None; needs no trained model.
 
-    These runtimes keep an LSTM's state only for NeMo models, which they feed with NeMo's features.
+    These runtimes keep an LSTM's state only for NeMo models, with NeMo's features.
     """
     features, model = config.features, config.model
     if REWRITE in config.rewrites:
@@ -149,7 +149,7 @@ def obstacle(config: Config) -> str | None:
 
 
 def require_servable(bundle: ModelBundle[Transducer]) -> StatelessPredictor:
-    """Refuses what the runtimes cannot run; returns the predictor.
+    """Refuses models that the runtimes cannot run; returns the predictor.
 
     Raises:
         UserError: see :func:`export_onnx`.
@@ -174,7 +174,7 @@ def _write(
 
     with atomic_path(path) as temporary:
         with warnings.catch_warnings():
-            # The tracing exporter is the one whose graphs these runtimes support; it warns of its age.
+            # These runtimes support the graphs of the tracing exporter, which warns that it is deprecated.
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 module,

@@ -1,8 +1,8 @@
-"""ONNX files with weights of 8 or 4 bits, as ONNX Runtime and thus sherpa-onnx read them.
+"""ONNX files with weights of 8 or 4 bits for ONNX Runtime, and thus sherpa-onnx.
 
-The files round weights, not activations; ONNX Runtime rounds those to 8 bits when it optimizes 8-bit products. 8 bits
-are ``DequantizeLinear`` of int8 with a scale per output (the weight half of QDQ); 4 bits are the contributed
-operator ``MatMulNBits`` with a scale per 32 weights.
+The files round weights, not activations; ONNX Runtime rounds activations to 8 bits when it optimizes 8-bit products.
+8-bit weights are ``DequantizeLinear`` of int8 with a scale per output (the weight half of QDQ); 4-bit weights are the
+contributed operator ``MatMulNBits`` with a scale per 32 weights.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ CONTRIBUTED = "com.microsoft"
 
 
 def round_weights(model: nn.Module, bits: int) -> None:
-    """Gives the linear layers of a model the values that the files will hold, so that it can be decoded with them."""
+    """Rounds the weights of a model's linear layers to the values in the files, so that it can be decoded with them."""
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, nn.Linear):
@@ -50,7 +50,7 @@ def quantize_file(path: Path, bits: int) -> None:
     """Replaces the weights of the products in an ONNX file with their codes.
 
     Args:
-        path: a file of float32 weights rounded by :func:`round_weights`, so that nothing more is lost.
+        path: a file of float32 weights rounded by :func:`round_weights`, so that codes are exact.
         bits: 8 or 4.
     """
     import onnx
@@ -60,7 +60,7 @@ def quantize_file(path: Path, bits: int) -> None:
     graph = proto.graph
     weights = {tensor.name: tensor for tensor in graph.initializer}
     nodes: list[onnx.NodeProto] = []
-    done: set[str] = set()
+    replaced: set[str] = set()
     for node in graph.node:
         name = node.input[1] if node.op_type in ("MatMul", "Gemm") else ""
         if name not in weights or len(weights[name].dims) != 2:
@@ -70,17 +70,17 @@ def quantize_file(path: Path, bits: int) -> None:
         stored = numpy_helper.to_array(weights[name])
         by_output = stored if transposed else stored.T  # (N, K)
         codes, scale = quantized(by_output, bits)
-        if name not in done:
-            done.add(name)
-            of_name = _eight(name, codes, scale, transposed) if bits == 8 else _four(name, codes, scale)
-            graph.initializer.extend(numpy_helper.from_array(value, key) for key, value in of_name.items())
+        if name not in replaced:
+            replaced.add(name)
+            tensors = _int8_tensors(name, codes, scale, transposed) if bits == 8 else _int4_tensors(name, codes, scale)
+            graph.initializer.extend(numpy_helper.from_array(value, key) for key, value in tensors.items())
             if bits == 8:
                 inputs = [f"{name}_codes", f"{name}_scale"]
                 nodes.append(helper.make_node("DequantizeLinear", inputs, [name], axis=0 if transposed else 1))
         nodes.extend([node] if bits == 8 else _products(node, by_output.shape))
     del graph.node[:]
     graph.node.extend(nodes)
-    for name in done:
+    for name in replaced:
         graph.initializer.remove(weights[name])
     if bits == 4 and not any(opset.domain == CONTRIBUTED for opset in proto.opset_import):
         proto.opset_import.append(helper.make_opsetid(CONTRIBUTED, 1))
@@ -88,20 +88,20 @@ def quantize_file(path: Path, bits: int) -> None:
         onnx.save(proto, str(temporary))
 
 
-def _eight(name: str, codes: np.ndarray, scale: np.ndarray, transposed: bool) -> dict[str, np.ndarray]:
-    whole = codes.astype(np.int8)
-    stored = whole if transposed else np.ascontiguousarray(whole.T)
+def _int8_tensors(name: str, codes: np.ndarray, scale: np.ndarray, transposed: bool) -> dict[str, np.ndarray]:
+    int8_codes = codes.astype(np.int8)
+    stored = int8_codes if transposed else np.ascontiguousarray(int8_codes.T)
     return {f"{name}_codes": stored, f"{name}_scale": scale[:, 0].copy()}
 
 
-def _four(name: str, codes: np.ndarray, scale: np.ndarray) -> dict[str, np.ndarray]:
+def _int4_tensors(name: str, codes: np.ndarray, scale: np.ndarray) -> dict[str, np.ndarray]:
     rows, blocks = scale.shape
     shifted = (codes + 8).astype(np.uint8).reshape(rows, blocks, BLOCK // 2, 2)
     return {f"{name}_codes": shifted[..., 0] | (shifted[..., 1] << 4), f"{name}_scale": scale.flatten()}
 
 
 def _products(node: onnx.NodeProto, shape: tuple[int, ...]) -> list[onnx.NodeProto]:
-    """A product with 4-bit weights in place of MatMul, or with an addition in place of Gemm."""
+    """A product with 4-bit weights that replaces MatMul, or, with an addition, Gemm."""
     from onnx import helper
 
     name, (rows, columns) = node.input[1], shape

@@ -1,8 +1,8 @@
 """Post-training quantization: bounds from a few utterances, weights unchanged.
 
-Puts the quantizers of :mod:`asrkit.quantization.qat` into a trained model: the policies of ``quantization.layers``
-choose the layers, and the model's own computation on speech or text sets the bounds. The result is a model like any
-other, which decodes, exports, and starts quantization-aware training with ``train.init_from``.
+It adds the quantizers of :mod:`asrkit.quantization.qat` to a trained model: the policies of ``quantization.layers``
+select the layers, and the model's computation on speech or text sets the bounds. The result is an ordinary model, which
+can be decoded, exported, and trained further with ``train.init_from``.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def quantize_recognizer(
 
     Args:
         bundle: a float recognizer.
-        policies: which layers, and how.
-        folder: prepared data of the same symbols.
+        policies: of the layers.
+        folder: prepared data with the same symbols.
         split: of ``folder``.
-        number: utterances to take, at random with a fixed seed.
+        number: utterances, drawn with a fixed seed.
 
     Returns:
         The recognizer with its new configuration.
@@ -52,33 +52,34 @@ def quantize_recognizer(
         UserError: it is already quantized, the policies do not fit it, the data have other symbols or cannot be read,
             or a quantized layer was not used.
     """
-    made = _rewritten(bundle, policies)
-    cuts = _some(folder, split, number)
+    quantized = _rewritten(bundle, policies)
+    cuts = _sample_cuts(folder, split, number)
     _require_symbols(folder, bundle.tokenizer)
     pipeline = build_pipeline(bundle.config, folder.load_statistics() | bundle.statistics)
-    with calibrate(made.model), progress_bar("calibrate", len(cuts)) as bar:
+    with calibrate(quantized.model), progress_bar("calibrate", len(cuts)) as bar:
         for batch in in_batches(cuts, pipeline, BATCH_SECONDS, bundle.tokenizer):
-            encoder_out, encoder_lens = made.model.encoder(batch.features, batch.feature_lens)
-            made.model.joiner.packed(encoder_out, made.model.predictor(batch.tokens), encoder_lens, batch.token_lens)
+            encoder_out, encoder_lens = quantized.model.encoder(batch.features, batch.feature_lens)
+            predictor_out = quantized.model.predictor(batch.tokens)
+            quantized.model.joiner.packed(encoder_out, predictor_out, encoder_lens, batch.token_lens)
             for _ in range(batch.num_utterances):
                 bar.advance()
-    _require_calibrated(made.model)
-    return made
+    _require_calibrated(quantized.model)
+    return quantized
 
 
 def quantize_language_model(
     bundle: ModelBundle[LanguageModel], policies: QuantizationConfig, folder: DataFolder, split: str, number: int
 ) -> ModelBundle[LanguageModel]:
     """Quantizes a language model in place, with bounds from transcripts of a split; see :func:`quantize_recognizer`."""
-    made = _rewritten(bundle, policies)
-    cuts = _some(folder, split, number)
+    quantized = _rewritten(bundle, policies)
+    cuts = _sample_cuts(folder, split, number)
     _require_symbols(folder, bundle.tokenizer)
-    with calibrate(made.model), progress_bar("calibrate", len(cuts)) as bar:
+    with calibrate(quantized.model), progress_bar("calibrate", len(cuts)) as bar:
         for cut in cuts:
-            made.model(torch.tensor([encode_transcript(bundle.tokenizer, cut)]))
+            quantized.model(torch.tensor([encode_transcript(bundle.tokenizer, cut)]))
             bar.advance()
-    _require_calibrated(made.model)
-    return made
+    _require_calibrated(quantized.model)
+    return quantized
 
 
 def _rewritten(bundle: ModelBundle[Model], policies: QuantizationConfig) -> ModelBundle[Model]:
@@ -89,7 +90,7 @@ def _rewritten(bundle: ModelBundle[Model], policies: QuantizationConfig) -> Mode
     return replace(bundle, config=config)
 
 
-def _some(folder: DataFolder, split: str, number: int) -> Sequence[Cut]:
+def _sample_cuts(folder: DataFolder, split: str, number: int) -> Sequence[Cut]:
     cuts = sorted(folder.read_features(split), key=lambda cut: str(cut.id))
     return random.Random(0).sample(cuts, min(number, len(cuts)))
 

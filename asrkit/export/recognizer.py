@@ -1,4 +1,4 @@
-"""An exported model: one file, and five lines of Python to use it."""
+"""Exporting a model to one file, and transcribing with it in a few lines of Python."""
 
 from __future__ import annotations
 
@@ -37,14 +37,14 @@ from asrkit.quantization.integer import use_integers
 
 
 def export_model(source: Path, target: Path, begin: Callable[[], None] = lambda: None) -> nn.Module:
-    """Reads a model file, checks that it loads, and writes it for shipping, without what only training needs.
+    """Reads a model file, checks that it loads, and writes it for shipping, without the state of training.
 
-    Quantized weights become their codes, two per byte for 4 bits.
+    Quantized weights are written as codes, two per byte for 4 bits.
 
     Args:
         source: a checkpoint or a model, also a language model.
         target: the file to write.
-        begin: called once the source has been read.
+        begin: called after the source has been read.
 
     Returns:
         The written model.
@@ -74,7 +74,7 @@ class Transcript:
     details: dict[str, Any]
     """Score, tokens and words with times and confidences."""
     warnings: tuple[str, ...] = ()
-    """What is suspicious about the audio."""
+    """Problems of the audio with which it can still be used."""
     channel: int = 0
     """The channel used; -1 for the mean of all."""
 
@@ -83,7 +83,7 @@ class Recognizer:
     """Transcribes audio with a model file, using only that file.
 
     Args:
-        path: what ``asrkit export`` wrote.
+        path: file from ``asrkit export``.
         method: ``greedy``, ``beam`` or ``modified_beam``; by default ``beam`` if there are language models in the
             file, else ``greedy``.
         beam: hypotheses kept.
@@ -112,8 +112,8 @@ class Recognizer:
         if heard.problem and not silent:
             raise UserError(f"cannot transcribe {shown(str(path))}: {heard.problem}")
         if silent:
-            nothing: dict[str, Any] = {"score": 0.0, "tokens": [], "words": []}
-            return Transcript(str(path), "", round(heard.duration_s, 3), nothing, (heard.problem,), heard.channel)
+            empty: dict[str, Any] = {"score": 0.0, "tokens": [], "words": []}
+            return Transcript(str(path), "", round(heard.duration_s, 3), empty, (heard.problem,), heard.channel)
         try:
             with of_file(path, heard, self.pipeline) as stretches:
                 nbest = self._search(stretches)

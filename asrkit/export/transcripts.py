@@ -1,4 +1,4 @@
-"""Which recordings are transcribed, and how their text is written: plain, JSON lines, CTM, SRT, VTT."""
+"""The recordings to transcribe, and the formats of their texts: plain, JSON lines, CTM, SRT, VTT."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ from asrkit.files import utf8_lines
 
 LISTS = (".txt", ".lst", ".list", ".scp")
 CUE_SECONDS, CUE_CHARACTERS, CUE_PAUSE_S = 6.0, 80, 0.8
-"""A subtitle ends with the word after which it would be longer, or before a pause."""
+"""Longest subtitle, and the pause that ends one."""
 
 
 def recordings(arguments: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """The files that arguments name, and the name of the file to be written for each.
+    """The recordings named by arguments, each with the relative path of its text.
 
     An argument is a file, a folder (the audio in it and below), a list of files (``.txt``, ``.lst``, ``.scp``, one per
-    line; the last word of a line that begins with an id), or ``-`` for such a list on standard input.
+    line, with or without an id before it), or ``-`` for such a list on standard input.
 
     Raises:
-        UserError: a folder or list without audio, or a list that cannot be read.
+        UserError: a folder or list has no audio, or a list cannot be read.
     """
-    found: list[tuple[Path, Path]] = []
+    paths: list[tuple[Path, Path]] = []
     for argument in arguments:
         if str(argument) == "-":
-            found += _listed(sys.stdin.read().splitlines(), Path(), "standard input")
+            paths += _listed(sys.stdin.read().splitlines(), Path(), "standard input")
         elif argument.is_dir():
             inside = list(_audio_in(argument))
             if not inside:
                 raise UserError(f"no audio in the folder {shown(str(argument))}")
-            found += [(path, path.relative_to(argument)) for path in inside]
+            paths += [(path, path.relative_to(argument)) for path in inside]
         elif argument.suffix.lower() in LISTS and argument.is_file():
-            found += _listed(utf8_lines(argument), argument.parent, str(argument))
+            paths += _listed(utf8_lines(argument), argument.parent, str(argument))
         else:
-            found.append((argument, Path(argument.name)))
-    return found
+            paths.append((argument, Path(argument.name)))
+    return paths
 
 
 def _audio_in(folder: Path) -> Iterator[Path]:
-    for where, names, files in os.walk(folder):
+    for root, names, files in os.walk(folder):
         names[:] = sorted(name for name in names if not name.startswith("."))
         for name in sorted(files):
             if not name.startswith(".") and Path(name).suffix.lower() in AUDIO_SUFFIXES:
-                yield Path(where, name)
+                yield Path(root, name)
 
 
 def _listed(lines: Iterable[str], folder: Path, where: str) -> list[tuple[Path, Path]]:
-    found = []
+    paths = []
     for line in lines:
         name = line.strip()
         if not name:
@@ -62,22 +62,22 @@ def _listed(lines: Iterable[str], folder: Path, where: str) -> list[tuple[Path, 
         words = name.split(maxsplit=1)
         candidates = [folder / name, Path(name), *([folder / words[1], Path(words[1])] if len(words) == 2 else [])]
         path = next((path for path in candidates if path.is_file()), folder / name)
-        found.append((path, Path(path.name)))
-    if not found:
+        paths.append((path, Path(path.name)))
+    if not paths:
         raise UserError(f"{where} lists no files")
-    return found
+    return paths
 
 
 def output_paths(names: Sequence[Path], folder: Path, suffix: str) -> list[Path]:
-    """Where the text of each recording goes.
+    """The file of each recording's text.
 
     Raises:
         UserError: two recordings would be written to the same file.
     """
     paths = [folder / name.with_suffix(suffix) for name in names]
-    twice = [path for path, number in Counter(paths).items() if number > 1]
-    if twice:
-        raise UserError(f"two recordings would be written to {shown(str(min(twice)))}; transcribe them one by one")
+    repeated = [path for path, number in Counter(paths).items() if number > 1]
+    if repeated:
+        raise UserError(f"two recordings would be written to {shown(str(min(repeated)))}; transcribe them one by one")
     return paths
 
 
@@ -133,16 +133,16 @@ SUFFIXES = {"text": ".txt", "json": ".json", "ctm": ".ctm", "srt": ".srt", "vtt"
 
 def cues(words: Sequence[dict[str, Any]]) -> list[tuple[float, float, str]]:
     """Words as subtitles: begin, end, text."""
-    found: list[tuple[float, float, str]] = []
+    subtitles: list[tuple[float, float, str]] = []
     for word in words:
-        if found:
-            begin, end, text = found[-1]
+        if subtitles:
+            begin, end, text = subtitles[-1]
             fits = word["end"] - begin <= CUE_SECONDS and len(text) + 1 + len(word["word"]) <= CUE_CHARACTERS
             if fits and word["time"] - end <= CUE_PAUSE_S:
-                found[-1] = (begin, word["end"], f"{text} {word['word']}")
+                subtitles[-1] = (begin, word["end"], f"{text} {word['word']}")
                 continue
-        found.append((word["time"], word["end"], word["word"]))
-    return found
+        subtitles.append((word["time"], word["end"], word["word"]))
+    return subtitles
 
 
 def _clock(seconds: float, point: str) -> str:

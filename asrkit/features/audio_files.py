@@ -1,4 +1,4 @@
-"""Audio files and waveforms: the one place that calls soundfile, ffmpeg, and torchaudio's resampler."""
+"""Audio files and waveforms: all calls of soundfile, ffmpeg and torchaudio's resampler."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ BY_FFMPEG = (
 )
 AUDIO_SUFFIXES = (*BY_SOUNDFILE, *BY_FFMPEG)
 UNREADABLE = (soundfile.SoundFileError, OSError, ValueError, IndexError, RuntimeError)
-"""What reading raises; broken headers raise the last three."""
+"""Exceptions of reading; broken headers raise the last three."""
 UNWRITABLE = (soundfile.SoundFileError,)
 LEAST_HZ, MOST_HZ = 4000, 384_000
-"""Sampling rates of recorded speech; others are treated as damage."""
+"""Range of the sampling rates of recorded speech; files with others count as damaged."""
 BLOCK_SAMPLES = 1 << 20
 MOST_PHASES = 1000
-"""Maximum filters in a resampler. Rates whose ratio needs more, such as 44101 and 16000 Hz, use the nearest ratio that
-does not: it is off by at most one in 10,000, a tenth of a frame in ten seconds."""
+"""Most filters of a resampler. Rates whose ratio needs more, such as 44101 and 16000 Hz, use the nearest ratio that
+does not, with an error of at most one in 10,000, a tenth of a frame in ten seconds."""
 
 
 @contextmanager
 def open_audio(path: Path, part: tuple[float, float | None] | None = None) -> Iterator[soundfile.SoundFile]:
-    """A file opened by soundfile; formats that only ffmpeg reads go through a temporary WAV.
+    """A file opened by soundfile; formats that only ffmpeg reads are converted to a temporary WAV.
 
     Args:
         path: the file.
@@ -68,7 +68,7 @@ def open_audio(path: Path, part: tuple[float, float | None] | None = None) -> It
 
 
 def num_channels(path: Path) -> int:
-    """Number of channels of a file; 1 if it cannot be read, which is reported when it is listened to."""
+    """Number of channels of a file; 1 if it cannot be read, which :func:`asrkit.features.listen.listen` reports."""
     try:
         with open_audio(path) as file:
             return int(file.channels)
@@ -95,7 +95,7 @@ def _decode_with_ffmpeg(path: Path, target: Path, part: tuple[float, float | Non
 def blocks(file: soundfile.SoundFile, size: int = BLOCK_SAMPLES) -> Iterator[np.ndarray]:
     """The rest of an open file, in (N, channels) float32 blocks in [-1, 1] of at most ``size`` values.
 
-    The length in the file's header is ignored: whatever is there is read.
+    The length in the file's header is ignored: the file is read to its end.
     """
     frames = max(1, size // file.channels)
     block = file.read(frames, dtype="float32", always_2d=True)
@@ -163,6 +163,6 @@ def resample(waveform: torch.Tensor, from_hz: int, to_hz: int) -> torch.Tensor:
     ratio = Fraction(from_hz, to_hz)
     if max(ratio.numerator, ratio.denominator) > MOST_PHASES:
         ratio = ratio.limit_denominator(int(MOST_PHASES / max(1.0, from_hz / to_hz)))
-    wanted = -(-len(waveform) * to_hz // from_hz)
+    length = -(-len(waveform) * to_hz // from_hz)
     resampled = cast(torch.Tensor, torchaudio_resample(waveform, ratio.numerator, ratio.denominator))
-    return torch.nn.functional.pad(resampled, (0, max(0, wanted - len(resampled))))[:wanted]
+    return torch.nn.functional.pad(resampled, (0, max(0, length - len(resampled))))[:length]

@@ -1,4 +1,4 @@
-"""What an augmentation knows about the presentation it changes."""
+"""The interface of augmentations."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from lhotse.cut import Cut
 
 @dataclass(frozen=True)
 class Presentation:
-    """One utterance on its way into a batch."""
+    """One utterance for a batch, as augmentations see it."""
 
     cut: Cut
     epoch: int
     """From 1."""
     min_frames: int
-    """With fewer frames, the utterance's labels would not fit."""
+    """Fewest frames that the utterance's labels need."""
     generator: torch.Generator
     """Source of all random decisions."""
 

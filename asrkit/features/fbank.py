@@ -19,8 +19,8 @@ FRAME_LENGTH_S = 0.025
 def fbank(waveform: torch.Tensor, sampling_rate_hz: int, num_mel_bins: int = 80) -> torch.Tensor:
     """Log-Mel energies as Kaldi computes them (povey window, pre-emphasis 0.97, no dither, no snipped edges).
 
-    Samples lie in [-1, 1] and the highest filter ends 400 Hz below the Nyquist frequency: the convention of
-    the k2 runtimes, which can therefore serve models trained here.
+    Samples lie in [-1, 1] and the highest filter ends 400 Hz below the Nyquist frequency. This is the convention of
+    the k2 runtimes, so that they can serve models trained here.
 
     Args:
         waveform: (N,) samples in [-1, 1].
@@ -56,13 +56,13 @@ class KaldiFbankConfig:
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> KaldiFbankConfig:
-        """The settings that :meth:`to_dict` described."""
+        """The settings from the values of :meth:`to_dict`."""
         return KaldiFbankConfig(**data)
 
 
 @register_extractor
 class KaldiFbank(FeatureExtractor):  # type: ignore[misc]  # Lhotse has no types
-    """:func:`fbank` as a Lhotse extractor, so that Lhotse can store what the loader would compute."""
+    """:func:`fbank` as a Lhotse extractor, so that Lhotse stores the features that the loader computes."""
 
     name = "asrkit-fbank"
     config_type = KaldiFbankConfig

@@ -17,9 +17,8 @@ from asrkit.features.augmentation import Presentation, chosen
 class LengthPerturbation:
     """Drops runs of frames from some utterances, and inserts runs of zero frames into some.
 
-    The two decisions are independent; dropping comes first. It acts on 10 ms log-Mel frames before deltas and
-    stacking, whose zero vector is the mean frame. An utterance that would become too short for its labels is
-    unchanged.
+    The two decisions are independent; dropping comes first. It acts on normalized 10 ms log-Mel frames, whose mean is
+    zero, before deltas and stacking. An utterance that would become too short for its labels is unchanged.
     """
 
     drop_probability: float
@@ -57,7 +56,7 @@ class LengthPerturbation:
 def drop_frames(features: torch.Tensor, rate: float, max_run: int, generator: torch.Generator) -> torch.Tensor:
     """Removes runs of 1 … max_run frames that start at a random ``rate`` of the (T, F) frames.
 
-    Starts are drawn without replacement, before anything is dropped; runs that overlap drop their union.
+    Starts are drawn without replacement, before frames are dropped; the union of overlapping runs is dropped.
     """
     num_frames = features.shape[0]
     starts, runs = _runs(num_frames, rate, max_run, generator)
@@ -77,14 +76,14 @@ def insert_frames(features: torch.Tensor, rate: float, max_run: int, generator: 
         return features
     inserted = torch.zeros(num_frames, dtype=torch.int64)
     inserted[points] = runs
-    before = inserted.cumsum(0) - inserted
-    longer = features.new_zeros(num_frames + int(runs.sum()), features.shape[1])
-    longer[torch.arange(num_frames) + before] = features
-    return longer
+    offsets = inserted.cumsum(0) - inserted
+    result = features.new_zeros(num_frames + int(runs.sum()), features.shape[1])
+    result[torch.arange(num_frames) + offsets] = features
+    return result
 
 
 def _runs(num_frames: int, rate: float, max_run: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
     """(N,) distinct positions, and a length in 1 … max_run for each."""
     number = round(rate * num_frames) if max_run > 0 else 0
-    places = torch.randperm(num_frames, generator=generator)[:number]
-    return places, torch.randint(1, max(1, max_run) + 1, (number,), generator=generator)
+    positions = torch.randperm(num_frames, generator=generator)[:number]
+    return positions, torch.randint(1, max(1, max_run) + 1, (number,), generator=generator)

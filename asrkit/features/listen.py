@@ -1,4 +1,4 @@
-"""Listening to audio: what a file holds, which of its channels is heard, and what is wrong with it.
+"""Checking audio: the content of a file, the choice of its channel, and its problems.
 
 ``prepare``, the loader and ``transcribe`` all follow these rules.
 """
@@ -20,7 +20,7 @@ from asrkit.features.fbank import FRAME_LENGTH_S
 LOUDEST, MIX, SPLIT = "loudest", "mix", "split"
 """Channel choices other than a number from 0: the loudest, the mean of all, or each as its own recording."""
 SILENCE_PEAK = 1e-3
-"""Audio that never exceeds this (-60 dBFS) holds no speech."""
+"""Audio that never exceeds this (-60 dBFS) contains no speech."""
 QUIET_PEAK = 1e-2
 OFF_SCALE_PEAK = 4.0
 """Float samples that exceed full scale by more than this factor were written at integer scale, or are damaged."""
@@ -44,13 +44,13 @@ def channel_choice(text: str) -> str:
 
 @dataclass
 class Heard:
-    """What listening to a file found."""
+    """The properties and problems of a file."""
 
     sampling_rate_hz: int = 0
     num_samples: int = 0
     num_channels: int = 0
     channel: int = 0
-    """The one that is heard; -1 for the mean of all."""
+    """The channel that is used; -1 for the mean of all."""
     peak: float = 0.0
     mean: float = 0.0
     clipped: float = 0.0
@@ -64,7 +64,7 @@ class Heard:
     problem: str = ""
     """Why it cannot be used; empty if it can."""
     warnings: tuple[str, ...] = ()
-    """What else is worth a look."""
+    """Problems with which it can still be used."""
 
     @property
     def duration_s(self) -> float:
@@ -102,36 +102,36 @@ RULES = (
     Rule(lambda h: abs(h.mean) > OFFSET, "the audio has an offset of {mean:.2f} of full scale"),
     Rule(lambda h: h.cancels, "its channels cancel each other when mixed"),
 )
-"""Audio is judged by these in order; the first one that refuses it is named."""
+"""Checked in this order; the first rule that refuses the audio is reported."""
 
 
 def listen(path: Path, channel: str = LOUDEST) -> Heard:
-    """Reads a complete file, block by block, and judges it; never raises because of its content.
+    """Reads a complete file, block by block, and checks it; the content never raises an exception.
 
     Args:
         path: the file.
         channel: a choice of :func:`channel_choice` other than ``split``.
     """
     try:
-        cut_off = truncation(path) if path.is_file() else ""
+        missing = truncation(path) if path.is_file() else ""
         heard = _measure(path, channel)
     except FileNotFoundError:
         return Heard(problem="the audio file is missing")
     except UNREADABLE as error:
         return Heard(problem=f"the audio cannot be decoded ({why(error)})")
-    if cut_off:
-        heard.problem = f"the audio file is truncated ({cut_off})"
+    if missing:
+        heard.problem = f"the audio file is truncated ({missing})"
     if heard.problem:
         return heard
-    found = [rule for rule in RULES if rule.holds(heard)]
-    refused = [rule.says.format(**vars(heard)) for rule in found if rule.refused]
+    matching = [rule for rule in RULES if rule.holds(heard)]
+    refused = [rule.says.format(**vars(heard)) for rule in matching if rule.refused]
     heard.problem = refused[0] if refused else ""
-    heard.warnings += tuple(rule.says.format(**vars(heard)) for rule in found if not rule.refused)
+    heard.warnings += tuple(rule.says.format(**vars(heard)) for rule in matching if not rule.refused)
     return heard
 
 
 def why(error: BaseException) -> str:
-    """The message of a read error, without the file name, which soundfile writes as bytes."""
+    """The message of a read error without the file name, which soundfile writes as bytes."""
     line = next(iter(str(error).splitlines()), type(error).__name__)
     return line.split("': ", 1)[-1] if line.startswith("Error opening") else line
 
@@ -187,7 +187,7 @@ def _peak(x: np.ndarray) -> float:
 
 
 def _loudest(path: Path, heard: Heard) -> int:
-    """The channel with the most energy, the first among equals; warns unless all are identical."""
+    """The first channel with the most energy; warns unless all channels are identical."""
     energy, mixed, same = np.zeros(heard.num_channels), 0.0, True
     with open_audio(path) as file:
         for block in blocks(file):

@@ -1,4 +1,4 @@
-"""Mean and variance normalization, with global statistics or each speaker's own."""
+"""Mean and variance normalization with statistics of the training set or of a group, such as a speaker."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class MeanStd:
 
 @dataclass(frozen=True)
 class Moments:
-    """Sums over frames, which add up to those of a group."""
+    """Sums over frames; the moments of a group are the sum over its utterances."""
 
     count: int
     total: torch.Tensor

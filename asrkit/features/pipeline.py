@@ -1,4 +1,4 @@
-"""From a cut to model input, in the one order shared by training, decoding and shipped models."""
+"""From a cut to model input, in the same order in training, decoding and shipped models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPEED, TEMPO = "speed", "tempo"
 
 @dataclass(frozen=True)
 class FeaturePipeline:
-    """Fbank, normalization, augmentation, deltas, stacking, speaker vector: in this order."""
+    """Fbank, normalization, augmentation, deltas, stacking and speaker vector, in this order."""
 
     sampling_rate_hz: int = 16000
     num_mel_bins: int = 80
@@ -38,11 +38,11 @@ class FeaturePipeline:
     speaker_vectors: dict[str, torch.Tensor] = field(default_factory=dict)
     """Appended to each frame, by speaker; none if empty."""
     frames_per_label: int = 1
-    """Log-Mel frames per encoder frame: an utterance needs this many for each of its labels."""
+    """Log-Mel frames per encoder frame; an utterance needs this many for each of its labels."""
 
     @property
     def augmentation_names(self) -> tuple[str, ...]:
-        """Every augmentation whose hits training counts."""
+        """All augmentations that training counts."""
         return (SPEED, TEMPO, *self.augmentations)
 
     @property
@@ -51,20 +51,20 @@ class FeaturePipeline:
         return FRAME_SHIFT_S * self.stacking
 
     def raw(self, cut: Cut) -> torch.Tensor:
-        """(T, F) log-Mel energies of a cut: the stored ones if there are any, else computed ones.
+        """(T, F) log-Mel energies of a cut, stored or else computed.
 
         Raises:
-            UserError: audio that cannot be read, or is not as long as its manifest says.
+            UserError: the audio cannot be read, or is shorter than its manifest says.
         """
         if cut.has_features:
-            features = self._stored(cut)
+            features = self._load_stored(cut)
         else:
             features = fbank(load_audio(cut, self.sampling_rate_hz), self.sampling_rate_hz, self.num_mel_bins)
         if not torch.isfinite(features).all():
             raise UserError(f"the features of {cut.id} are not finite; run `asrkit check` on its audio")
         return features
 
-    def _stored(self, cut: Cut) -> torch.Tensor:
+    def _load_stored(self, cut: Cut) -> torch.Tensor:
         if cut.num_features != self.num_mel_bins:
             raise UserError(
                 f"the stored features of {cut.id} have {cut.num_features} bins but features.num_mel_bins is "
@@ -76,13 +76,13 @@ class FeaturePipeline:
             raise UserError(f"cannot read the stored features of {cut.id}; run asrkit features --force") from error
 
     def normalize(self, features: torch.Tensor, group: str | None) -> torch.Tensor:
-        """(T, F) to (T, F). A speaker or side without statistics is normalized by the utterance's own."""
+        """(T, F) to (T, F). Without statistics of the speaker or side, those of the utterance are used."""
         if self.normalization == "none":
             return features
         if self.normalization == "global":
             return self.statistics[GLOBAL].apply(features)
-        known = self.statistics.get(f"{self.normalization}:{group}")
-        return (known or mean_std(features)).apply(features)
+        statistics = self.statistics.get(f"{self.normalization}:{group}")
+        return (statistics or mean_std(features)).apply(features)
 
     def normalized(self, cut: Cut) -> torch.Tensor:
         """(T, F) log-Mel energies of a cut after normalization."""
@@ -118,9 +118,9 @@ class FeaturePipeline:
         Args:
             cut: one utterance.
             seed: of the experiment.
-            epoch: which presentation this is; None means no augmentation.
-            num_labels: how many labels the augmented utterance must fit.
-            repeat: which of several presentations in the same epoch, from 0.
+            epoch: from 1; None means no augmentation.
+            num_labels: number of labels that the augmented utterance must fit.
+            repeat: number of the presentation in the epoch, from 0.
 
         Returns:
             (T, F) float32, and the names of the augmentations that were applied.
@@ -129,8 +129,8 @@ class FeaturePipeline:
         applied = []
         if epoch is not None:
             applied += replica_of(cut)
-            where = (seed, epoch, cut.id, repeat) if repeat else (seed, epoch, cut.id)
-            presentation = Presentation(cut, epoch, num_labels * self.frames_per_label, seeded_generator(*where))
+            key = (seed, epoch, cut.id, repeat) if repeat else (seed, epoch, cut.id)
+            presentation = Presentation(cut, epoch, num_labels * self.frames_per_label, seeded_generator(*key))
             for name, augmentation in self.augmentations.items():
                 features, hit = augmentation(features, presentation)
                 if hit:
@@ -150,7 +150,7 @@ def side_of(cut: Cut) -> str:
 
 
 def replica_of(cut: Cut) -> list[str]:
-    """``speed`` or ``tempo`` if the feature stage derived this cut from another that way."""
+    """``speed`` or ``tempo`` if this cut is such a replica of the feature stage."""
     if cut.has_custom(TEMPO):
         return [TEMPO]
     return [SPEED] if cut.has_recording and cut.recording.transforms else []
@@ -160,12 +160,12 @@ def load_audio(cut: Cut, sampling_rate_hz: int) -> torch.Tensor:
     """(N,) float32 samples of a cut at a sampling rate; multiple channels are mixed.
 
     Raises:
-        UserError: unreadable or truncated.
+        UserError: the audio is unreadable or truncated.
     """
     try:
         with audio_backend(AnyAudio()):
             samples = cut.load_audio()
-    except Exception as error:  # lhotse raises a different class for each of its audio backends
+    except Exception as error:  # the class depends on Lhotse's audio backend
         source = cut.recording.sources[0].source if cut.has_recording else "?"
         reason = "there is no such file"
         if Path(str(source)).is_file():

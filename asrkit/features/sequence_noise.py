@@ -15,7 +15,7 @@ from asrkit.errors import UserError
 from asrkit.features.augmentation import Presentation, chosen
 
 NEIGHBOURS = 100
-"""The other utterance is one of this many nearest in duration."""
+"""The other utterance is among this many nearest in duration."""
 
 
 class SequenceNoise:
@@ -26,7 +26,7 @@ class SequenceNoise:
         durations_s: (N,) their durations.
         features: computes normalized (T, F) features of an utterance.
         probability: share of the utterances that are changed.
-        scale: of the added features.
+        scale: factor of the added features.
 
     Raises:
         UserError: fewer than two utterances.
@@ -61,10 +61,10 @@ class SequenceNoise:
         return noisy, True
 
     def _similar(self, presentation: Presentation) -> Cut:
-        place = int(np.searchsorted(self.durations_s, presentation.cut.duration))
-        first = max(0, min(place - NEIGHBOURS // 2, len(self.cuts) - NEIGHBOURS))
+        rank = int(np.searchsorted(self.durations_s, presentation.cut.duration))
+        first = max(0, min(rank - NEIGHBOURS // 2, len(self.cuts) - NEIGHBOURS))
         candidates = self.by_length[first : first + NEIGHBOURS + 1]
-        while True:  # until it is another one; at least one exists
+        while True:  # another utterance exists
             drawn = int(torch.randint(len(candidates), (), generator=presentation.generator))
             if (other := self.cuts[int(candidates[drawn])]).id != presentation.cut.id:
                 return other

@@ -1,4 +1,4 @@
-"""Deltas and frame stacking: the papers' 40 log-Mel energies become 240 values every 20 ms."""
+"""Deltas and frame stacking: in the papers, 40 log-Mel energies become 240 values every 20 ms."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DELTA_WINDOW = 2
 def add_deltas(features: torch.Tensor) -> torch.Tensor:
     """Appends first and second differences, (T, F) to (T, 3 F), as Kaldi's ``add-deltas`` does.
 
-    A difference is the slope of a line fitted to five frames; the first and last frames are repeated beyond the ends.
+    A difference is the slope of a line fitted to five frames; the first and last frames are repeated as padding.
     """
     first = _slope(features)
     return torch.cat([features, first, _slope(first)], dim=1)
@@ -27,7 +27,7 @@ def _slope(features: torch.Tensor) -> torch.Tensor:
 def stack_frames(features: torch.Tensor, number: int) -> torch.Tensor:
     """Joins every ``number`` consecutive frames into one: (T, F) to (ceil(T / number), number · F).
 
-    The last frame is repeated if there are too few.
+    The last frame is repeated as padding.
     """
     missing = -features.shape[0] % number
     if missing:

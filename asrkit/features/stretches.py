@@ -1,4 +1,4 @@
-"""Features of a long recording, stretch by stretch: the same as for the complete recording, in constant memory."""
+"""Features of a long recording, stretch by stretch, in constant memory and equal to those of the complete recording."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from asrkit.features.pipeline import FeaturePipeline
 from asrkit.features.stacking import DELTA_WINDOW
 
 EDGE_FRAMES = 2
-"""Log-Mel frames next to a boundary that see samples beyond it."""
+"""Log-Mel frames next to a boundary that depend on samples beyond it."""
 RESAMPLING_CONTEXT = 512
-"""Samples at the new rate, more than a resampler's filter spans."""
+"""Samples at the new rate; longer than a resampler's filter."""
 OWN_STATISTICS_FRAMES = 6000
-"""Frames held at once while a recording's own mean and deviation are computed."""
+"""Frames in memory while a recording's own mean and deviation are computed."""
 Samples = Callable[[int, int], torch.Tensor]
 """Samples [first, end) of a recording at the pipeline's rate; ``first`` never decreases by more than a window."""
 
@@ -42,7 +42,7 @@ class Stretches:
         self.shift = int(pipeline.sampling_rate_hz * FRAME_SHIFT_S)
         self.num_raw = (num_samples + self.shift // 2) // self.shift
         self.statistics: MeanStd | None = None
-        """The recording's own, for a pipeline that normalizes with them."""
+        """The recording's own statistics, if the pipeline normalizes with them."""
 
     @property
     def num_frames(self) -> int:
@@ -53,21 +53,21 @@ class Stretches:
         """(end - first, F) log-Mel energies."""
         begin, stop = max(0, first - EDGE_FRAMES), min(self.num_raw, end + EDGE_FRAMES)
         last = self.num_samples if stop == self.num_raw else stop * self.shift
-        found = fbank(
+        features = fbank(
             self.samples(begin * self.shift, last), self.pipeline.sampling_rate_hz, self.pipeline.num_mel_bins
         )
-        return found[first - begin : end - begin]
+        return features[first - begin : end - begin]
 
     def take_statistics(self) -> None:
         """Computes the recording's own mean and deviation in one pass."""
         moments = None
         for first in range(0, self.num_raw, OWN_STATISTICS_FRAMES):
-            of_part = Moments.of(self.raw(first, min(self.num_raw, first + OWN_STATISTICS_FRAMES)))
-            moments = of_part if moments is None else moments + of_part
+            part_moments = Moments.of(self.raw(first, min(self.num_raw, first + OWN_STATISTICS_FRAMES)))
+            moments = part_moments if moments is None else moments + part_moments
         self.statistics = moments.finish() if moments else None
 
     def __call__(self, first: int, end: int) -> torch.Tensor:
-        """(end - first, F) frames of model input, out of ``num_frames``."""
+        """(end - first, F) frames of model input, of ``num_frames``."""
         pipeline = self.pipeline
         context = 2 * DELTA_WINDOW if pipeline.deltas else 0
         wanted = first * pipeline.stacking, min(self.num_raw, end * pipeline.stacking)
@@ -84,10 +84,10 @@ def of_waveform(waveform: torch.Tensor, pipeline: FeaturePipeline) -> Stretches:
 
 @contextmanager
 def of_file(path: Path, heard: Heard, pipeline: FeaturePipeline) -> Iterator[Stretches]:
-    """Stretches of a file that has been listened to, read once from start to end inside the ``with`` block.
+    """Stretches of a file, read once from start to end inside the ``with`` block.
 
     Raises:
-        asrkit.features.audio_files.UNREADABLE: it can no longer be read.
+        asrkit.features.audio_files.UNREADABLE: the file cannot be read.
     """
     from_hz, to_hz = heard.sampling_rate_hz, pipeline.sampling_rate_hz
     num_samples = heard.num_samples if from_hz == to_hz else -(-heard.num_samples * to_hz // from_hz)
@@ -107,7 +107,7 @@ def of_file(path: Path, heard: Heard, pipeline: FeaturePipeline) -> Iterator[Str
 
 
 class _Window:
-    """Reads an open file forwards and keeps what later calls may need again."""
+    """Reads an open file forwards and keeps the samples that later calls may need."""
 
     def __init__(self, file: soundfile.SoundFile, channel: int) -> None:
         self.file, self.channel = file, channel

@@ -1,4 +1,4 @@
-"""Tempo perturbation: speech becomes faster or slower and keeps its pitch."""
+"""Tempo perturbation: faster or slower speech with the same pitch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def change_tempo(waveform: torch.Tensor, factor: float, sampling_rate_hz: int) -
     """A waveform ``factor`` times as fast, by waveform similarity overlap-add (Verhelst and Roelands 1993, ICASSP).
 
     Windows of the input are added with 50% overlap. Each is taken near the position given by the factor, where it is
-    most similar to what followed the previous window.
+    most similar to the continuation of the previous window.
 
     Args:
         waveform: (N,) samples.
@@ -29,19 +29,19 @@ def change_tempo(waveform: torch.Tensor, factor: float, sampling_rate_hz: int) -
     x = F.pad(waveform, (hop + search, round(number * hop * (factor + 1)) + size + 2 * search))
     window = torch.hann_window(size, dtype=x.dtype)
     out = x.new_zeros((number + 1) * hop)
-    place = search
-    out[:size] += window * x[place : place + size]
+    position = search
+    out[:size] += window * x[position : position + size]
     for k in range(1, number):
         nominal = search + round(k * hop * factor)
-        follows = x[place + hop : place + hop + size]
+        follows = x[position + hop : position + hop + size]
         region = x[nominal - search : nominal + search + size]
-        place = nominal - search + _most_similar(region, follows)
-        out[k * hop : k * hop + size] += window * x[place : place + size]
+        position = nominal - search + _most_similar(region, follows)
+        out[k * hop : k * hop + size] += window * x[position : position + size]
     return out[hop : hop + length]
 
 
 def _most_similar(region: torch.Tensor, pattern: torch.Tensor) -> int:
-    """Where in ``region`` the normalized correlation with ``pattern`` is largest."""
+    """The offset in ``region`` with the largest normalized correlation with ``pattern``."""
     size = pattern.numel()
     products = F.conv1d(region.view(1, 1, -1), pattern.view(1, 1, -1)).flatten()
     energies = F.pad(region.double().square().cumsum(0), (1, 0))

@@ -1,8 +1,8 @@
 """The most likely alignment of a transducer: the path through its lattice with the largest probability.
 
-In place of the sum in the recursion of Graves 2012 (arXiv 1211.3711, eq. 16) stands a maximum (Viterbi). A frame's
-nodes depend on those of the frame before and, through the labels, on each other: with S_t(u) the log probability of
-emitting the first u labels at frame t,
+A maximum (Viterbi) replaces the sum in the recursion of Graves 2012 (arXiv 1211.3711, eq. 16). A frame's nodes depend
+on those of the previous frame and, through the labels, on each other: with S_t(u) the log probability of emitting the
+first u labels at frame t,
 
     δ_t(u) = max over v ≤ u of  δ_{t−1}(v) + blank_{t−1}(v) + S_t(u) − S_t(v),
 
@@ -30,18 +30,18 @@ def best_path(
     blank, label = blank.double(), label.double()
     first = torch.full_like(blank[:, 0], -torch.inf)
     first[:, 0] = 0.0
-    came_from = []  # (B, U + 1) for each frame: the labels that had been emitted before it
-    enters = first
+    backpointers = []  # (B, U + 1) for each frame: the number of labels emitted before it
+    scores = first
     for t in range(times):
         emitted = torch.cat([torch.zeros_like(blank[:, t, :1]), label[:, t, :-1].cumsum(dim=1)], dim=1)
-        best, source = (enters - emitted).cummax(dim=1)
-        came_from.append(source)
-        enters = best + emitted + blank[:, t]
+        best, source = (scores - emitted).cummax(dim=1)
+        backpointers.append(source)
+        scores = best + emitted + blank[:, t]
     frames = torch.zeros(batch, width - 1, dtype=torch.int64, device=blank.device)
     position = torch.arange(width - 1, device=blank.device)
-    at = token_lens.clone()
+    count = token_lens.clone()
     for t in range(times - 1, -1, -1):
-        before = torch.where(t < frame_lens, came_from[t].gather(1, at[:, None]).squeeze(1), at)
-        frames = torch.where((position >= before[:, None]) & (position < at[:, None]), t, frames)
-        at = before
+        previous = torch.where(t < frame_lens, backpointers[t].gather(1, count[:, None]).squeeze(1), count)
+        frames = torch.where((position >= previous[:, None]) & (position < count[:, None]), t, frames)
+        count = previous
     return frames

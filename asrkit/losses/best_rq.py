@@ -1,7 +1,7 @@
 """BEST-RQ: masked prediction of labels by a random-projection quantizer (Chiu et al. 2022, arXiv 2202.01855).
 
-A frame's label is the codebook vector nearest to a random projection of it, both scaled to length 1; neither projection
-nor codebook is trained. Spans of the input are replaced by noise, and the encoder must predict the labels there.
+A frame's label is the codebook vector nearest to a random projection of the frame, both scaled to length 1. Projection
+and codebook are not trained. Spans of the input are replaced by noise, and the encoder must predict their labels.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def pca_projection(x: torch.Tensor, dim: int) -> tuple[torch.Tensor, torch.Tenso
 
 
 def stack_for_encoder(features: torch.Tensor, subsampling: int, frames: int) -> torch.Tensor:
-    """(B, T, F) features to (B, T', s·F): those covered by each of T' = ``frames`` encoder frames."""
+    """(B, T, F) features to (B, T', s·F): the features of each of T' = ``frames`` encoder frames."""
     features = F.pad(features[:, : frames * subsampling], (0, 0, 0, max(0, frames * subsampling - features.shape[1])))
     return features.reshape(len(features), frames, -1)
 
@@ -95,7 +95,7 @@ def draw_mask(
     has a loss.
 
     Args:
-        lens: (B,) real frames; the others are never masked.
+        lens: (B,) real frames; padding is not masked.
         frames: T.
         probability: of a start (0.01 in the paper with spans of 400 ms; 0.02 and 20 frames in arXiv 2412.08548).
         span: frames masked from each start.
@@ -116,7 +116,7 @@ def draw_mask(
 def mask_with_noise(
     features: torch.Tensor, masked: torch.Tensor, noise_std: float, generators: Sequence[torch.Generator]
 ) -> torch.Tensor:
-    """(B, T, F) features with normal noise in place of the masked frames (B, T); one generator per utterance."""
+    """(B, T, F) features whose masked frames (B, T) are replaced by normal noise; one generator per utterance."""
     counts = masked.sum(dim=1).tolist()
     noise = [torch.randn(n, features.shape[2], generator=g) for n, g in zip(counts, generators, strict=True)]
     result = features.clone()
@@ -127,8 +127,8 @@ def mask_with_noise(
 def masked_frames(masked: torch.Tensor, subsampling: int, frames: int) -> torch.Tensor:
     """(B, T) input mask to (B, T') mask of the encoder frames whose input is all masked."""
     padded = F.pad(masked[:, : frames * subsampling], (0, max(0, frames * subsampling - masked.shape[1])))
-    whole: torch.Tensor = padded.reshape(len(masked), frames, subsampling).all(dim=-1)
-    return whole
+    complete: torch.Tensor = padded.reshape(len(masked), frames, subsampling).all(dim=-1)
+    return complete
 
 
 def masked_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, masked: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
-"""Cross-entropy on the labels of frames, as acoustic models of hybrid recognizers are trained.
+"""Cross-entropy on the labels of frames, the loss of acoustic models in hybrid recognizers.
 
 The papers on distributed training (Cui et al. 2021, arXiv 2110.11199; Zhang et al. 2021, arXiv 2112.01433) label frames
-with the context-dependent states of an HMM system. Here a frame's label is the symbol that an alignment places there.
+with the context-dependent states of an HMM system. Here a frame's label is the symbol of an alignment.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from asrkit.masking import valid_mask
 from asrkit.symbols import BLANK_ID
 
 HOLD_S = 0.2
-"""A label lasts until the next one, but no longer than this: what follows is silence, or the end."""
+"""A label lasts until the next one, but no longer than this, as silence may follow."""
 NO_LABEL = -100
-"""Of frames in the padding."""
+"""Label of frames in the padding."""
 
 
 def frame_labels(
@@ -25,9 +25,9 @@ def frame_labels(
     frame_lens: torch.Tensor,
     frame_shift_s: float,
 ) -> torch.Tensor:
-    """(B, T) labels of frames: blank where no symbol is held, :data:`NO_LABEL` in the padding.
+    """(B, T) labels of frames: blank after the end of a symbol, :data:`NO_LABEL` in the padding.
 
-    Each label has a frame of its own: one that would share it with the label before begins one frame later.
+    Each label has at least one frame: a label that would begin in the frame of the previous one begins one frame later.
 
     Args:
         tokens: (B, U).
@@ -38,12 +38,12 @@ def frame_labels(
     """
     width = int(frame_lens.max())
     position = torch.arange(tokens.shape[1], device=tokens.device)
-    # Half a frame's shift, so that the rounding of float32 seconds does not matter.
+    # Half a frame is added, so that the rounding of float32 seconds does not matter.
     first = (starts_s / frame_shift_s + 0.5).floor().long()
     first = (first - position).cummax(dim=1).values + position if tokens.shape[1] else first
     first = first.masked_fill(~valid_mask(token_lens, tokens.shape[1]), torch.iinfo(torch.int64).max)
     frame = torch.arange(width, device=tokens.device).expand(len(tokens), width).contiguous()
-    number = torch.searchsorted(first, frame, right=True) - 1  # of the label that began last
+    number = torch.searchsorted(first, frame, right=True) - 1  # number of the last label that has begun
     padded = F.pad(tokens, (1, 0), value=BLANK_ID), F.pad(first, (1, 0), value=-width)
     label, begin = (values.gather(1, number + 1) for values in padded)
     held = frame - begin < max(1, round(HOLD_S / frame_shift_s))

@@ -1,9 +1,9 @@
 """Forward and backward variables of the transducer's lattice, in float64.
 
-A node (t, u) has left t frames by blank and emitted u labels. Two arcs leave it: blank to (t + 1, u) and the
+At node (t, u), t frames have been left by blank and u labels emitted. Two arcs leave it: blank to (t + 1, u) and the
 next label to (t, u + 1) (Graves 2012, arXiv 1211.3711, section 2.4). All nodes with the same t + u are computed
 at once, from the previous diagonal: T + U steps of three vectorised operations for all utterances together.
-The arcs are stored by diagonal, so that each step, and the work on all nodes afterwards, reads them in order.
+The arcs are stored by diagonal, so that each step and later operations read them in order.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class ArcPosteriors:
     """Posterior of each arc, given the labels; float64, zero in the padding."""
 
     log_likelihood: torch.Tensor
-    """(B,) log P(tokens | x); -inf where no alignment is possible."""
+    """(B,) log P(tokens | x); -inf if no alignment is possible."""
     blank: torch.Tensor
     """(B, T, U + 1)."""
     label: torch.Tensor
@@ -53,9 +53,9 @@ def arc_posteriors(
     for kind in (0, 1):
         # In column u: the blank arc that leaves u, and the label arc that leaves u - 1 and enters u.
         leaves = alpha[:-1, :, 1:] if kind == 0 else alpha[:-1, :, :-1]
-        found = arcs[kind, :-1, :, :width].add_(leaves).add_(beta[1:, :, :width]).exp_()
-        # NaN marks where nothing is possible.
-        posteriors.append(_unskew(found, times, kind).masked_fill(outside, 0.0).nan_to_num_(nan=0.0))
+        posterior = arcs[kind, :-1, :, :width].add_(leaves).add_(beta[1:, :, :width]).exp_()
+        # NaN means that no path is possible.
+        posteriors.append(_unskew(posterior, times, kind).masked_fill(outside, 0.0).nan_to_num_(nan=0.0))
     posteriors[1][:, :, -1] = 0.0  # no such arc
     return ArcPosteriors(log_likelihood, *posteriors)
 
@@ -79,8 +79,8 @@ def banded_posteriors(
 ) -> ArcPosteriors:
     """Forward-backward over a band of the lattice: S label positions per frame, (B, T, S) arcs and posteriors.
 
-    Since ``first`` never decreases, a diagonal t + u meets the band in at most S nodes, with consecutive u. Each has
-    its own slot, u modulo S: blank arcs stay in it, and label arcs lead to the next.
+    As ``first`` never decreases, a diagonal t + u meets the band in at most S nodes, with consecutive u. Each has its
+    own slot, u modulo S: blank arcs stay in it, and label arcs lead to the next slot.
 
     Args:
         blank: (B, T, S) log probabilities of the blank arcs.
@@ -95,20 +95,20 @@ def banded_posteriors(
     b = torch.arange(batch, device=blank.device)[:, None, None]
     u, t_end, u_end = first[:, :, None] + s, frame_lens[:, None, None], token_lens[:, None, None]
     stays = u >= torch.cat([first[:, 1:], first[:, -1:]], 1)[:, :, None]  # in the next frame's part of the band
-    by_blank = (t < t_end) & (u <= u_end) & torch.where(t == t_end - 1, u == u_end, stays)
-    by_label = (t < t_end) & (u < u_end) & (s < size - 1)
+    blank_exists = (t < t_end) & (u <= u_end) & torch.where(t == t_end - 1, u == u_end, stays)
+    label_exists = (t < t_end) & (u < u_end) & (s < size - 1)
     blank, label = blank.double(), label.double()
 
-    # From the start, a node is on diagonal t + u. From the end of its utterance, it is on the remaining diagonal, and
-    # an arc leaves the node that it entered.
+    # Counted from the start, a node is on diagonal t + u. Counted from the end of its utterance, it is on the remaining
+    # diagonal, and arcs are reversed.
     diagonals = int((frame_lens + token_lens).max()) + 1
     ahead, left = t + u, t_end + u_end - t - u - 1
     slot, slot_left = u % size, (u_end - u) % size
     arcs = blank.new_full((2, diagonals, 2 * batch, size), NEG_INF)
-    for kind, (values, exist) in enumerate(((blank, by_blank), (label, by_label))):
-        places = ((ahead, b, (slot + kind) % size), (left, batch + b, slot_left))
-        for place in places:
-            arcs[kind][tuple(part.expand(exist.shape)[exist] for part in place)] = values[exist]
+    for kind, (values, exist) in enumerate(((blank, blank_exists), (label, label_exists))):
+        indices = ((ahead, b, (slot + kind) % size), (left, batch + b, slot_left))
+        for index in indices:
+            arcs[kind][tuple(part.expand(exist.shape)[exist] for part in index)] = values[exist]
     nodes = _recursion(arcs, circular=True)[:, :, 1:]
     ends = torch.arange(batch, device=blank.device)
     log_likelihood = nodes[frame_lens + token_lens, ends, token_lens % size]
@@ -119,7 +119,7 @@ def banded_posteriors(
         .exp_()
         .masked_fill_(~exist, 0.0)
         .nan_to_num_(nan=0.0)
-        for kind, (values, exist) in enumerate(((blank, by_blank), (label, by_label)))
+        for kind, (values, exist) in enumerate(((blank, blank_exists), (label, label_exists)))
     ]
     return ArcPosteriors(log_likelihood, *posteriors)
 
@@ -152,12 +152,12 @@ class _LatticeLoss(torch.autograd.Function):
         first: torch.Tensor | None,
     ) -> tuple[torch.Tensor, ...]:
         if first is None:
-            found = arc_posteriors(blank, label, frame_lens, token_lens)
+            posteriors = arc_posteriors(blank, label, frame_lens, token_lens)
         else:
-            found = banded_posteriors(blank, label, first, frame_lens, token_lens)
-        ctx.save_for_backward(found.blank, found.label)
-        ctx.mark_non_differentiable(found.log_likelihood, found.blank, found.label)
-        return -found.log_likelihood.to(blank.dtype), found.log_likelihood, found.blank, found.label
+            posteriors = banded_posteriors(blank, label, first, frame_lens, token_lens)
+        ctx.save_for_backward(posteriors.blank, posteriors.label)
+        ctx.mark_non_differentiable(posteriors.log_likelihood, posteriors.blank, posteriors.label)
+        return -posteriors.log_likelihood.to(blank.dtype), posteriors.log_likelihood, posteriors.blank, posteriors.label
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -169,10 +169,10 @@ class _LatticeLoss(torch.autograd.Function):
 def _closed(
     blank: torch.Tensor, label: torch.Tensor, frame_lens: torch.Tensor, token_lens: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Arcs with one more row of nodes, (B, T + 1, U + 1), -inf where none can be taken.
+    """Arcs with one more row of nodes, (B, T + 1, U + 1), -inf for impossible arcs.
 
-    From the end of a shorter utterance, a path of arcs with probability 1 leads to the end of the longest,
-    and no other arc in the padding can be taken. So all utterances begin at (0, 0) and end at (T, U).
+    From the end of a shorter utterance, a path of arcs with probability 1 leads to the end of the longest, and all
+    other arcs in the padding are impossible. So all utterances begin at (0, 0) and end at (T, U).
     """
     times, labels = blank.shape[1], blank.shape[2] - 1
     t = torch.arange(times + 1, device=blank.device)[None, :, None]
@@ -212,7 +212,7 @@ def _recursion(arcs: torch.Tensor, circular: bool = False) -> torch.Tensor:
         circular: the column before the first is the last.
 
     Returns:
-        (D, B, U + 2); a node's column is its u + 1, and column 0 is what would enter u = 0 by a label.
+        (D, B, U + 2); a node's column is its u + 1, and column 0 holds the predecessors of u = 0 by a label.
     """
     diagonals, batch, width = arcs.shape[1:]
     nodes = arcs.new_full((diagonals, batch, width + 1), NEG_INF)
@@ -220,11 +220,11 @@ def _recursion(arcs: torch.Tensor, circular: bool = False) -> torch.Tensor:
     reached, before = nodes[:, :, 1:].unbind(0), nodes[:, :, :-1].unbind(0)
     around, last = (nodes[:, :, 0].unbind(0), nodes[:, :, -1].unbind(0)) if circular else ((), ())
     blank, label = arcs[0].unbind(0), arcs[1].unbind(0)
-    by_blank, by_label = (torch.empty_like(blank[0]) for _ in range(2))
+    via_blank, via_label = (torch.empty_like(blank[0]) for _ in range(2))
     for i in range(diagonals - 1):
-        torch.add(reached[i], blank[i], out=by_blank)
-        torch.add(before[i], label[i], out=by_label)
-        torch.logaddexp(by_blank, by_label, out=reached[i + 1])
+        torch.add(reached[i], blank[i], out=via_blank)
+        torch.add(before[i], label[i], out=via_label)
+        torch.logaddexp(via_blank, via_label, out=reached[i + 1])
         if circular:
             around[i + 1].copy_(last[i + 1])
     return nodes
@@ -237,17 +237,17 @@ def _backward_recursion(arcs: torch.Tensor) -> torch.Tensor:
         arcs: (2, D, B, U + 2) from :func:`_skewed`.
 
     Returns:
-        (D, B, U + 2); the last column is where a label would lead from u = U.
+        (D, B, U + 2); the last column holds the successors of u = U by a label.
     """
     nodes = torch.full_like(arcs[0], NEG_INF)
     nodes[-1, :, -2] = 0.0
     reached, behind = nodes[:, :, :-1].unbind(0), nodes[:, :, 1:].unbind(0)
     blank, label = arcs[0, :, :, :-1].unbind(0), arcs[1, :, :, 1:].unbind(0)
-    by_blank, by_label = (torch.empty_like(blank[0]) for _ in range(2))
+    via_blank, via_label = (torch.empty_like(blank[0]) for _ in range(2))
     for i in range(len(reached) - 2, -1, -1):
-        torch.add(reached[i + 1], blank[i], out=by_blank)
-        torch.add(behind[i + 1], label[i], out=by_label)
-        torch.logaddexp(by_blank, by_label, out=reached[i])
+        torch.add(reached[i + 1], blank[i], out=via_blank)
+        torch.add(behind[i + 1], label[i], out=via_label)
+        torch.logaddexp(via_blank, via_label, out=reached[i])
     return nodes
 
 

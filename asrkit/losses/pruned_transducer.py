@@ -1,8 +1,8 @@
 """The pruned transducer loss (Kuang et al. 2022, arXiv 2206.13236).
 
-A trivial joiner, whose logits are the sum of an encoder part and a predictor part, has a normalizer that is one
-matrix product, so its full lattice is cheap (section 3.1). Its arc posteriors say which labels are worth
-considering at each frame (section 3.2); the real joiner runs only on those.
+The logits of a trivial joiner are the sum of an encoder part and a predictor part. Its normalizer is one matrix
+product, so its full lattice is cheap (section 3.1). Its arc posteriors select the labels at each frame (section 3.2)
+for which the real joiner is computed.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def simple_transducer_loss(
     """The loss of the trivial joiner, smoothed by parts that see only the encoder or only the predictor.
 
     Run it without autocast, which would round the normalizers. With ``am_only_scale``, the losses depend on the
-    complete batch, padding included, as k2's do: the predictor's mean distribution is taken over it.
+    complete batch including padding, as in k2: the predictor's mean distribution is computed over it.
 
     Smoothing (section 3.3) interpolates the log probabilities of the arcs with those of the predictor alone and
-    of the encoder alone (with the predictor's mean distribution), so that neither learns to do without the other.
+    of the encoder alone (with the predictor's mean distribution), so that neither ignores the other.
 
     Args:
         am: (B, T', V) logits from the encoder.
@@ -73,7 +73,7 @@ def simple_transducer_loss(
 def pruning_bounds(
     posteriors: ArcPosteriors, encoder_lens: torch.Tensor, token_lens: torch.Tensor, prune_range: int
 ) -> torch.Tensor:
-    """Which label positions each frame keeps.
+    """The label positions that each frame keeps.
 
     Args:
         posteriors: of the trivial joiner's arcs.
@@ -92,7 +92,7 @@ def pruning_bounds(
     size = min(prune_range, width)
     if size < min(2, width):
         raise ValueError(f"prune_range must be 2 at least, got {prune_range}")
-    # What a window keeps: the paths that leave the frame inside it, minus those that enter from below it.
+    # A window keeps the paths that leave the frame inside it, minus those that enter it from below.
     kept = posteriors.blank.unfold(2, size, 1).sum(-1)  # (B, T', width - S + 1)
     kept[:, :, 1:] -= posteriors.label[:, :, : width - size]
     first = kept.argmax(2)  # (B, T')

@@ -13,7 +13,7 @@ def torchaudio_transducer_loss(
     """The sum of the losses of a batch.
 
     Args:
-        logits: (B, T', U + 1, V) with T' the longest length: further padding is not accepted.
+        logits: (B, T', U + 1, V) with T' the longest length; more padding is not accepted.
         tokens: (B, U).
         encoder_lens: (B,).
         token_lens: (B,).

@@ -1,8 +1,8 @@
 """The transducer loss over the full lattice (Graves 2012, arXiv 1211.3711).
 
-The gradient with respect to the logits is in closed form (ibid., eq. 20): the posteriors of a node's arcs say how
-much probability leaves it and by which symbol. So the logits are read twice, in blocks of frames that fit a core's
-cache, and one tensor of their size is allocated: their gradient.
+The gradient with respect to the logits has a closed form (ibid., eq. 20) in the posteriors of each node's arcs. So the
+logits are read twice, in blocks of frames that fit a core's cache, and only one tensor of their size is allocated:
+their gradient.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from asrkit.losses.lattice import ArcPosteriors, arc_posteriors, log_likelihood
 BLOCK_ELEMENTS = 1 << 17
 """Logits in a block, on a CPU."""
 CUDA_BLOCK_ELEMENTS = 1 << 25
-"""On CUDA, where launching a kernel takes longer than a small block."""
+"""On CUDA, where launching a kernel takes longer than computing a small block."""
 PAD_ROWS = 1024
-"""Packed logits may be padded to a multiple of this many rows: a matrix kernel is compiled for every new shape."""
+"""Packed logits may be padded to a multiple of this many rows, as every new shape compiles a matrix kernel."""
 
 
 @dataclass(frozen=True)
 class _Settings:
-    """What the gradient depends on besides the tensors."""
+    """Settings of the gradient."""
 
     blank_id: int
     fastemit_lambda: float
@@ -59,7 +59,7 @@ def transducer_loss(
         clamp: bound on each element of the gradient; 0 for none.
 
     Returns:
-        (B,), or a scalar; infinite (with gradient 0) where an utterance has no possible alignment.
+        (B,), or a scalar; infinite (with gradient 0) if an utterance has no possible alignment.
 
     Raises:
         ValueError: inconsistent shapes or lengths.
@@ -93,7 +93,7 @@ def transducer_posteriors(
     *,
     blank_id: int = 0,
 ) -> ArcPosteriors:
-    """Posteriors of the blank and label arcs given the labels, for alignments; arguments as for the loss.
+    """Posteriors of the blank and label arcs given the labels, for alignments; arguments as of the loss.
 
     At each u, ``label[b, :, u]`` is a distribution over the frames at which label u is emitted.
     """
@@ -128,18 +128,18 @@ class _TransducerLoss(torch.autograd.Function):
         blank, label = _arcs(logits, tokens, encoder_lens, token_lens, settings.blank_id)
         if not ctx.needs_input_grad[0]:
             return -log_likelihood(blank, label, encoder_lens, token_lens).to(blank.dtype)
-        found = arc_posteriors(blank, label, encoder_lens, token_lens)
-        ctx.save_for_backward(logits, tokens, encoder_lens, token_lens, found.blank, found.label)
+        posteriors = arc_posteriors(blank, label, encoder_lens, token_lens)
+        ctx.save_for_backward(logits, tokens, encoder_lens, token_lens, posteriors.blank, posteriors.label)
         ctx.settings = settings
-        return -found.log_likelihood.to(blank.dtype)
+        return -posteriors.log_likelihood.to(blank.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         logits, tokens, encoder_lens, token_lens, blank, label = ctx.saved_tensors
         blank, label = blank.to(grad.dtype), label.to(grad.dtype) * (1 + ctx.settings.fastemit_lambda)
-        found = _gradient(logits, tokens, encoder_lens, token_lens, blank, label, grad, ctx.settings)
-        return found, None, None, None, None
+        logits_grad = _gradient(logits, tokens, encoder_lens, token_lens, blank, label, grad, ctx.settings)
+        return logits_grad, None, None, None, None
 
 
 def _arcs(
@@ -173,11 +173,11 @@ def _gradient(
     targets = _blocks(out, encoder_lens, token_lens)
     for (b, t, block), (_, _, target) in zip(_blocks(logits, encoder_lens, token_lens), targets, strict=True):
         frames, rows = block.shape[0], block.shape[1]
-        by_blank, by_label = blank[b, t : t + frames, :rows], label[b, t : t + frames, :rows]
-        part = torch.softmax(block.to(blank.dtype), dim=-1).mul_((by_blank + by_label).unsqueeze(-1))
-        part[:, :, settings.blank_id] -= by_blank
+        blank_posterior, label_posterior = blank[b, t : t + frames, :rows], label[b, t : t + frames, :rows]
+        part = torch.softmax(block.to(blank.dtype), dim=-1).mul_((blank_posterior + label_posterior).unsqueeze(-1))
+        part[:, :, settings.blank_id] -= blank_posterior
         index = tokens[b, : rows - 1].expand(frames, -1).unsqueeze(-1)
-        part[:, :-1].scatter_add_(-1, index, -by_label[:, :-1].unsqueeze(-1))
+        part[:, :-1].scatter_add_(-1, index, -label_posterior[:, :-1].unsqueeze(-1))
         if settings.clamp > 0:
             part.clamp_(-settings.clamp, settings.clamp)
         torch.mul(part, grad[b], out=target) if target.dtype == part.dtype else target.copy_(part.mul_(grad[b]))
@@ -187,7 +187,7 @@ def _gradient(
 def _blocks(
     logits: torch.Tensor, encoder_lens: torch.Tensor, token_lens: torch.Tensor
 ) -> Iterator[tuple[int, int, torch.Tensor]]:
-    """The valid part of padded or packed logits, as (frames, U_b + 1, V) views: utterance, first frame, view."""
+    """Blocks of the valid part of padded or packed logits: utterance, first frame, view (frames, U_b + 1, V)."""
     row = 0
     for b, (frames, labels) in enumerate(zip(encoder_lens.tolist(), token_lens.tolist(), strict=True)):
         rows = labels + 1
@@ -210,12 +210,12 @@ def _check(
         raise ValueError("an utterance has no encoder frame; each needs one at least")
     if int(token_lens.max()) > tokens.shape[1]:
         raise ValueError(f"token_lens has {int(token_lens.max())} but tokens only {tokens.shape[1]} columns")
-    wanted: tuple[int, ...]
+    expected: tuple[int, ...]
     if logits.dim() == 4:
-        wanted = (tokens.shape[0], int(encoder_lens.max()), int(token_lens.max()) + 1)
-        fits = logits.shape[0] == wanted[0] and logits.shape[1] >= wanted[1] and logits.shape[2] >= wanted[2]
+        expected = (tokens.shape[0], int(encoder_lens.max()), int(token_lens.max()) + 1)
+        fits = logits.shape[0] == expected[0] and logits.shape[1] >= expected[1] and logits.shape[2] >= expected[2]
     else:
-        wanted = (int((encoder_lens * (token_lens + 1)).sum()),)
-        fits = logits.shape[0] in (wanted[0], padded_rows(wanted[0]))
+        expected = (int((encoder_lens * (token_lens + 1)).sum()),)
+        fits = logits.shape[0] in (expected[0], padded_rows(expected[0]))
     if not fits:
-        raise ValueError(f"logits of shape {tuple(logits.shape)} do not hold the lattices {wanted} of the lengths")
+        raise ValueError(f"logits of shape {tuple(logits.shape)} do not hold the lattices {expected} of the lengths")

@@ -9,8 +9,8 @@ from torch import nn
 class RelativeSelfAttention(nn.Module):
     """Self-attention whose scores add q·r(j - i), r a learned table over relative positions.
 
-    Shaw et al. 2018 (arXiv 1803.02155), eq. 4: e_ij = q_i (k_j + r_{j-i})ᵀ / sqrt(d). The table is shared
-    by the heads; distances beyond ``max_distance`` share its ends.
+    Shaw et al. 2018 (arXiv 1803.02155), eq. 4: e_ij = q_i (k_j + r_{j-i})ᵀ / sqrt(d). The heads share the table;
+    distances beyond ``max_distance`` use its ends.
     """
 
     def __init__(self, d_model: int, num_heads: int, head_dim: int, max_distance: int) -> None:
@@ -19,7 +19,7 @@ class RelativeSelfAttention(nn.Module):
         self.head_dim = head_dim
         self.max_distance = max_distance
         self.query_value = nn.Linear(d_model, 2 * num_heads * head_dim)
-        # A bias on the keys adds the same to all scores of a query: its gradient is rounding noise.
+        # A bias of the keys adds the same to all scores of a query, so its gradient is rounding noise.
         self.key = nn.Linear(d_model, num_heads * head_dim, bias=False)
         self.relative = nn.Parameter(torch.randn(2 * max_distance + 1, self.head_dim) * self.head_dim**-0.5)
         self.out = nn.Linear(num_heads * head_dim, d_model)

@@ -43,8 +43,8 @@ class BlstmEncoder(Encoder):
         """(B, T, F) features and (B,) lengths to (B, T, D), zero in the padding, and the same lengths."""
         frame = torch.arange(x.shape[1], device=x.device)[:, None]
         is_real = frame < x_lens
-        # Each utterance reversed, its padding still last: packed sequences would not need this, but bypass the
-        # CPU's fused kernels.
+        # Reverses each utterance but not its padding. Packed sequences do not need this, but bypass the CPU's fused
+        # kernels.
         backwards = torch.where(is_real, x_lens - 1 - frame, frame)[..., None]
         x = x.transpose(0, 1)
         for layer in self.layers:

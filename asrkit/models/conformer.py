@@ -33,8 +33,8 @@ class FeedForward(nn.Module):
 class ConformerBlock(nn.Module):
     """Half feed-forward, attention, convolution, half feed-forward; pre-norm residuals, final norm.
 
-    Dropout is only at the end of each branch: inside the feed-forward and on the attention weights it
-    would take a fifth of a training step on a CPU.
+    Dropout is only at the end of each branch: inside the feed-forward and on the attention weights, it would take a
+    fifth of a training step on a CPU.
     """
 
     def __init__(
@@ -127,11 +127,10 @@ class Conformer(Encoder):
     def _initialise(self, num_layers: int) -> None:
         """Initialises weights so that the signal varies over time.
 
-        With torch's defaults, biases and activation means add up over the branches to a constant: 92 % of six
-        blocks' output is the same in every frame, and learning to align is slow. Zero biases and branches
-        scaled by (4 L)^-1/2 reduce that share to about one half. The first bias stays nonzero: a frame masked
-        by SpecAugment would otherwise be the zero vector, where each LayerNorm multiplies gradients by
-        1 / sqrt(eps).
+        With torch's defaults, biases and activation means of the branches add up to a constant: 92 % of six blocks'
+        output is the same in every frame, and learning to align is slow. Zero biases and branches scaled by
+        (4 L)^-1/2 reduce that share to about one half. The first bias is nonzero: otherwise a frame masked by
+        SpecAugment is the zero vector, where each LayerNorm multiplies gradients by 1 / sqrt(eps).
         """
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:

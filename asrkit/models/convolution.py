@@ -8,9 +8,9 @@ from torch.nn import functional as F
 
 
 class DepthwiseConv(nn.Module):
-    """Depthwise convolution over time with as many frames out as in.
+    """Depthwise convolution over time that keeps the number of frames.
 
-    Runs as a two-dimensional channels-last convolution: six times faster than ``nn.Conv1d`` on a CPU.
+    It runs as a two-dimensional channels-last convolution, six times as fast as ``nn.Conv1d`` on a CPU.
     """
 
     def __init__(self, channels: int, kernel: int) -> None:
@@ -29,8 +29,8 @@ class DepthwiseConv(nn.Module):
 class ConvolutionModule(nn.Module):
     """Pointwise, GLU, temporal filter, norm, SiLU, pointwise (Gulati et al. 2020, arXiv 2005.08100, fig. 2).
 
-    The norm is a LayerNorm, not a BatchNorm: batch statistics would include padding and differ
-    between one process and several.
+    The norm is a LayerNorm, not a BatchNorm, as batch statistics would include padding and depend on the number of
+    processes.
 
     Args:
         d_model: D.

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 class Dropout(nn.Module):
     """Dropout (Srivastava et al. 2014) that draws one byte per element.
 
-    torch's own draws a double per element from a serial generator: on a CPU that takes as long as a
-    feed-forward layer. Here one 64-bit draw serves eight elements; the probability is rounded to a
-    multiple of 1/256 and the scale uses the rounded one, so the mean is exact.
+    torch's dropout draws a double per element from a serial generator, which on a CPU takes as long as a feed-forward
+    layer. Here one 64-bit draw is used for eight elements. The probability is rounded to a multiple of 1/256, and the
+    scale uses the rounded one, so the mean is exact.
     """
 
     def __init__(self, p: float) -> None:

@@ -24,7 +24,7 @@ from asrkit.models.dss_init import initial_lambda
 PAPER_STEPS = (1e-3, 1e-1)
 """Smallest and largest initial Δ per frame in the paper."""
 EPSILON = 1e-7
-"""Keeps reciprocals finite, as in the authors' code."""
+"""Keeps reciprocals finite, with the value of the authors' code."""
 Pair = tuple[torch.Tensor, torch.Tensor]
 """Real and imaginary parts."""
 
@@ -39,7 +39,7 @@ class DssKernel(nn.Module):
         form: ``exp`` (λ keeps a negative real part) or ``softmax`` (λ is free).
         bidirectional: a second set of weights for future frames.
         kernel_length: L of the softmax form, whose normalizer depends on it; the same for every utterance, so
-            that padding changes nothing. The exp form needs none: its kernel is as long as the batch.
+            that padding has no effect. The kernel of the exp form is as long as the batch.
         steps: smallest and largest initial Δ per frame, log-uniform in between. The paper's are for frames of 20 ms
             and half a million updates; a channel with Δ below 0.02 or above 0.3 cannot form a local filter.
         weight_scale: initial standard deviation of w.
@@ -63,7 +63,7 @@ class DssKernel(nn.Module):
             raise ValueError("the softmax form needs a kernel_length of 1 at least")
         self.form, self.kernel_length = form, kernel_length
         start = initial_lambda(init, state_dim)
-        # Complex parameters are pairs of reals, so that Adam's moments are real too.
+        # Complex parameters are pairs of reals, so that Adam's moments are real.
         self.lambda_re = nn.Parameter(torch.log(-start.real) if form == "exp" else start.real.clone())
         self.lambda_im = nn.Parameter(start.imag.clone())
         self.log_step = nn.Parameter(torch.empty(channels).uniform_(*map(math.log, steps)))
@@ -83,7 +83,7 @@ class DssKernel(nn.Module):
         if self.form == "exp":
             coefficient = weight * torch.expm1(exponent) * _reciprocal(eigenvalue)
             return vandermonde(coefficient, exponent, length)
-        # With a growing exponential, sums run from the kernel's end, where its largest value is.
+        # For a growing exponential, sums run from the kernel's end, which has the largest value.
         grows = re > 0
         decaying = torch.where(grows, -exponent, exponent)
         normalizer = torch.expm1(self.kernel_length * decaying)
@@ -111,20 +111,20 @@ class DssKernel(nn.Module):
 class DssLayer(nn.Module):
     """Kernels, shortcut, GELU, a linear map over channels and GLU (Saon et al. 2023, section 3).
 
-    As in the authors' code, the map doubles the width, which the GLU halves again: this gives the paper's
-    model its stated 73 M parameters.
+    As in the authors' code, the map doubles the width and the GLU halves it, which gives the paper's model its stated
+    73 M parameters.
 
     Args:
         channels: H.
         state_dim: N.
         init: of λ.
         form: ``exp`` or ``softmax``.
-        bidirectional: see :class:`DssKernel`, also for the others.
+        bidirectional: see :class:`DssKernel`.
         kernel_length: of the softmax form.
-        steps: initial, of the channels.
-        weight_scale: initial, of the output weights.
-        local_kernel: taps of a depthwise convolution that replaces the shortcut, which is one with a single tap; 0
-            keeps it. Shan et al. 2023 (arXiv 2309.08551) stack state spaces with a local convolution.
+        steps: initial steps of the channels.
+        weight_scale: initial deviation of the output weights.
+        local_kernel: taps of a depthwise convolution that replaces the shortcut, which has a single tap; 0 keeps the
+            shortcut. Shan et al. 2023 (arXiv 2309.08551) stack state spaces with a local convolution.
     """
 
     def __init__(
@@ -166,13 +166,13 @@ class DssLayer(nn.Module):
         return torch.zeros(shape, dtype=torch.complex64, device=self.kernel.weight.device)
 
     def step(self, x: torch.Tensor, state: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """One frame (B, H) and the state to one frame (B, H) and the next state: the causal layer, streaming.
+        """The causal layer, streaming: one frame (B, H) and the state to one frame (B, H) and the next state.
 
         Raises:
             ValueError: the layer sees future frames.
         """
         if self.shortcut is None:
-            raise ValueError("a local convolution sees frames to come")
+            raise ValueError("a local convolution sees future frames")
         transition, output = self.kernel.transition()
         state = transition * state + x[:, :, None]
         y = (output * state).sum(-1).real + self.shortcut * x
@@ -239,9 +239,9 @@ class _Vandermonde(torch.autograd.Function):
         by_re, by_im = outer_re[:, None, None], outer_im[:, None, None]
         sum_re = (re * by_re).addcmul_(im, by_im, value=-1).sum(0)  # (2, S, H, N)
         sum_im = (re * by_im).addcmul_(im, by_re).sum(0)
-        of_x_re = (c_re * sum_re[1] - c_im * sum_im[1]).sum(0)
-        of_x_im = -(c_re * sum_im[1] + c_im * sum_re[1]).sum(0)
-        return sum_re[0], -sum_im[0], of_x_re, of_x_im, None
+        x_re_grad = (c_re * sum_re[1] - c_im * sum_im[1]).sum(0)
+        x_im_grad = -(c_re * sum_im[1] + c_im * sum_re[1]).sum(0)
+        return sum_re[0], -sum_im[0], x_re_grad, x_im_grad, None
 
 
 def powers(re: torch.Tensor, im: torch.Tensor, number: int) -> Pair:
@@ -281,25 +281,27 @@ def convolve(x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
 
 
 class _CircularConvolution(torch.autograd.Function):
-    """(B, T, H) by (H, size): both gradients are products of spectra too; autograd takes twice as long."""
+    """(B, T, H) by (H, size). Both gradients are products of spectra; autograd takes twice as long."""
 
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
         size = kernel.shape[1]
-        of_x, of_kernel = torch.fft.rfft(x.transpose(1, 2), n=size), torch.fft.rfft(kernel)  # (B, H, F), (H, F)
-        ctx.save_for_backward(of_x, of_kernel)
+        x_spectrum = torch.fft.rfft(x.transpose(1, 2), n=size)  # (B, H, F)
+        kernel_spectrum = torch.fft.rfft(kernel)  # (H, F)
+        ctx.save_for_backward(x_spectrum, kernel_spectrum)
         ctx.size = size
-        # In the memory order of x: what follows is slow across strides.
-        result: torch.Tensor = torch.fft.irfft(of_x * of_kernel, n=size)[..., : x.shape[1]].transpose(1, 2).contiguous()
+        y = torch.fft.irfft(x_spectrum * kernel_spectrum, n=size)[..., : x.shape[1]]
+        # In the memory order of x, as later operations are slow across strides.
+        result: torch.Tensor = y.transpose(1, 2).contiguous()
         return result
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        of_x, of_kernel = ctx.saved_tensors
-        of_grad = torch.fft.rfft(grad.transpose(1, 2), n=ctx.size)
-        x_grad = torch.fft.irfft(of_grad * of_kernel.conj(), n=ctx.size)[..., : grad.shape[1]]
-        kernel_grad = torch.fft.irfft((of_grad * of_x.conj()).sum(0), n=ctx.size)
+        x_spectrum, kernel_spectrum = ctx.saved_tensors
+        grad_spectrum = torch.fft.rfft(grad.transpose(1, 2), n=ctx.size)
+        x_grad = torch.fft.irfft(grad_spectrum * kernel_spectrum.conj(), n=ctx.size)[..., : grad.shape[1]]
+        kernel_grad = torch.fft.irfft((grad_spectrum * x_spectrum.conj()).sum(0), n=ctx.size)
         return x_grad.transpose(1, 2).contiguous(), kernel_grad
 
 

@@ -22,19 +22,21 @@ def initial_lambda(init: str, state_dim: int) -> torch.Tensor:
     n = torch.arange(state_dim, dtype=torch.float64)
     half = torch.full_like(n, 0.5)
     if init == "linear":
-        found = torch.complex(-torch.ones_like(n), n)
+        eigenvalues = torch.complex(-torch.ones_like(n), n)
     elif init == "hippo":
-        found = torch.complex(-half, skew_hippo_frequencies(state_dim))
+        eigenvalues = torch.complex(-half, skew_hippo_frequencies(state_dim))
     elif init == "exp_random":
-        found = torch.complex(-torch.empty_like(n).uniform_(-1, 1).exp(), torch.empty_like(n).uniform_(-1, 1).exp())
+        eigenvalues = torch.complex(
+            -torch.empty_like(n).uniform_(-1, 1).exp(), torch.empty_like(n).uniform_(-1, 1).exp()
+        )
     elif init == "s4d_inv":
         size = 2 * state_dim
-        found = torch.complex(-half, size / math.pi * (size / (2 * n + 1) - 1))
+        eigenvalues = torch.complex(-half, size / math.pi * (size / (2 * n + 1) - 1))
     elif init == "s4d_lin":
-        found = torch.complex(-half, math.pi * n)
+        eigenvalues = torch.complex(-half, math.pi * n)
     else:
         raise ValueError(f"init must be one of {', '.join(INITS)}, got {init}")
-    return found.to(torch.complex64)
+    return eigenvalues.to(torch.complex64)
 
 
 def skew_hippo_frequencies(number: int) -> torch.Tensor:

@@ -1,8 +1,8 @@
-"""What the state spaces of a DSSformer can do and what they have learned, layer by layer.
+"""The filters that a DSSformer's state spaces can form, and what they have learned, layer by layer.
 
 Saon et al. 2023 (arXiv 2302.14120, section 4) found frequencies that grow linearly with the index of the state,
-with the same slope in every layer, and attenuations that differ from layer to layer. Such a finding needs parameters
-that could move: Adam moves one by at most about the sum of the learning rates.
+with the same slope in every layer, and attenuations that differ between layers. Such a finding needs parameters that
+could move: Adam moves one by at most about the sum of the learning rates.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from asrkit.figures import figure
 from asrkit.models.dss import DssKernel
 
 TAPS = 7
-"""Of the filters whose reach is reported."""
+"""Taps of the filters whose reach is reported."""
 RIDGE = 1e-2
-"""Penalty on squared output weights: filters that need huge weights are out of reach."""
+"""Penalty on squared output weights, so that filters with huge weights are out of reach."""
 HORIZON = 200
 """Frames on each side in which a kernel may disturb the filter."""
 GRID = 24
@@ -37,7 +37,7 @@ class LayerSpectrum:
     frequencies: torch.Tensor
     """(N,) Im λ."""
     slope: float
-    """Of the best-fitting line through the origin, frequency against index."""
+    """Slope of the best-fitting line through the origin, frequency against index."""
     steps: torch.Tensor
     """(H,) Δ per frame."""
     reach: torch.Tensor
@@ -46,7 +46,7 @@ class LayerSpectrum:
 
 @dataclass(frozen=True)
 class Moved:
-    """How far a layer's parameters are from their start: the largest distance of each kind."""
+    """The largest distances of a layer's parameters from their initial values, by kind."""
 
     log_step: float
     attenuation: float
@@ -72,13 +72,13 @@ def dss_spectra(model: nn.Module) -> list[LayerSpectrum]:
 def local_reach(eigenvalues: torch.Tensor, steps: torch.Tensor, bidirectional: bool = True) -> torch.Tensor:
     """Share of a seven-tap filter that a channel can form with output weights of moderate size.
 
-    One minus the minimum of |f - K_w|² + ρ |w|² over the weights w, averaged over the unit impulses f of the taps. (A
-    channel whose step is too small for any of its N frequencies to come near the frame rate reaches almost nothing.)
+    It is one minus the minimum of |f - K_w|² + ρ |w|² over the weights w, averaged over the unit impulses f of the
+    taps. A channel with a step so small that all its N frequencies are far below the frame rate reaches almost nothing.
 
     Args:
         eigenvalues: complex (N,).
         steps: (H,) Δ per frame.
-        bidirectional: whether the kernel looks ahead too; otherwise the taps are the frame and earlier ones.
+        bidirectional: whether the kernel looks ahead; otherwise the taps are the frame and earlier ones.
 
     Returns:
         (H,) between 0 and 1.
@@ -91,7 +91,7 @@ def local_reach(eigenvalues: torch.Tensor, steps: torch.Tensor, bidirectional: b
 
 
 def movements(before: nn.Module, after: nn.Module) -> list[Moved]:
-    """How far each DSS layer of a model has moved from the model before training."""
+    """The distances of each DSS layer of a model from the model before training."""
     moved = []
     for start, end in zip(_kernels(before), _kernels(after), strict=True):
         start_re, start_im = start.eigenvalues()
@@ -111,7 +111,7 @@ def spectrum_table(spectra: Sequence[LayerSpectrum], moved: Sequence[Moved] = ()
 
     Args:
         spectra: of the trained model.
-        moved: of its layers, if the start is known.
+        moved: distances of its layers, if the initial values are known.
         could_move: approximate largest distance that training allowed.
     """
     head = ["layer", "Δ per frame: 10, 50, 90 %", f"{TAPS} taps in reach", "slope of Im λ", "-Re λ"]
@@ -151,18 +151,18 @@ def _reach(eigenvalues: torch.Tensor, step: float, bidirectional: bool) -> float
     frames = torch.arange(HORIZON, dtype=torch.float64)
     powers = ((torch.exp(eigenvalues * step) - 1) / (eigenvalues + 1e-12))[:, None]
     powers = powers * torch.exp(eigenvalues[:, None] * step * frames)
-    one_way = torch.cat([powers.real, -powers.imag])  # (2 N, L): a row for each real and imaginary weight
-    nothing = torch.zeros_like(one_way)
-    both = torch.cat([nothing, one_way], dim=1)
+    causal = torch.cat([powers.real, -powers.imag])  # (2 N, L): a row for each real and imaginary weight
+    zeros = torch.zeros_like(causal)
+    basis = torch.cat([zeros, causal], dim=1)
     if bidirectional:
-        both = torch.cat([both, torch.cat([one_way.flip(1), nothing], dim=1)])
+        basis = torch.cat([basis, torch.cat([causal.flip(1), zeros], dim=1)])
     first = HORIZON - TAPS // 2 if bidirectional else HORIZON
     filters = torch.zeros(TAPS, 2 * HORIZON, dtype=torch.float64)
     filters[torch.arange(TAPS), first + torch.arange(TAPS)] = 1.0
-    gram = both @ both.T + RIDGE * torch.eye(len(both), dtype=torch.float64)
-    weights = torch.linalg.solve(gram, both @ filters.T)
-    missed = (weights.T @ both - filters).square().sum(1) + RIDGE * weights.square().sum(0)
-    return float(1.0 - missed.mean())
+    gram = basis @ basis.T + RIDGE * torch.eye(len(basis), dtype=torch.float64)
+    weights = torch.linalg.solve(gram, basis @ filters.T)
+    errors = (weights.T @ basis - filters).square().sum(1) + RIDGE * weights.square().sum(0)
+    return float(1.0 - errors.mean())
 
 
 def _kernels(model: nn.Module) -> list[DssKernel]:

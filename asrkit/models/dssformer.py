@@ -10,7 +10,7 @@ from asrkit.models.dss import DssLayer
 
 
 def dssformer(input_dim: int, *, dss: dict[str, Any], **conformer: Any) -> Conformer:
-    """The encoder: a drop-in replacement for the temporal convolution, everything else as in the conformer.
+    """A conformer whose temporal convolution is replaced by a :class:`DssLayer`.
 
     Args:
         input_dim: F.

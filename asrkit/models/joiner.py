@@ -41,10 +41,7 @@ class Joiner(nn.Module):
     def log_probs(
         self, encoder_proj: torch.Tensor, predictor_proj: torch.Tensor, blank_penalty: float = 0.0
     ) -> torch.Tensor:
-        """:meth:`combine` normalized over symbols in float32 or wider, ``blank_penalty`` subtracted from blank's logit.
-
-        For a search: no gradient.
-        """
+        """:meth:`combine`, minus ``blank_penalty`` for blank, normalized in at least float32; no gradient."""
         logits = self.out(tanh_(self._joined(encoder_proj, predictor_proj)))
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if blank_penalty:
@@ -94,7 +91,7 @@ class Joiner(nn.Module):
 
 
 class _PackedJoint(torch.autograd.Function):
-    """tanh(h_t ∘ g_u) for the real t and u of each utterance, written into one tensor once."""
+    """tanh(h_t ∘ g_u) for the real t and u of each utterance, written once into one tensor."""
 
     @staticmethod
     def forward(
@@ -120,13 +117,13 @@ class _PackedJoint(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         encoder, predictor, out = ctx.saved_tensors
         frames, rows, multiply = ctx.sizes
-        by_encoder = torch.zeros_like(encoder)
-        by_predictor = torch.zeros_like(predictor, dtype=torch.promote_types(predictor.dtype, torch.float32))
+        encoder_grad = torch.zeros_like(encoder)
+        predictor_grad = torch.zeros_like(predictor, dtype=torch.promote_types(predictor.dtype, torch.float32))
         for b, t, u, part in _blocks(frames, rows, out):
             joint = (grad[part] * (1 - out[part].square())).view(-1, u, out.shape[1])
-            by_encoder[b, t] = (joint * predictor[b, None, :u] if multiply else joint).sum(1)
-            by_predictor[b, :u] += (joint * encoder[b, t, None] if multiply else joint).sum(0)
-        return by_encoder, by_predictor.to(predictor.dtype), None, None, None
+            encoder_grad[b, t] = (joint * predictor[b, None, :u] if multiply else joint).sum(1)
+            predictor_grad[b, :u] += (joint * encoder[b, t, None] if multiply else joint).sum(0)
+        return encoder_grad, predictor_grad.to(predictor.dtype), None, None, None
 
 
 def _blocks(frames: list[int], rows: list[int], out: torch.Tensor) -> Iterator[tuple[int, slice, int, slice]]:

@@ -1,8 +1,8 @@
 """Language models over the recognizer's symbols.
 
 A text line y_1 … y_U is read as <s> y_1 … y_U </s>; both marks are symbol 0, which is blank elsewhere. The
-sizes stated by Saon et al. 2021 (arXiv 2103.09935), 5 to 84 M, match an LSTM whose embedding is as wide as its
-state, whose upper layers see the embedding and the layer below, and whose output passes through a bottleneck.
+sizes stated by Saon et al. 2021 (arXiv 2103.09935), 5 to 84 M, match an LSTM with an embedding as wide as its state,
+upper layers that see the embedding and the layer below, and a bottleneck before the output.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ class LstmLanguageModel(nn.Module):
 
 
 class LstmSteps:
-    """An LSTM language model one symbol at a time, for searches: without gradient, weights fixed at construction.
+    """An LSTM language model one symbol at a time, for searches; no gradient, and weights fixed at construction.
 
     A symbol's contribution to a layer's gates is looked up, so a step is one product for the first layer and two for
-    every other; bottleneck and output are one product. For float32 and wider: bf16 would round the gates too much.
+    the others; bottleneck and output are one product. At least float32, as bf16 would round the gates too much.
     """
 
     def __init__(self, model: LstmLanguageModel) -> None:
@@ -77,15 +77,15 @@ class LstmSteps:
         for layer in model.lstms():
             from_input, from_state = layer.weight_ih.detach(), layer.weight_hh.detach()
             bias, state_bias = layer.bias_ih.detach(), layer.bias_hh.detach()
-            # The embedding is the last part of a layer's input, and all of the first layer's.
+            # The embedding is the last part of a layer's input, and the complete input of the first layer.
             table = F.linear(embedding.detach(), from_input[:, -self.width :], bias + state_bias)
             # Doubles the cell's input, so that one sigmoid serves all gates: tanh x = 2 σ(2x) - 1.
             scale = torch.ones_like(bias)
             scale[2 * self.width : 3 * self.width] = 2
             self.weights.append((table * scale, from_state.t() * scale, from_input[:, : -self.width].t() * scale))
         self.num_states = 2 * len(self.weights)
-        below, out = model.bottleneck, model.out
-        self.out = (out.weight @ below.weight).detach(), F.linear(below.bias, out.weight, out.bias).detach()
+        bottleneck, out = model.bottleneck, model.out
+        self.out = (out.weight @ bottleneck.weight).detach(), F.linear(bottleneck.bias, out.weight, out.bias).detach()
 
     def initial_state(self, number: int) -> State:
         """Before the line begins: h and c of each layer, (N, hidden)."""
@@ -98,7 +98,7 @@ class LstmSteps:
         Args:
             tokens: (N,).
             state: (M, hidden) each.
-            before: (N,) which of the M states each symbol follows: several may follow one, multiplied once.
+            before: (N,) number of the state, of M, that each symbol follows; a state is multiplied once.
 
         Returns:
             Log probabilities (N, V) of the next symbol, and the state (N, hidden) each.
@@ -116,7 +116,7 @@ class LstmSteps:
 
 
 class LayerSteps:
-    """An LSTM language model one symbol at a time, one layer after another, as over a line: for other layers.
+    """An LSTM language model one symbol at a time, for layers of other types than :class:`LstmLayer`.
 
     Args:
         model: the language model.
@@ -136,14 +136,14 @@ class LayerSteps:
         embedded = x = self.model.embedding(tokens)
         after: list[torch.Tensor] = []
         for n, layer in enumerate(self.model.lstms()):
-            own = F.embedding(before, state[2 * n]), F.embedding(before, state[2 * n + 1])
-            x, (h, c) = layer.step(x if n == 0 else torch.cat([x, embedded], dim=-1), own)
+            layer_state = F.embedding(before, state[2 * n]), F.embedding(before, state[2 * n + 1])
+            x, (h, c) = layer.step(x if n == 0 else torch.cat([x, embedded], dim=-1), layer_state)
             after += [h, c]
         return self.model.log_probs(x), tuple(after)
 
 
 def steps_of(model: LstmLanguageModel) -> LstmSteps | LayerSteps:
-    """The fastest symbol-by-symbol reader of lines that computes what the model does."""
+    """The fastest implementation of the model that reads one symbol at a time."""
     plain = all(type(layer) is LstmLayer for layer in model.layers)
     plain = plain and type(model.bottleneck) is nn.Linear and type(model.out) is nn.Linear
     return LstmSteps(model) if plain else LayerSteps(model)
@@ -158,7 +158,7 @@ class TransformerLanguageModel(nn.Module):
         num_layers: blocks.
         num_heads: heads.
         max_length: symbols of the longest line.
-        dropout: everywhere.
+        dropout: of all layers.
     """
 
     def __init__(

@@ -1,7 +1,7 @@
 """One LSTM layer (Hochreiter and Schmidhuber 1997), for the bi-LSTM encoder, the predictor and language models.
 
-Weights and states are explicit, so that every replacement of a layer has one interface: :meth:`LstmLayer.run` over a
-sequence, :meth:`LstmLayer.step` for one symbol. Gates are in the order input, forget, cell, output.
+Weights and states are explicit, so that all replacements of a layer have the same interface: :meth:`LstmLayer.run` for
+a sequence, :meth:`LstmLayer.step` for one symbol. Gates are in the order input, forget, cell, output.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class LstmLayer(nn.Module):
         )
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> LstmLayer:
-        """Moves the layer, and on CUDA puts its weights into one block of memory, as ``nn.LSTM`` does for cuDNN."""
+        """Moves the layer, and on CUDA stores its weights in one block of memory, as ``nn.LSTM`` does for cuDNN."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         weights: list[torch.Tensor] = [self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
         if all(weight.is_cuda and torch.backends.cudnn.is_acceptable(weight) for weight in weights):
@@ -67,7 +67,7 @@ class LstmLayer(nn.Module):
         Args:
             x: (T, B, I).
             state: before the first frame; zero if None.
-            drop: drops connections; none if None.
+            drop: drops connections; None drops none.
 
         Returns:
             (T, B, H) and the state after the last frame.

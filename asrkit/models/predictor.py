@@ -1,7 +1,7 @@
 """Prediction networks of the transducer: functions of the labels so far.
 
-Loss, search and export get the initial context only from here: a history begins with ``context_size`` blanks.
-A state is a tuple of tensors (N, ...), one row per history, so that a search can pick and stack rows.
+The initial context of loss, search and export is defined here: a history begins with ``context_size`` blanks. A state
+is a tuple of tensors (N, ...), one row per history, so that a search can select and stack rows.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class StatelessPredictor(nn.Module):
     def step(self, tokens: torch.Tensor, state: State) -> tuple[torch.Tensor, State]:
         """Extends N histories by one label (N,) each: (N, embedding) outputs and the new state."""
         history = torch.cat([state[0], tokens[:, None]], dim=1)
-        # At one position the convolution is a small product per group; convolution routines take longer.
+        # At one position the convolution is a small product per group, which is faster than convolution routines.
         x = self.embedding(history).unflatten(2, (-1, GROUP)).permute(2, 0, 1, 3).flatten(2)  # (groups, N, context · 4)
         weight = self.conv.weight.unflatten(0, (-1, GROUP)).permute(0, 3, 2, 1).flatten(1, 2)
         return F.relu(torch.bmm(x, weight).transpose(0, 1).flatten(1)), (history[:, 1:],)

@@ -1,4 +1,4 @@
-"""From features to the encoder's width, subsampled by 4 or 8, or not at all."""
+"""From features to the encoder's width, with or without subsampling by 4 or 8."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ class InputProjection(nn.Module):
 class ConvSubsampling(nn.Module):
     """3×3 convolutions of stride 2, then a projection of the remaining channels × bins to D.
 
-    Few channels, laid out channels-last: with as many channels as D, the second convolution would cost
-    more than the rest of a small encoder.
+    The channels are few and channels-last: with D channels, the second convolution would take longer than the rest of a
+    small encoder.
 
     Args:
         feature_dim: F.
         channels: of the convolutions.
         output_dim: D.
         dropout: on the output.
-        subsampling: frames merged into one, 4 by two convolutions or 8 by three (as in Rekesh et al. 2023,
-            arXiv 2305.05084, with separable ones: a saving with many channels).
+        subsampling: frames merged into one, 4 by two convolutions or 8 by three. (Those of Rekesh et al. 2023, arXiv
+            2305.05084, are separable, which is faster with many channels.)
     """
 
     def __init__(self, feature_dim: int, channels: int, output_dim: int, dropout: float, subsampling: int = 4) -> None:
@@ -47,8 +47,8 @@ class ConvSubsampling(nn.Module):
             inputs = 1 if number == 1 else channels
             self.add_module(f"conv{number}", nn.Conv2d(inputs, channels, kernel_size=3, stride=2, padding=1))
             bins = (bins + 1) // 2
-        # Channels-last strides, which one input channel leaves ambiguous: without them, DistributedDataParallel warns
-        # that the gradient's differ.
+        # One input channel leaves channels-last strides ambiguous. Without this, DistributedDataParallel warns that the
+        # gradient's strides differ.
         first = self.convs()[0]
         first.weight.data = first.weight.data.as_strided((channels, 1, 3, 3), (9, 1, 3, 1))
         self.proj = nn.Linear(channels * bins, output_dim)
@@ -59,7 +59,7 @@ class ConvSubsampling(nn.Module):
         return [module for module in self.children() if isinstance(module, nn.Conv2d)]
 
     def forward(self, x: torch.Tensor, x_lens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Subsamples a batch; padding is zeroed before each convolution, so that none leaks in.
+        """Subsamples a batch; padding is zeroed before each convolution, so that it has no effect.
 
         Args:
             x: (B, T, F).
@@ -73,5 +73,5 @@ class ConvSubsampling(nn.Module):
             x = x * valid_mask(x_lens, x.shape[2])[:, None, :, None].to(x.dtype)
             x = torch.relu(conv(x))
             x_lens = (x_lens + 1) // 2
-        x = x.permute(0, 2, 3, 1).flatten(2)  # (B, T', F'·C): as it lies in memory, so that no gradient is copied
+        x = x.permute(0, 2, 3, 1).flatten(2)  # (B, T', F'·C) in the order of memory, so that no gradient is copied
         return self.dropout(self.proj(x)), x_lens

@@ -9,7 +9,7 @@ import torch
 def tanh_(x: torch.Tensor) -> torch.Tensor:
     """tanh of ``x`` in place; no gradient.
 
-    On a CPU it is 2 σ(2x) - 1, since the sigmoid has the faster kernel there. In float32 the error is at most 2e-7.
+    On a CPU it is 2 σ(2x) - 1, as the sigmoid has the faster kernel. In float32 the error is at most 2e-7.
     """
     if x.device.type != "cpu":
         return x.tanh_()

@@ -1,10 +1,10 @@
 """Estimates the time of a transducer with language models on an accelerator from its description.
 
-The INT4 transducer of Fasoli et al. 2022 (arXiv 2206.07882) was timed on a simulated co-processor, whose details were
-not published. This is a model of the same kind (Fasoli et al. 2021, arXiv 2108.12074, section 4): every product takes
-as long as its arithmetic or as its weights take to arrive, whichever is longer; everything else runs on the host, a
-fixed time per search step. :data:`RAPID_LIKE` has the published figures of RaPiD and says which ones are
-assumed. Given a machine's measured rates, the same model predicts that machine (``tools/bench/cost_model.py``).
+The INT4 transducer of Fasoli et al. 2022 (arXiv 2206.07882) was timed on a simulated co-processor without published
+details. This is a model of the same kind (Fasoli et al. 2021, arXiv 2108.12074, section 4): a product takes the time of
+its arithmetic or of loading its weights, whichever is longer; everything else runs on the host, in a fixed time per
+search step. :data:`RAPID_LIKE` has the published figures of RaPiD and names those that are assumed. Given a machine's
+measured rates, the same model predicts that machine (``tools/bench/cost_model.py``).
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ WEIGHT_BYTES = {INT4: 0.5, INT8: 1.0, FP16: 2.0, FP32: 4.0}
 
 @dataclass(frozen=True)
 class Accelerator:
-    """What products run on."""
+    """The machine on which products run."""
 
     name: str
     macs_per_s: Mapping[str, float]
-    """Peak multiplications and additions per second by precision, of all cores."""
+    """Peak multiply-accumulates per second by precision, of all cores."""
     bytes_per_s: float
-    """From memory."""
+    """Memory bandwidth."""
     scratchpad_bytes: float
-    """Weights that stay there arrive once per utterance."""
+    """Weights in it are loaded once per utterance."""
     compute_share: float
     """Share of the peak that products reach."""
     bandwidth_share: float
     """Share of the bandwidth that weights reach."""
     host_s_per_step: float
-    """The host's share of a search step: sorting, pruning, gates, everything except products."""
+    """The host's time per search step: sorting, pruning, gates, everything except products."""
     call_s: float = 0.0
-    """To start a product."""
+    """Time to start a product."""
     assumed: Sequence[str] = ()
-    """Which of these were not published."""
+    """The values that were not published."""
 
 
 RAPID_LIKE = Accelerator(
@@ -59,48 +59,48 @@ RAPID_LIKE = Accelerator(
 
 @dataclass(frozen=True)
 class Product:
-    """A weight matrix and how often it is multiplied, in one utterance."""
+    """A weight matrix and its products in one utterance."""
 
     name: str
     part: str
     weights: int
     calls: int
     rows: int
-    """Of each call."""
+    """Rows per call."""
     quantized: bool = True
 
     @property
     def macs(self) -> int:
-        """In the utterance."""
+        """Multiply-accumulates in the utterance."""
         return self.weights * self.calls * self.rows
 
 
 @dataclass(frozen=True)
 class Utterance:
-    """What is decoded."""
+    """The decoded utterance."""
 
     frames: int = 152
-    """At the encoder's rate; the mean of the paper's test sets."""
+    """Encoder frames; the mean of the paper's test sets."""
     labels: int = 40
     beam: int = 16
     frame_shift_s: float = 0.02
 
     @property
     def steps(self) -> int:
-        """Of the alignment-length synchronous search."""
+        """Steps of the alignment-length synchronous search."""
         return self.frames + self.labels
 
     @property
     def seconds(self) -> float:
-        """Of speech."""
+        """Seconds of speech."""
         return self.frames * self.frame_shift_s
 
 
 def lstm(name: str, part: str, inputs: int, hidden: int, calls: int, rows: int, over_time: bool) -> list[Product]:
-    """An LSTM layer: for a sequence all inputs are one product, in a search each step has its own."""
-    of_inputs = (1, calls * rows) if over_time else (calls, rows)
-    found = [Product(f"{name}, hidden", part, 4 * hidden * hidden, calls, rows)]
-    return [Product(f"{name}, input", part, 4 * hidden * inputs, *of_inputs), *found] if inputs else found
+    """An LSTM layer: for a sequence, all inputs are one product; in a search, each step has its own."""
+    input_calls = (1, calls * rows) if over_time else (calls, rows)
+    recurrent = Product(f"{name}, hidden", part, 4 * hidden * hidden, calls, rows)
+    return [Product(f"{name}, input", part, 4 * hidden * inputs, *input_calls), recurrent] if inputs else [recurrent]
 
 
 def paper_products(utterance: Utterance, with_lms: bool = True) -> list[Product]:
@@ -139,7 +139,7 @@ class Prediction:
 
     @property
     def seconds(self) -> float:
-        """In total."""
+        """Total seconds."""
         return sum(self.by_part.values())
 
     @property
@@ -149,10 +149,10 @@ class Prediction:
 
 
 def predict(accelerator: Accelerator, products: Sequence[Product], utterance: Utterance, precision: str) -> Prediction:
-    """Times of all parts at a precision; what is not quantized takes FP16 if the precision is lower.
+    """Times of all parts at a precision; parts that are not quantized use FP16 if the precision is lower.
 
-    The matrices multiplied most often stay in the scratchpad as far as they fit, the encoder's layers one
-    after the other.
+    The most frequently multiplied matrices stay in the scratchpad as far as they fit; the encoder's layers use it
+    one after the other.
 
     Raises:
         ValueError: the accelerator has no rate at a precision.
@@ -163,21 +163,22 @@ def predict(accelerator: Accelerator, products: Sequence[Product], utterance: Ut
     times: dict[str, float] = {}
     resident = set()
     for product in sorted(products, key=lambda product: (product.part == "encoder", -product.calls, product.weights)):
-        taken = product.weights * WEIGHT_BYTES[_precision(product, precision)]
+        size = product.weights * WEIGHT_BYTES[_precision(product, precision)]
         if product.part == "encoder":  # layer by layer, before the search begins
-            if taken <= accelerator.scratchpad_bytes:
+            if size <= accelerator.scratchpad_bytes:
                 resident.add(product.name)
-        elif taken <= free:
-            free -= taken
+        elif size <= free:
+            free -= size
             resident.add(product.name)
     for product in products:
-        own = _precision(product, precision)
-        rate = accelerator.macs_per_s[own] * accelerator.compute_share
-        arriving = product.weights * WEIGHT_BYTES[own] / (accelerator.bytes_per_s * accelerator.bandwidth_share)
+        product_precision = _precision(product, precision)
+        rate = accelerator.macs_per_s[product_precision] * accelerator.compute_share
+        bandwidth = accelerator.bytes_per_s * accelerator.bandwidth_share
+        loading = product.weights * WEIGHT_BYTES[product_precision] / bandwidth
         if product.name in resident:
-            seconds = max(product.macs / rate, arriving)
+            seconds = max(product.macs / rate, loading)
         else:
-            seconds = product.calls * max(product.weights * product.rows / rate, arriving)
+            seconds = product.calls * max(product.weights * product.rows / rate, loading)
         times[product.part] = times.get(product.part, 0.0) + seconds + product.calls * accelerator.call_s
     times["host"] = utterance.steps * accelerator.host_s_per_step
     return Prediction(times, utterance)
@@ -188,7 +189,7 @@ def _precision(product: Product, precision: str) -> str:
 
 
 def shares(products: Sequence[Product], of: Sequence[str]) -> dict[str, float]:
-    """Share of all multiplications in the products whose names begin with each ``of``."""
+    """Share of all multiplications in the products whose names begin with each prefix in ``of``."""
     total = sum(product.macs for product in products)
     return {name: sum(p.macs for p in products if p.name.startswith(name)) / total for name in of}
 

@@ -1,7 +1,7 @@
-"""Quantized models on integers: what :mod:`asrkit.quantization.qat` trains in floating point, as exported.
+"""Integer inference of the models that :mod:`asrkit.quantization.qat` trains in floating point.
 
-A value is step · (code - zero point), so that a product of quantized values is one of codes, summed without rounding,
-and scales are applied once to each sum (Fasoli et al. 2021, arXiv 2108.12074, section 2). Weights are kept as codes,
+A value is step · (code - zero point), so that products of quantized values are products of codes, summed without
+rounding, and scales are applied once to each sum (Fasoli et al. 2021, arXiv 2108.12074, section 2). Weights are codes,
 two per byte for 4 bits; activations are quantized on the fly. Results equal the trained model's up to the
 rounding of the remaining floats. :func:`use_integers` replaces a model's quantized layers for evaluation on a CPU.
 """
@@ -25,7 +25,7 @@ from asrkit.quantization.qat import QuantizedDepthwiseConv, QuantizedLinear, Qua
 from asrkit.quantization.quantizers import Quantizer, code_line
 
 EXACT = 1 << 24
-"""Integers up to it are exact in float32."""
+"""Integers up to this are exact in float32."""
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Grid:
     """The values of a quantizer as integers: value = step · (factor · (code - half) + zero)."""
 
     step: torch.Tensor
-    """(G,) per group; half the quantizer's if zero lies between two codes."""
+    """(G,) per group; half the quantizer's step if zero is between two codes."""
     factor: int
-    """1, or 2 if zero lies between two codes."""
+    """1, or 2 if zero is between two codes."""
     zero: int
     half: int
     """Subtracted from an activation's code, so that it is signed; 0 for weights."""
@@ -57,12 +57,12 @@ class Grid:
 
 
 def _width(bits: int) -> int:
-    """Of a code in products: fewer than 4 bits are multiplied as 4."""
+    """Bits of a code in products: fewer than 4 bits are multiplied as 4."""
     return 8 if bits == 8 else 4
 
 
 class IntegerProduct:
-    """x to W q(x) + b on codes.
+    """x to W q(x) + b, computed with codes.
 
     Args:
         codes: (N, K) of the weight, uint8.
@@ -112,7 +112,7 @@ class IntegerProduct:
         )
 
     def __call__(self, x: torch.Tensor, add_to: torch.Tensor | None = None) -> torch.Tensor:
-        """(M, K) float to (M, N) float32; ``add_to`` (M, N) is overwritten with its sum with the product."""
+        """(M, K) float to (M, N) float32. The product is added to ``add_to`` (M, N) in place, if given."""
         if x.device.type != "cpu" or x.shape[1] != self.columns:
             raise ValueError(f"a product of {self.columns} codes on the CPU got {tuple(x.shape)} on {x.device.type}")
         x = x.float().contiguous()
@@ -128,8 +128,8 @@ class IntegerProduct:
 
     def _by_torch(self, x: torch.Tensor, add_to: torch.Tensor | None) -> torch.Tensor:
         codes = self.inputs.codes(x) - self.grid.half
-        whole = self.p * self.plain(codes) + (self.r * codes.sum(1))[:, None] + self.shift
-        out = whole.float() * self.scale
+        sums = self.p * self.plain(codes) + (self.r * codes.sum(1))[:, None] + self.shift
+        out = sums.float() * self.scale
         if self.bias is not None:
             out += self.bias
         out[x.isnan().any(dim=1)] = torch.nan
@@ -137,7 +137,7 @@ class IntegerProduct:
 
 
 def _quantizer_struct(quantizer: Quantizer, half: int) -> QuantizerStruct:
-    """What the C code needs to compute a quantizer's codes."""
+    """The parameters of a quantizer for the C code."""
     low, high = quantizer.low.detach().float(), quantizer.high.detach().float()
     start, factor = code_line(low, high, quantizer.levels, quantizer.zero_aligned)
     return QuantizerStruct(low=float(start), factor=float(factor), top=float(quantizer.levels - 1), half=half)
@@ -146,15 +146,15 @@ def _quantizer_struct(quantizer: Quantizer, half: int) -> QuantizerStruct:
 def _panels(codes: torch.Tensor, padded: int, bits: int) -> torch.Tensor:
     """Codes (N, K) in the order of ``w4a4.c``."""
     rows, columns = codes.shape
-    whole = F.pad(codes, (0, padded - columns, 0, -rows % PANEL))
+    padded_codes = F.pad(codes, (0, padded - columns, 0, -rows % PANEL))
     if bits == 8:
-        return whole.view(-1, PANEL, padded // 4, 4).permute(0, 2, 1, 3).contiguous()
-    halves = whole.view(-1, PANEL, padded // 8, 2, 4).permute(0, 2, 3, 1, 4)
+        return padded_codes.view(-1, PANEL, padded // 4, 4).permute(0, 2, 1, 3).contiguous()
+    halves = padded_codes.view(-1, PANEL, padded // 8, 2, 4).permute(0, 2, 3, 1, 4)
     return (halves[:, :, 0] | (halves[:, :, 1] << 4)).contiguous()
 
 
 class FloatProducts:
-    """Exact products of codes in float32: their sums stay below 2^24."""
+    """Exact products of codes in float32, with sums below 2^24."""
 
     def __init__(self, codes: torch.Tensor, bits: int) -> None:
         largest = (2**bits - 1) * 2 ** (bits - 1)
@@ -168,7 +168,7 @@ class FloatProducts:
 
 
 class Int8Products:
-    """Products of codes in int8, which torch sums in int32: fast with VNNI, slow without."""
+    """Products of codes in int8, which torch sums in int32; fast with VNNI, slow without."""
 
     def __init__(self, codes: torch.Tensor, bits: int) -> None:
         self.half = 2 ** (bits - 1)
@@ -205,7 +205,7 @@ def _seconds(product: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -
 
 
 class IntegerLinear(nn.Module):
-    """A linear map on codes."""
+    """A linear map computed with codes."""
 
     def __init__(self, product: IntegerProduct) -> None:
         super().__init__()
@@ -218,13 +218,13 @@ class IntegerLinear(nn.Module):
 
 
 class IntegerDepthwiseConv(nn.Module):
-    """A depthwise convolution on codes: a channel's few products are exact in float32."""
+    """A depthwise convolution computed with codes; a channel's few products are exact in float32."""
 
     def __init__(self, plain: QuantizedDepthwiseConv, weights: Grid, inputs: Grid) -> None:
         super().__init__()
-        quantizer, of_inputs = plain.weight_quantizer, plain.input_quantizer
-        assert isinstance(quantizer, Quantizer) and isinstance(of_inputs, Quantizer)
-        self.inputs, self.grid = of_inputs, inputs
+        quantizer, input_quantizer = plain.weight_quantizer, plain.input_quantizer
+        assert isinstance(quantizer, Quantizer) and isinstance(input_quantizer, Quantizer)
+        self.inputs, self.grid = input_quantizer, inputs
         conv = plain.conv
         self.padding, self.groups = conv.padding, conv.groups
         codes = quantizer.codes(conv.weight.detach())
@@ -236,18 +236,18 @@ class IntegerDepthwiseConv(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, T, C) to (B, T, C)."""
         codes = self.grid.factor * (self.inputs.codes(x) - self.grid.half) + self.grid.zero
-        whole = codes.float().transpose(1, 2).unsqueeze(-1).contiguous(memory_format=torch.channels_last)
-        out = F.conv2d(whole, self.weight, padding=self.padding, groups=self.groups) * self.scale
+        integers = codes.float().transpose(1, 2).unsqueeze(-1).contiguous(memory_format=torch.channels_last)
+        out = F.conv2d(integers, self.weight, padding=self.padding, groups=self.groups) * self.scale
         if self.bias is not None:
             out = out + self.bias
         return out.squeeze(-1).transpose(1, 2)
 
 
 class IntegerLstmLayer(LstmLayer):
-    """An LSTM layer on codes; the cell state and the gates are floats.
+    """An LSTM layer computed with codes; the cell state and the gates are floats.
 
     Args:
-        inputs: the products of the parts of the input, whose widths add up to it; the last one has the biases.
+        inputs: the products of consecutive parts of the input; the last one has the biases.
         hidden: the product of the hidden state.
     """
 
@@ -257,7 +257,7 @@ class IntegerLstmLayer(LstmLayer):
         self.input_dim, self.hidden_dim = sum(part.columns for part in inputs), hidden.columns
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> IntegerLstmLayer:
-        """Codes stay in place: there is nothing to move."""
+        """Codes are not moved."""
         return self
 
     def initial_state(self, number: int) -> LstmState:
@@ -268,7 +268,7 @@ class IntegerLstmLayer(LstmLayer):
     def run(
         self, x: torch.Tensor, state: LstmState | None = None, drop: WeightDropout | None = None
     ) -> tuple[torch.Tensor, LstmState]:
-        """The layer over a sequence, see :meth:`LstmLayer.run`; nothing can be dropped."""
+        """The layer over a sequence, see :meth:`LstmLayer.run`; ``drop`` must be None."""
         assert drop is None
         times, number = x.shape[:2]
         h, c = self.initial_state(number) if state is None else state
@@ -286,14 +286,14 @@ class IntegerLstmLayer(LstmLayer):
             out = kernels.run_lstm(path, self.hidden.struct, self.hidden.quantizer, gates, h, c)
             return out, (out[-1], c)
         steps = []
-        for of_step in gates:
-            h, c = cells(self.hidden(h, of_step), c)
+        for step_gates in gates:
+            h, c = cells(self.hidden(h, step_gates), c)
             steps.append(h)
         return torch.stack(steps), (h, c)
 
 
 def cells(gates: torch.Tensor, c: torch.Tensor) -> LstmState:
-    """Gates (B, 4 H) and cell states (B, H), which may be overwritten, to the next state."""
+    """Gates (B, 4 H) and cell states (B, H) to the next state; both may be overwritten."""
     path = kernels.chosen()
     if path is not None:
         return kernels.run_cells(path, gates, c), c
@@ -301,7 +301,7 @@ def cells(gates: torch.Tensor, c: torch.Tensor) -> LstmState:
 
 
 def use_integers(model: nn.Module) -> list[str]:
-    """Replaces the quantized layers of a model with those that compute with codes; for evaluation on a CPU.
+    """Replaces the quantized layers of a model by layers that compute with codes, for evaluation on a CPU.
 
     A layer is unchanged if its inputs or weights are not quantized, or its zero point is not among its codes.
 
@@ -354,5 +354,5 @@ def _integer_lstm(plain: QuantizedLstmLayer, widths: Sequence[int]) -> IntegerLs
         begin += width
         bias = biases if begin == plain.input_dim else None
         inputs.append(_product(plain.weight_ih, plain.input_weight_quantizer, plain.input_quantizer, bias, part))
-    found = [product for product in inputs if product is not None]
-    return None if hidden is None or len(found) < len(inputs) else IntegerLstmLayer(found, hidden)
+    products = [product for product in inputs if product is not None]
+    return None if hidden is None or len(products) < len(inputs) else IntegerLstmLayer(products, hidden)

@@ -1,4 +1,4 @@
-"""An LSTM language model on codes, one symbol at a time: what fusion needs at each label of a search."""
+"""An LSTM language model computed with codes, one symbol at a time, for fusion in a search."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from asrkit.quantization.integer import IntegerLstmLayer, cells
 
 
 class IntegerSteps:
-    """As :class:`asrkit.models.language_model.LstmSteps`: a symbol's contribution to a layer's gates is looked up.
+    """Like :class:`asrkit.models.language_model.LstmSteps`: a symbol's contribution to a layer's gates is looked up.
 
     Args:
-        model: whose LSTM layers are all :class:`IntegerLstmLayer`.
+        model: a language model whose LSTM layers are all :class:`IntegerLstmLayer`.
     """
 
     def __init__(self, model: LstmLanguageModel) -> None:
         self.model, self.width = model, model.hidden_dim
         self.layers = cast(list[IntegerLstmLayer], list(model.layers))
         embedding = model.embedding.weight.detach()
-        # The embedding is the last part of a layer's input, and all of the first layer's.
+        # The embedding is the last part of a layer's input, and the complete input of the first layer.
         self.tables = [layer.inputs[-1](embedding) for layer in self.layers]
         self.num_states = 2 * len(self.layers)
 

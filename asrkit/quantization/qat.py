@@ -2,9 +2,9 @@
 
 Fasoli et al. 2021 (arXiv 2108.12074), section 3: linear layers and LSTMs compute with quantized weights, inputs and
 hidden states, in floating point, so that training adapts to the rounding. Cell states, biases, embeddings and norms
-are unchanged. :func:`quantize_layers` is the rewrite ``quantize``: a quantized model trains, resumes, averages and
-loads like any other. The quantized layers keep the names of the weights, so that training can start from the
-weights of a float model; :func:`calibrate` sets the bounds without training.
+are unchanged. :func:`quantize_layers` is the rewrite ``quantize``: a quantized model is trained, resumed, averaged and
+loaded like any other. Quantized layers have the same weight names, so that training can start from a float model;
+:func:`calibrate` sets the bounds without training.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from asrkit.quantization.quantizers import (
 
 GATES = 4
 QUANTIZER_STATE = "_quantizer."
-"""In the names of quantizer state, which a float model lacks."""
+"""Part of the names of quantizer state, which a float model lacks."""
 OBSERVED_BOUND = f"{QUANTIZER_STATE}bound"
-"""Suffix of the names of bounds taken from the data, not learned."""
+"""Suffix of the names of bounds that are taken from the data, not learned."""
 
 
 class QuantizedLinear(nn.Linear):
     """A linear map with quantized weights and inputs.
 
     Args:
-        plain: whose weights it takes.
+        plain: the float layer, whose weights it takes.
         policy: of its quantizers.
     """
 
@@ -80,8 +80,8 @@ class QuantizedDepthwiseConv(DepthwiseConv):
 class QuantizedLstmLayer(LstmLayer):
     """An LSTM layer with quantized weights, inputs and hidden states; the cell state is not quantized.
 
-    The hidden state is quantized once, for the next step; what the layer returns is not quantized, since the next
-    layer quantizes its input.
+    The hidden state is quantized only for the next step; the output is not quantized, as the next layer quantizes its
+    input.
     """
 
     def __init__(self, plain: LstmLayer, policy: LayerPolicyConfig) -> None:
@@ -102,10 +102,10 @@ class QuantizedLstmLayer(LstmLayer):
         weight_ih = self.input_weight_quantizer(self.weight_ih)
         weight_hh = self.hidden_weight_quantizer(self.weight_hh)
         if drop is not None:
-            weight_hh = drop(weight_hh)  # after quantizing: the bound is that of all weights
-        of_inputs = F.linear(self.input_quantizer(x), weight_ih, self.bias_ih + self.bias_hh)  # (T, B, 4 H)
+            weight_hh = drop(weight_hh)  # after quantizing, as the bound is that of all weights
+        input_gates = F.linear(self.input_quantizer(x), weight_ih, self.bias_ih + self.bias_hh)  # (T, B, 4 H)
         out = []
-        for gates in of_inputs:
+        for gates in input_gates:
             gates = gates + F.linear(self.hidden_quantizer(h.to(gates.dtype)), weight_hh)
             h, c = lstm_cells(gates, c)
             out.append(h)
@@ -121,10 +121,10 @@ QUANTIZED: dict[type[nn.Module], Callable[[nn.Module, LayerPolicyConfig], nn.Mod
 
 
 def quantize_layers(model: nn.Module, config: Config) -> None:
-    """Replaces the layers that a policy of ``quantization.layers`` names; the rewrite ``quantize``.
+    """Replaces the layers that match a policy of ``quantization.layers``; the rewrite ``quantize``.
 
     Raises:
-        UserError: no policy, one whose pattern matches no layer that can be quantized, or a model that cannot be.
+        UserError: no policy, one whose pattern matches no layer that can be quantized, or an unsupported model.
     """
     if any(isinstance(module, nn.TransformerEncoderLayer) for module in model.modules()):
         # Torch evaluates it in one call, bypassing the quantizers of its layers.
@@ -156,9 +156,9 @@ def restore_layers(model: nn.Module) -> None:
                 plain = LstmLayer(module.input_dim, module.hidden_dim)
             else:
                 continue
-        for own in ("weight", "bias", "conv", "weight_ih", "weight_hh", "bias_ih", "bias_hh"):
-            if hasattr(plain, own):
-                setattr(plain, own, getattr(module, own))
+        for attribute in ("weight", "bias", "conv", "weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            if hasattr(plain, attribute):
+                setattr(plain, attribute, getattr(module, attribute))
         model.set_submodule(name, plain)
 
 
@@ -169,10 +169,9 @@ def quantizers(model: nn.Module) -> list[Quantizer]:
 
 @contextmanager
 def calibrate(model: nn.Module) -> Iterator[None]:
-    """While entered, quantizers take their bounds from what the model computes, in evaluation mode.
+    """While entered, the model is in evaluation mode, and its computations set the bounds of its quantizers.
 
-    Learned bounds, which are not trained here, are fitted for the least squared error; maxima are over all
-    tensors.
+    Learned bounds are fitted for the least squared error; maxima are over all tensors.
     """
     was_training = model.training
     model.eval()

@@ -1,14 +1,14 @@
 """Quantizers of weights and activations with straight-through gradients.
 
-Those of Fasoli et al. 2021 ("4-bit quantization of LSTM-based speech recognition models", arXiv 2108.12074), on which
-their INT4 transducer (arXiv 2206.07882) builds: MAX, SAWB (Choi et al. 2019), PACT (Choi et al. 2018,
+They are those of Fasoli et al. 2021 ("4-bit quantization of LSTM-based speech recognition models", arXiv 2108.12074),
+also used in their INT4 transducer (arXiv 2206.07882): MAX, SAWB (Choi et al. 2019), PACT (Choi et al. 2018,
 arXiv 1805.06085) with one or two learned bounds, and bound-aware clipping (BAC). A quantizer maps x to one of n evenly
 spaced values between its bounds,
 
     code = clamp(round((x - a⁻) (n - 1) / (a⁺ - a⁻)), 0, n - 1),   y = a⁻ + code (a⁺ - a⁻) / (n - 1),
 
-with n = 2^k levels of k bits, or 2^k - 1 if zero has to be one of them ("zero-aligned"): a zero left by dropout must
-stay zero. Bounds are taken from the data during training and kept for evaluation.
+with n = 2^k levels of k bits, or 2^k - 1 if zero is one of them ("zero-aligned"), so that zeros of dropout remain zero.
+Bounds are taken from the data during training and kept for evaluation.
 
 Shape letters: G groups of a weight with their own bounds, M elements of a group.
 """
@@ -34,22 +34,22 @@ SAWB_COEFFICIENTS = {
 """c1 and c2 of a = c1 sqrt(E[w²]) + c2 E|w|, by bits and zero alignment."""
 SMALLEST_BOUND = 1e-6
 MAX_MOMENTUM = 0.1
-"""Share of the newest batch in the largest activation, at which evaluation clips."""
+"""Share of the newest batch in the running maximum of activations, which is the bound in evaluation."""
 
 
 FITTED_VALUES = 1 << 16
 FITTED_FRACTIONS = tuple(n / 20 for n in range(2, 21))
-"""Of the largest value, for bounds fitted to data without training."""
+"""Fractions of the largest value that are tried as bounds without training."""
 
 
 class Quantizer(nn.Module):
-    """Maps a tensor to few values; subclasses differ in where their bounds come from.
+    """Maps a tensor to few values; subclasses differ in the source of their bounds.
 
     Args:
         bits: k.
         zero_aligned: 2^k - 1 levels, one of which is zero.
         groups: G, equal parts of the first dimension with their own bounds: 1 for the complete tensor, 4 for the gates
-            of an LSTM, the number of rows for the channels.
+            of an LSTM, the number of rows for channels.
         clip_gradient: whether values outside the bounds get no gradient.
     """
 
@@ -58,7 +58,7 @@ class Quantizer(nn.Module):
     high: torch.Tensor
     """(G,) a⁺."""
     residual = False
-    """Whether the rounding error inside the bounds moves them too."""
+    """Whether the rounding error inside the bounds also moves them."""
 
     def __init__(self, bits: int, zero_aligned: bool, groups: int = 1, clip_gradient: bool = True) -> None:
         super().__init__()
@@ -68,15 +68,15 @@ class Quantizer(nn.Module):
         self.levels = 2**bits - int(zero_aligned)
 
     def observe(self, x: torch.Tensor) -> torch.Tensor | None:
-        """Takes the bounds from a tensor (G, M) during training; returns a⁺ (G,) if the tensor has one of its own."""
+        """Takes the bounds from a tensor (G, M) during training; returns a⁺ (G,) if this tensor has its own bounds."""
         return None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """A tensor of any shape with quantized values; its first dimension is a multiple of the groups."""
         grouped = x.reshape(self.groups, -1)
-        own = self.observe(grouped.detach()) if self.training else None
-        # Copies: what is kept for the gradient must not change when the next tensor is observed.
-        low, high = (self.low.clone(), self.high.clone()) if own is None else (-own, own)
+        observed = self.observe(grouped.detach()) if self.training else None
+        # Copies, as tensors saved for the gradient must not change when the next tensor is observed.
+        low, high = (self.low.clone(), self.high.clone()) if observed is None else (-observed, observed)
         low, high = low.to(x.device)[:, None], high.to(x.device)[:, None]
         out: torch.Tensor = _StraightThrough.apply(  # type: ignore[no-untyped-call]
             grouped, low, high, self.levels, self.zero_aligned, self.clip_gradient, self.residual
@@ -92,8 +92,8 @@ class Quantizer(nn.Module):
 
     @torch.no_grad()
     def scales(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Step and zero point (G,) each: a value is step · (code - zero point). With an even number of levels between
-        symmetric bounds the zero point lies between two codes."""
+        """Step and zero point, (G,) each: a value is step · (code - zero point). With an even number of levels between
+        symmetric bounds, the zero point is between two codes."""
         zero = _zero_code(self.low, self.high, self.levels, self.zero_aligned)
         return (self.high - self.low) / (self.levels - 1), zero
 
@@ -121,13 +121,13 @@ class SymmetricQuantizer(Quantizer):
 
 
 class MaxQuantizer(SymmetricQuantizer):
-    """a = max |x| during training; for evaluation a running mean of it, or for weights the newest.
+    """a = max |x| during training; in evaluation its running mean, or the newest one for weights.
 
     Args:
         bits: k.
         zero_aligned: as for activations.
         groups: G.
-        momentum: share of the newest maximum in the kept one; 1 for weights.
+        momentum: share of the newest maximum in the running mean; 1 for weights.
     """
 
     def __init__(self, bits: int, zero_aligned: bool, groups: int = 1, momentum: float = 1.0) -> None:
@@ -135,7 +135,7 @@ class MaxQuantizer(SymmetricQuantizer):
         self.momentum = momentum
 
     def observe(self, x: torch.Tensor) -> torch.Tensor:
-        """The largest value of each group (G, M); zeros and non-finite values leave the kept one unchanged."""
+        """The largest value of each group (G, M); zeros and non-finite values leave the running mean unchanged."""
         largest = x.abs().amax(dim=1).to(self.bound.dtype)
         mean = torch.where(self.bound > 0, torch.lerp(self.bound, largest, self.momentum), largest)
         self.bound.copy_(torch.where((largest > 0) & largest.isfinite(), mean, self.bound))
@@ -155,7 +155,7 @@ class SawbQuantizer(SymmetricQuantizer):
         bits: k.
         zero_aligned: whether zero is a level.
         groups: G.
-        clip_gradient: without it the gradient passes outside the bounds too ("SAWB+").
+        clip_gradient: without it, the gradient also passes outside the bounds ("SAWB+").
     """
 
     def __init__(self, bits: int, zero_aligned: bool = False, groups: int = 1, clip_gradient: bool = False) -> None:
@@ -175,10 +175,10 @@ class PactQuantizer(Quantizer):
 
     Args:
         bits: k.
-        two_sided: learn a⁻ too; else it is 0, for nonnegative activations.
+        two_sided: learn a⁻ too; otherwise it is 0, for nonnegative activations.
         zero_aligned: whether zero is a level.
         bound: initial bounds.
-        residual: the rounding error inside the bounds moves them too ("PACT+").
+        residual: the rounding error inside the bounds also moves them ("PACT+").
     """
 
     def __init__(
@@ -191,11 +191,10 @@ class PactQuantizer(Quantizer):
 
     @torch.no_grad()
     def fit(self, x: torch.Tensor, number: int) -> None:
-        """Moves the bounds to the mean, over tensors, of those that round a tensor with the least squared error.
+        """Moves the bounds to the mean, over tensors, of the bounds with the least squared error.
 
-        Searched among fractions of the largest and of the smallest value, one after the other, twice: clipping on one
-        side says nothing about the other (SiLU's small negative values must not be clipped). A large tensor is
-        sampled.
+        Fractions of the largest and of the smallest value are tried alternately, twice, as the best bounds of both
+        sides are unrelated (SiLU's small negative values must not be clipped). A large tensor is sampled.
 
         Args:
             x: any shape.
@@ -213,33 +212,33 @@ class PactQuantizer(Quantizer):
 
         highs, lows = ([fraction * bound for fraction in FITTED_FRACTIONS] for bound in (high, low))
         for _ in range(2):
-            high = highs[int(torch.stack([error(low, tried) for tried in highs]).argmin())]
-            low = lows[int(torch.stack([error(tried, high) for tried in lows]).argmin())]
-        for bound, found in ((self.upper, high), (self.lower, low)):
+            high = highs[int(torch.stack([error(low, candidate) for candidate in highs]).argmin())]
+            low = lows[int(torch.stack([error(candidate, high) for candidate in lows]).argmin())]
+        for bound, fitted in ((self.upper, high), (self.lower, low)):
             if bound is not None:
-                bound.add_((found - bound) / number)
+                bound.add_((fitted - bound) / number)
 
     @property
     def low(self) -> torch.Tensor:  # type: ignore[override]
-        """(1,) a⁻, at most 0: however far the bound is learned, zero stays a level."""
-        return torch.zeros_like(self.upper) if self.lower is None else _held(self.lower, most=0.0)
+        """(1,) a⁻, at most 0, so that zero remains a level."""
+        return torch.zeros_like(self.upper) if self.lower is None else _clamped(self.lower, most=0.0)
 
     @property
     def high(self) -> torch.Tensor:  # type: ignore[override]
         """(1,) a⁺, above 0."""
-        return _held(self.upper, least=SMALLEST_BOUND)
+        return _clamped(self.upper, least=SMALLEST_BOUND)
 
 
-def _held(bound: torch.Tensor, least: float | None = None, most: float | None = None) -> torch.Tensor:
-    """A bound within limits, with the gradient it would have without them."""
+def _clamped(bound: torch.Tensor, least: float | None = None, most: float | None = None) -> torch.Tensor:
+    """A bound within limits, with the gradient of the bound without limits."""
     return bound + (bound.clamp(least, most) - bound).detach()
 
 
 class FixedQuantizer(Quantizer):
     """Bound-aware clipping (BAC): a bound that is known in advance and gets no gradient.
 
-    A hidden state of an LSTM lies within 1, as a product of a sigmoid and a tanh; the input of a layer within
-    1 / (1 - dropout), as dropout scales a value within 1.
+    Hidden states of an LSTM are within 1, as products of a sigmoid and a tanh; inputs of its layers are within
+    1 / (1 - dropout), as dropout scales them.
 
     Args:
         bits: k.
@@ -265,14 +264,14 @@ class FixedQuantizer(Quantizer):
 def quantize(x: torch.Tensor, low: torch.Tensor, high: torch.Tensor, levels: int, zero_aligned: bool) -> torch.Tensor:
     """Codes of a tensor, as integers of its dtype; bounds broadcast to its shape."""
     start, factor = code_line(low, high, levels, zero_aligned)
-    # From the value of code 0, as in the formula: ties are rounded to even codes.
+    # Relative to the value of code 0, as in the formula, so that ties are rounded to even codes.
     return ((x - start) * factor).round().clamp(0, levels - 1)
 
 
 def code_line(
     low: torch.Tensor, high: torch.Tensor, levels: int, zero_aligned: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What :func:`quantize` rounds: (x - start) · factor."""
+    """Start and factor of :func:`quantize`, which rounds (x - start) · factor."""
     start, factor = low, (levels - 1) / (high - low).clamp_min(_tiny(high))
     if zero_aligned:
         start = -_zero_code(low, high, levels, zero_aligned) * (high - low) / (levels - 1)
@@ -282,7 +281,7 @@ def code_line(
 def dequantize(
     codes: torch.Tensor, low: torch.Tensor, high: torch.Tensor, levels: int, zero_aligned: bool
 ) -> torch.Tensor:
-    """Values of codes: a zero is exact if it is a level, and so are symmetric bounds."""
+    """Values of codes. Symmetric bounds are exact, and zero too if it is a level."""
     zero = _zero_code(low, high, levels, zero_aligned)
     return (codes - zero) * (high - low) / (levels - 1)
 
@@ -327,21 +326,21 @@ class _StraightThrough(torch.autograd.Function):
         x, low, high = ctx.saved_tensors
         levels, zero_aligned, clip_gradient, residual = ctx.settings
         above, below = x >= high, x <= low
-        by_low = by_high = None
+        low_grad = high_grad = None
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-            of_high, of_low = above.to(grad.dtype), below.to(grad.dtype)
+            high_slope, low_slope = above.to(grad.dtype), below.to(grad.dtype)
             if residual:
                 z = (x if zero_aligned else x - low) * (levels - 1) / (high - low)  # an integer offset changes nothing
                 rest = ((z.round() - z) / (levels - 1)).masked_fill(above | below, 0.0)
-                of_high, of_low = of_high + rest, of_low - rest
-            by_low = (grad * of_low).sum(dim=1, keepdim=True).to(low.dtype)
-            by_high = (grad * of_high).sum(dim=1, keepdim=True).to(high.dtype)
+                high_slope, low_slope = high_slope + rest, low_slope - rest
+            low_grad = (grad * low_slope).sum(dim=1, keepdim=True).to(low.dtype)
+            high_grad = (grad * high_slope).sum(dim=1, keepdim=True).to(high.dtype)
             inside = ~(above | below)
         else:
             inside = (x <= high) & (x >= low)
-        return (grad * inside if clip_gradient else grad), by_low, by_high, None, None, None, None
+        return (grad * inside if clip_gradient else grad), low_grad, high_grad, None, None, None, None
 
 
 def calibrated(quantizers: Sequence[Quantizer]) -> bool:
-    """Whether every quantizer has seen what its bounds are taken from; a channel of zeros has none."""
+    """Whether every quantizer has bounds; a channel of zeros has none."""
     return all(bool((quantizer.high > quantizer.low).any()) for quantizer in quantizers)

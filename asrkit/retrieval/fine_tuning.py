@@ -1,4 +1,4 @@
-"""Contrastive fine-tuning of a sentence encoder: a query with its pertinent context against passages of a batch.
+"""Contrastive fine-tuning of a sentence encoder on queries with their pertinent contexts and passages.
 
 The other passages of a batch are the negatives (InfoNCE, van den Oord et al. 2018, arXiv 1807.03748, eq. 4), in both
 directions.
@@ -33,11 +33,11 @@ class FineTuning:
 def contrastive_loss(
     queries: torch.Tensor, passages: torch.Tensor, gold: torch.Tensor, temperature: float
 ) -> torch.Tensor:
-    """Mean cross entropy of the right passage among the batch's, and of the right query among them.
+    """Mean cross-entropy of the correct passage among the batch's passages, and of the correct query among its queries.
 
     Args:
         queries: (B, D) of unit length.
-        passages: (B, D) of unit length, the right one of each query.
+        passages: (B, D) of unit length, the correct one of each query.
         gold: (B,) indices of the passages; a repeated passage is not its own negative.
         temperature: of the cosines.
     """
@@ -48,29 +48,31 @@ def contrastive_loss(
     return (functional.cross_entropy(scores, right) + functional.cross_entropy(scores.T, right)) / 2
 
 
-def fine_tune(model: Any, data: PassageData, questions: Sequence[Question], how: FineTuning, separator: str) -> None:
+def fine_tune(
+    model: Any, data: PassageData, questions: Sequence[Question], settings: FineTuning, separator: str
+) -> None:
     """Trains ``model`` (from sentence-transformers) in place on questions with a pertinent context."""
-    generator = seeded_generator(how.seed)
-    torch.manual_seed(how.seed)  # the model's own dropout
+    generator = seeded_generator(settings.seed)
+    torch.manual_seed(settings.seed)  # for dropout
     usable = [q for q in questions if q.context is not None]
-    optimizer = torch.optim.AdamW(model.parameters(), lr=how.lr)
-    batch_size = min(how.batch_size, len(usable))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=settings.lr)
+    batch_size = min(settings.batch_size, len(usable))
     batches = len(usable) // batch_size
-    steps = how.epochs * batches
+    steps = settings.epochs * batches
     warmup = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / (0.1 * steps), max(0.0, (steps - step) / (0.9 * steps)), 1.0)
     )
     model.train()
     with progress_bar("fine-tuning", steps) as bar:
-        for epoch in range(how.epochs):
+        for epoch in range(settings.epochs):
             order = torch.randperm(len(usable), generator=generator).tolist()
             total = 0.0
             for start in range(0, batches * batch_size, batch_size):
                 batch = [usable[i] for i in order[start : start + batch_size]]
-                asked = [joined(q.query, q.contexts[q.context or 0], separator) for q in batch]
+                queries = [joined(q.query, q.contexts[q.context or 0], separator) for q in batch]
                 gold = torch.tensor([q.passage for q in batch], device=model.device)
-                vectors = [_embed(model, texts) for texts in (asked, [data.passages[q.passage] for q in batch])]
-                loss = contrastive_loss(vectors[0], vectors[1], gold, how.temperature)
+                vectors = [_embed(model, texts) for texts in (queries, [data.passages[q.passage] for q in batch])]
+                loss = contrastive_loss(vectors[0], vectors[1], gold, settings.temperature)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

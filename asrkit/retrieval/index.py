@@ -1,4 +1,4 @@
-"""Nearest-vector search: faiss, exact or by graph, and brute force as the reference."""
+"""Nearest-vector search with faiss, exact or by a graph, and by brute force as a reference."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class VectorIndex:
 
     Args:
         vectors: (N, D) float32.
-        kind: ``flat`` compares with all of them; ``hnsw`` (Malkov and Yashunin 2018, arXiv 1603.09320) walks a graph
+        kind: ``flat`` compares with all vectors; ``hnsw`` (Malkov and Yashunin 2018, arXiv 1603.09320) searches a graph
             and may miss some.
 
     Raises:
@@ -47,5 +47,5 @@ class VectorIndex:
 
     def search(self, queries: np.ndarray, depth: int) -> np.ndarray:
         """(Q, depth) indices, best first; -1 if a graph search found fewer."""
-        found: np.ndarray = self._index.search(queries, depth)[1]
-        return found
+        indices: np.ndarray = self._index.search(queries, depth)[1]
+        return indices

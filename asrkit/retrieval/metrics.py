@@ -9,21 +9,21 @@ from numpy.typing import ArrayLike
 
 
 def gold_rank(passages: np.ndarray, scores: np.ndarray, gold: int) -> float:
-    """Rank of the right passage, from 1; inf if it was not retrieved.
+    """Rank of the correct passage, from 1; inf if it was not retrieved.
 
-    A passage tied with the gold one counts as before it: a tie never flatters.
+    A passage with the same score counts as ranked before it.
 
     Args:
         passages: (K,) retrieved ids.
         scores: (K,).
-        gold: the right id.
+        gold: the correct id.
     """
     places = np.flatnonzero(passages == gold)
     return float((scores >= scores[places[0]]).sum()) if places.size else float("inf")
 
 
 def recall_at(ranks: ArrayLike, k: int) -> np.ndarray:
-    """1 if the right passage is among the first ``k``."""
+    """1 if the correct passage is among the first ``k``."""
     return (np.asarray(ranks) <= k).astype(np.float64)
 
 
@@ -35,7 +35,7 @@ def reciprocal_ranks(ranks: ArrayLike, k: int | None = None) -> np.ndarray:
 
 
 def discounted_gains(ranks: ArrayLike, k: int = 10) -> np.ndarray:
-    """1 / log2(1 + rank), 0 beyond ``k``; its mean is nDCG@k, with one right passage per query."""
+    """1 / log2(1 + rank), 0 beyond ``k``; its mean is nDCG@k, with one correct passage per query."""
     ranks = np.asarray(ranks, dtype=np.float64)
     return np.where(ranks <= k, 1.0 / np.log2(1.0 + ranks), 0.0)
 
@@ -55,8 +55,8 @@ class Interval:
 def bootstrap_mean(values: np.ndarray, *, replications: int = 10_000, seed: int = 0) -> Interval:
     """Mean of (Q,) values with its interval, resampling queries with replacement.
 
-    On the differences of two systems over the same queries it is the paired bootstrap: they differ if the interval
-    excludes 0.
+    Applied to the differences of two systems over the same queries, it is the paired bootstrap: they differ if the
+    interval excludes 0.
     """
     generator = np.random.default_rng(seed)
     counts = generator.multinomial(len(values), np.full(len(values), 1.0 / len(values)), size=replications)

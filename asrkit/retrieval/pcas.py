@@ -1,7 +1,7 @@
-"""Personalized context-aware search: the passage that answers, and the context that made it the answer.
+"""Personalized context-aware search: retrieving a passage together with the user's pertinent context.
 
 Wan et al. 2023 (arXiv 2308.13760) retrieve both together. Their text gives the task, the claim and the name; the
-scoring rules here are a **reconstruction**, a family that holds the plausible rule and the usual baselines:
+scoring rules here are a **reconstruction**, a family that contains the plausible rule and the usual baselines:
 
     S(p, c) = w_q s(q, p) + w_c s(c, p) + w_j s(q ⊕ c, p) + w_r s(q, c)
     score of a passage = max, log-sum-exp or mean of S(p, c) over c;    ĉ = argmax_c max_p S(p, c)
@@ -24,7 +24,7 @@ from asrkit.settings import setting
 
 @dataclass
 class Weights:
-    """Of the four parts of S(p, c)."""
+    """Weights of the four parts of S(p, c)."""
 
     query: float = 0.0
     """w_q."""
@@ -43,29 +43,31 @@ class System:
     weights: Weights = field(default_factory=Weights)
     contexts: str = setting(
         "all",
-        "Which take part: `joined` is all in one text, `random` one, `nearest` to the query, `gold` the pertinent one.",
+        "Contexts to use: `joined` all in one text, `random` one, `nearest` to the query, `gold` the pertinent one.",
         choices=("all", "none", "joined", "random", "nearest", "gold"),
     )
     nearest: int = 1
-    """How many of the nearest."""
+    """Number of nearest contexts."""
     null_context: bool = False
-    """An empty context takes part too, so that the system may decline to personalize."""
-    aggregate: str = setting("max", "Over contexts.", choices=("max", "logsumexp", "mean"))
+    """Whether to add an empty context, so that the system may decline to personalize."""
+    aggregate: str = setting("max", "Aggregation over contexts.", choices=("max", "logsumexp", "mean"))
     temperature: float = 0.05
-    """Of ``logsumexp``."""
+    """Temperature of ``logsumexp``."""
     normalize: str = setting(
-        "none", "Of each part, over the contexts and candidates of a question.", choices=("none", "minmax", "z")
+        "none",
+        "Normalization of each part, over the contexts and candidates of a question.",
+        choices=("none", "minmax", "z"),
     )
 
     @property
     def names_context(self) -> bool:
-        """Whether it says which context is pertinent."""
+        """Whether it names the pertinent context."""
         return self.contexts in ("all", "random", "nearest")
 
 
 @dataclass(frozen=True)
 class Parts:
-    """s of one question's contexts (M) and candidate passages (K)."""
+    """Scores s of one question's M contexts and K candidate passages."""
 
     query: np.ndarray  # (K,)
     context: np.ndarray  # (M, K)
@@ -73,7 +75,7 @@ class Parts:
     selection: np.ndarray  # (M,)
 
     def named(self) -> dict[str, np.ndarray]:
-        """Each as (M, K), by the name of its weight."""
+        """Each part as (M, K), by the name of its weight."""
         shape = self.joint.shape
         return {
             "query": np.broadcast_to(self.query, shape),
@@ -92,7 +94,7 @@ class Retrieved:
     scores: np.ndarray
     """(K,)."""
     context: int | None
-    """ĉ, its place in the question's contexts; None if none was used."""
+    """Index of ĉ in the question's contexts; None if none was used."""
     parts: dict[str, float]
     """s of the first passage with its best context, by weight; the weighted sum is S(p, c)."""
 
@@ -123,26 +125,26 @@ def retrieve(
 ) -> list[Retrieved]:
     """Answers questions.
 
-    The candidates are the union of the ``depth`` best for every text that the system searches for; from there on, all
-    is exact. Passages with equal scores are ordered by index.
+    The candidates are the union of the ``depth`` best passages of every text that the system searches for; they are
+    scored exactly. Passages with equal scores are ordered by index.
 
     Args:
         retriever: s.
         questions: queries and contexts.
-        system: what to do with contexts.
+        system: its use of contexts.
         depth: passages per search.
         separator: between query and context.
     """
     chosen = [choose_contexts(retriever, question, system, separator) for question in questions]
-    sought = [
-        _texts_sought(question.query, [text for _, text in contexts], system.weights, separator)
+    searches = [
+        _search_texts(question.query, [text for _, text in contexts], system.weights, separator)
         for question, contexts in zip(questions, chosen, strict=True)
     ]
-    unique = list(dict.fromkeys(text for texts in sought for text in texts))
-    found = dict(zip(unique, retriever.search(unique, depth), strict=True)) if unique else {}
+    unique = list(dict.fromkeys(text for texts in searches for text in texts))
+    hits = dict(zip(unique, retriever.search(unique, depth), strict=True)) if unique else {}
     answers = []
-    for question, contexts, texts in zip(questions, chosen, sought, strict=True):
-        candidates = np.unique(np.concatenate([found[text] for text in texts]))
+    for question, contexts, texts in zip(questions, chosen, searches, strict=True):
+        candidates = np.unique(np.concatenate([hits[text] for text in texts]))
         candidates = candidates[candidates >= 0]
         parts = score_parts(retriever, question.query, [text for _, text in contexts], candidates, system, separator)
         answers.append(rank(parts, candidates, [place for place, _ in contexts], system))
@@ -155,8 +157,8 @@ def rank(parts: Parts, candidates: np.ndarray, places: Sequence[int | None], sys
     Args:
         parts: of M contexts and K candidates.
         candidates: (K,) indices of passages.
-        places: of the M contexts in the question; None for the empty one or for several in one.
-        system: how.
+        places: indices of the M contexts in the question; None for the empty one or for joined ones.
+        system: its weights and aggregation.
     """
     scores, used = joint_scores(parts, system)
     passage_scores = aggregate(scores, system)
@@ -175,7 +177,7 @@ def rank(parts: Parts, candidates: np.ndarray, places: Sequence[int | None], sys
 def choose_contexts(
     retriever: Retriever, question: Question, system: System, separator: str = " "
 ) -> list[tuple[int | None, str]]:
-    """The contexts that take part, with their places in the question; an empty one if there are no others."""
+    """The contexts that are used, with their indices in the question; an empty one if there are no others."""
     chosen: list[tuple[int | None, str]] = list(enumerate(question.contexts))
     if system.contexts == "none":
         chosen = []
@@ -202,37 +204,37 @@ def score_parts(
     system: System,
     separator: str = " ",
 ) -> Parts:
-    """The parts that the system weighs (the others are 0) for the contexts and candidates of a question.
+    """The parts with a weight (the others are 0) for the contexts and candidates of a question.
 
     An empty context has s(c, p) = s(q, c) = 0 and q ⊕ c = q.
     """
     weights, count, width = system.weights, len(contexts), len(candidates)
-    given = [i for i, text in enumerate(contexts) if text]
-    texts = [contexts[i] for i in given]
-    by_context, selection = np.zeros((count, width)), np.zeros(count)
+    nonempty = [i for i, text in enumerate(contexts) if text]
+    texts = [contexts[i] for i in nonempty]
+    context_scores, selection = np.zeros((count, width)), np.zeros(count)
     if weights.context and texts:
-        by_context[given] = retriever.score(texts, candidates)
+        context_scores[nonempty] = retriever.score(texts, candidates)
     if weights.selection and texts:
-        selection[given] = retriever.similarity(query, texts)
+        selection[nonempty] = retriever.similarity(query, texts)
     joint = np.zeros((count, width))
     if weights.joint:
         joint = retriever.score([joined(query, text, separator) for text in contexts], candidates)
-    by_query = retriever.score([query], candidates)[0] if weights.query else np.zeros(width)
-    return Parts(by_query, by_context, joint, selection)
+    query_scores = retriever.score([query], candidates)[0] if weights.query else np.zeros(width)
+    return Parts(query_scores, context_scores, joint, selection)
 
 
 def joined(query: str, context: str, separator: str) -> str:
-    """q ⊕ c; encoders truncate texts that are too long, at the end."""
+    """q ⊕ c; encoders truncate the end of too long texts."""
     return f"{query}{separator}{context}" if context else query
 
 
-def _texts_sought(query: str, contexts: Sequence[str], weights: Weights, separator: str) -> list[str]:
-    sought = [query] if weights.query or not (weights.joint or weights.context) else []
+def _search_texts(query: str, contexts: Sequence[str], weights: Weights, separator: str) -> list[str]:
+    texts = [query] if weights.query or not (weights.joint or weights.context) else []
     if weights.context:
-        sought += [text for text in contexts if text] or [query]
+        texts += [text for text in contexts if text] or [query]
     if weights.joint:
-        sought += [joined(query, text, separator) for text in contexts]
-    return sought
+        texts += [joined(query, text, separator) for text in contexts]
+    return texts
 
 
 def _normalized(part: np.ndarray, how: str) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Queries and known contexts: the data of context-aware passage retrieval, and its files.
+"""The data of context-aware passage retrieval, queries and known contexts, and its files.
 
 A folder holds ``passages.jsonl``, one ``{"id": ..., "text": ...}`` per line, and ``questions.jsonl``, one
 ``{"query": ..., "contexts": [...], "passage": <id>, "context": <index or null>, "split": "train" or "test"}`` per line.
@@ -22,7 +22,7 @@ PASSAGES, QUESTIONS = "passages.jsonl", "questions.jsonl"
 
 @dataclass(frozen=True)
 class Question:
-    """A query of a user with some known contexts."""
+    """A query of a user with known contexts."""
 
     query: str
     contexts: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ class PassageData:
 
 
 def with_contexts(question: Question, count: int, generator: torch.Generator) -> Question:
-    """The question with ``count`` of its contexts in a random order, the pertinent one always among them.
+    """The question with ``count`` of its contexts, including the pertinent one, in random order.
 
     Raises:
         ValueError: it has fewer.
@@ -65,7 +65,7 @@ def with_contexts(question: Question, count: int, generator: torch.Generator) ->
 
 
 def with_others_contexts(questions: Sequence[Question]) -> list[Question]:
-    """The control: each query with the contexts of a question far from it in the list, which asks something else."""
+    """The control: each query with the contexts of another question, far from it in the list."""
     half = len(questions) // 2
     others = [*questions[half:], *questions[:half]]
     return [
@@ -110,7 +110,7 @@ def read_data(folder: Path) -> PassageData:
 
     Raises:
         UserError: a file is missing or empty, a line is not JSON or lacks a key, a text is empty, or a question names a
-            passage or a context that is not there.
+            missing passage or context.
     """
     ids, passages = read_passages(folder / PASSAGES)
     places = {name: i for i, name in enumerate(ids)}
@@ -136,7 +136,7 @@ def read_data(folder: Path) -> PassageData:
 def _read_lines(path: Path, keys: Sequence[str]) -> list[tuple[int, dict[str, Any]]]:
     if not path.is_file():
         raise UserError(f"no file at {path}; see {__name__} for what it holds")
-    found = []
+    rows = []
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not text.strip():
             continue
@@ -147,10 +147,10 @@ def _read_lines(path: Path, keys: Sequence[str]) -> list[tuple[int, dict[str, An
         missing = [key for key in keys if not isinstance(line, dict) or key not in line]
         if missing:
             raise UserError(f"{path} line {number}: the key '{missing[0]}' is missing")
-        found.append((number, line))
-    if not found:
+        rows.append((number, line))
+    if not rows:
         raise UserError(f"{path} is empty; write one JSON object a line")
-    return found
+    return rows
 
 
 def _text(path: Path, number: int, line: dict[str, Any], key: str) -> str:

@@ -1,4 +1,4 @@
-"""Passages by words (BM25) or by meaning (vectors), behind one interface."""
+"""Retrieving passages by words (BM25) or by meaning (vectors), with one interface."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from asrkit.retrieval.index import VectorIndex
 
 
 class Retriever(Protocol):
-    """s(x, p) of texts x and the passages p that it holds."""
+    """Scores s(x, p) of texts x and its passages p."""
 
     num_passages: int
 
@@ -87,8 +87,8 @@ class Bm25Retriever:
 
     def search(self, texts: Sequence[str], depth: int) -> np.ndarray:
         """See :class:`Retriever`."""
-        every = self.score(texts, np.arange(self.num_passages))
-        return np.argsort(-every, axis=1, kind="stable")[:, :depth]
+        scores = self.score(texts, np.arange(self.num_passages))
+        return np.argsort(-scores, axis=1, kind="stable")[:, :depth]
 
     def score(self, texts: Sequence[str], passages: np.ndarray) -> np.ndarray:
         """See :class:`Retriever`."""

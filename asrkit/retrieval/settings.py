@@ -17,10 +17,10 @@ class RetrieverSettings:
     encoder: str = "minilm"
     """``minilm`` (from a package), a folder or a sentence-transformers name."""
     passage_encoder: str = ""
-    """Another one for passages; empty for the same."""
+    """Another encoder for passages; empty for the same."""
     normalize: bool = True
-    """Cosines; otherwise inner products, as some encoders were trained."""
-    index: str = setting("flat", "Of the vectors.", choices=("flat", "hnsw"))
+    """Cosines; otherwise inner products, with which some encoders were trained."""
+    index: str = setting("flat", "Index of the vectors.", choices=("flat", "hnsw"))
     k1: float = 0.9
     b: float = 0.4
     fine_tune: bool = False
@@ -36,12 +36,12 @@ class RetrievalSettings:
     depth: int = 100
     """Passages per search."""
     separator: str = " "
-    """Between query and context."""
+    """Separator of query and context."""
     context_counts: list[int] = field(default_factory=lambda: [3, 5, 10, 20])
-    """Contexts per user, in turn."""
+    """Numbers of contexts per user."""
     table_count: int = 10
     """Contexts per user in the tables."""
     draws: int = 1
-    """Times each question is asked, with different contexts."""
+    """How often each question is asked, with different contexts."""
     seed: int = 1
     fine_tuning: FineTuning = field(default_factory=FineTuning)

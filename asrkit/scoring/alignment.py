@@ -54,7 +54,7 @@ def count(reference: Sequence[str], hypothesis: Sequence[str]) -> tuple[int, int
 
 
 def cost(reference: Sequence[str], hypothesis: Sequence[str]) -> int:
-    """What :func:`align` minimises."""
+    """The cost that :func:`align` minimises."""
     return int(deque(_cost_rows(reference, hypothesis), maxlen=1)[0][-1])
 
 

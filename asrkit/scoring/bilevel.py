@@ -1,4 +1,4 @@
-"""The course of bilevel training (BL-JUST), from each epoch's line in ``metrics.jsonl``."""
+"""Bilevel training (BL-JUST) by epoch, from the lines of ``metrics.jsonl``."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ KEY = "bl_just"
 
 
 def bilevel_table(metrics: Sequence[dict[str, Any]]) -> str:
-    """f, g, the gap g − v, and the norms of both gradients with respect to θ, first and last, as a Markdown table.
+    """A Markdown table of f, g, the gap g − v and the norms of both gradients in θ, in the first and last epoch.
 
-    v, the minimum of g, is unknown; the lowest g at an epoch's end stands for it.
+    The minimum v of g is unknown; the lowest g at an epoch's end replaces it.
     """
     lines = ["| epoch | f | g | gap g − v | ‖∇f‖ | ‖∇g‖ |", "|---|---|---|---|---|---|"]
     lowest = min(line[KEY]["g"] for line in metrics)
     for line in (metrics[0], metrics[-1]):
-        after = line[KEY]
+        values = line[KEY]
         lines.append(
-            f"| {line['epoch']} | {after['f']:.3f} | {after['g']:.3f} | {after['g'] - lowest:.3f} | "
-            f"{after['gradient_f']:.4g} | {after['gradient_g']:.4g} |"
+            f"| {line['epoch']} | {values['f']:.3f} | {values['g']:.3f} | {values['g'] - lowest:.3f} | "
+            f"{values['gradient_f']:.4g} | {values['gradient_g']:.4g} |"
         )
     return "\n".join(lines)
 
@@ -31,15 +31,15 @@ def bilevel_table(metrics: Sequence[dict[str, Any]]) -> str:
 def plot_bilevel(metrics: Sequence[dict[str, Any]], path: Path) -> None:
     """f, the gap of g, both gradients, and dev's error rate by epoch."""
     epochs = [line["epoch"] for line in metrics]
-    after = {name: [line[KEY][name] for line in metrics] for name in ("f", "g", "gradient_f", "gradient_g")}
-    lowest = min(after["g"])
+    curves = {name: [line[KEY][name] for line in metrics] for name in ("f", "g", "gradient_f", "gradient_g")}
+    lowest = min(curves["g"])
     with figure(path, 2, 2) as (supervised, gap, gradients, dev):
-        supervised.plot(epochs, after["f"], ".-")
+        supervised.plot(epochs, curves["f"], ".-")
         supervised.set_title("f, supervised loss")
-        gap.plot(epochs, [g - lowest for g in after["g"]], ".-")
+        gap.plot(epochs, [g - lowest for g in curves["g"]], ".-")
         gap.set_title(f"g − v, gap of the unsupervised loss (v = {lowest:.3f})")
         for name, label in (("gradient_f", "‖∇f‖"), ("gradient_g", "‖∇g‖")):
-            gradients.plot(epochs, after[name], ".-", label=label)
+            gradients.plot(epochs, curves[name], ".-", label=label)
         gradients.set_yscale("log")
         gradients.set_title("Norms of the gradients of θ")
         gradients.legend()

@@ -1,4 +1,4 @@
-"""What training and decoding left in an experiment folder, as rows of a results table."""
+"""The results of training and decoding in an experiment folder, as rows of a results table."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Experiment:
     scores: dict[tuple[str, str], dict[str, Any]]
     """By split and search."""
     folders: dict[tuple[str, str], Path]
-    """Where each decoding is."""
+    """The folder of each decoding, by split and search."""
 
     def rows(self) -> list[tuple[str, ...]]:
         """A row of :data:`COLUMNS` for each decoding."""
@@ -74,19 +74,19 @@ class Experiment:
         return rows
 
     def state_spaces(self) -> str:
-        """What a DSSformer's state spaces can do and have learned, as a Markdown table; empty for other encoders."""
+        """A Markdown table of a DSSformer's state spaces, and of what they have learned; empty for other encoders."""
         spectra = dss_spectra(self.bundle.model)
         if not spectra:
             return ""
         config = self.bundle.config
-        if config.train.init_from:  # where it started is not known here
+        if config.train.init_from:  # the initial values are unknown
             return spectrum_table(spectra)
         torch.manual_seed(config.train.seed)
-        start = build_transducer(config, self.bundle.tokenizer.vocab_size)
-        return spectrum_table(spectra, movements(start, self.bundle.model), self.could_move())
+        initial = build_transducer(config, self.bundle.tokenizer.vocab_size)
+        return spectrum_table(spectra, movements(initial, self.bundle.model), self.could_move())
 
     def could_move(self) -> float:
-        """About the furthest that a state space parameter could move: the sum of its learning rates.
+        """Approximately how far a state space parameter can move: the sum of its learning rates.
 
         Adam moves a parameter by at most about the learning rate per update.
         """
@@ -113,7 +113,7 @@ def read_experiment(path: Path) -> Experiment:
 
 
 def _decoding(folder: Path) -> tuple[str, str]:
-    """Split and search of a decoding: the folder's name after ``decode_`` and the split that ``decode.json`` names."""
+    """Split and search of a decoding, from its folder's name and the split in ``decode.json``."""
     name, settings = folder.name.removeprefix("decode_"), folder / "decode.json"
     split = json.loads(settings.read_text(encoding="utf-8")).get("split") if settings.is_file() else None
     if split and name.startswith(f"{split}_"):

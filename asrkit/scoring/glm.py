@@ -1,7 +1,7 @@
 """NIST's global mapping rules (GLM): equal spellings, contractions, hesitations and compounds before scoring.
 
-A file of rules, such as those of Hub5 and RT'03, rewrites references and hypotheses alike: ``A => B / C __ D`` puts B
-in the place of A between C and D. :func:`filter_text` does what NIST's ``csrfilt.sh -dh`` does (SCTK 2.4).
+A file of rules, such as those of Hub5 and RT'03, rewrites references and hypotheses alike: ``A => B / C __ D`` replaces
+A by B between C and D. :func:`filter_text` does what NIST's ``csrfilt.sh -dh`` does (SCTK 2.4).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _OPTIONAL = re.compile(r"(\(\s+[^()\s]+\s+)([^()\s]+)")
 
 @dataclass(frozen=True)
 class Rule:
-    """Puts ``target`` in the place of ``source`` between ``left`` and ``right``."""
+    """Replaces ``source`` by ``target`` between ``left`` and ``right``."""
 
     source: str
     target: str
@@ -31,28 +31,28 @@ class Rule:
 
 @dataclass(frozen=True)
 class Rules:
-    """Of one kind of input."""
+    """The rules of one kind of input."""
 
     by_first: dict[str, list[Rule]]
-    """By the first character of their source; of those that match, the first is applied."""
+    """By the first character of the source. The first rule that matches is applied."""
     copy_no_hit: bool
-    """Whether what no rule matches stays."""
+    """Whether text that no rule matches is kept."""
     case_sensitive: bool
 
     def apply(self, text: str) -> str:
-        """The text, rewritten from left to right. Rules see what was there before, not what others wrote."""
-        seen = text if self.case_sensitive else text.upper()
-        written = []
+        """The text, rewritten from left to right. Rules see the original text, not the output of other rules."""
+        source = text if self.case_sensitive else text.upper()
+        output = []
         i = 0
         while i < len(text):
-            rule = next((rule for rule in self.by_first.get(seen[i], ()) if _matches(rule, seen, i)), None)
+            rule = next((rule for rule in self.by_first.get(source[i], ()) if _matches(rule, source, i)), None)
             if rule:
-                written.append(rule.target)
+                output.append(rule.target)
                 i += len(rule.source)
             else:
-                written.append(text[i] if self.copy_no_hit else "")
+                output.append(text[i] if self.copy_no_hit else "")
                 i += 1
-        return "".join(written)
+        return "".join(output)
 
 
 def _matches(rule: Rule, text: str, i: int) -> bool:
@@ -69,7 +69,7 @@ def read_rules(path: Path, kind: str, purpose: str) -> Rules:
         purpose: ``ref`` or ``hyp``.
 
     Raises:
-        UserError: no such file, a line that is no rule, or an unknown format.
+        UserError: the file is missing, a line is not a rule, or the format is unknown.
     """
     if not path.is_file():
         raise UserError(f"{path} is missing; it should hold NIST's rules (GLM)")
@@ -80,7 +80,7 @@ def read_rules(path: Path, kind: str, purpose: str) -> Rules:
     applies = True
     for number, line in enumerate(lines[1:], 2):
         if match := _KIND.match(line):
-            applies = any(re.search(match[1].lower(), said) for said in (kind, purpose))
+            applies = any(re.search(match[1].lower(), word) for word in (kind, purpose))
         elif not applies or not line.strip() or (comment and line.startswith(comment)):
             continue
         elif line.startswith("*"):
@@ -109,21 +109,21 @@ def _rule(line: str, where: str) -> Rule:
         raise UserError(f"{where}: expected a rule 'A => B' or 'A => B / C __ D', found '{shown(line.strip()[:60])}'")
     target, slash, context = rest.rpartition("/")
     closed, opened = context.find("]"), context.find("[")
-    if not slash or (opened >= 0 and closed < opened):  # the slash is one between alternatives, in brackets
-        return Rule(_unbound(source), _unbound(rest))
+    if not slash or (opened >= 0 and closed < opened):  # the slash separates alternatives in brackets
+        return Rule(_unquoted(source), _unquoted(rest))
     left, _, right = context.partition("_") if "_" in context else ("", "", "")
-    return Rule(_unbound(source), _unbound(target), _unbound(left), _unbound(right.lstrip("_")))
+    return Rule(_unquoted(source), _unquoted(target), _unquoted(left), _unquoted(right.lstrip("_")))
 
 
-def _unbound(text: str) -> str:
-    """Without the brackets or quotation marks that keep spaces."""
+def _unquoted(text: str) -> str:
+    """The text without the brackets or quotation marks that protect its spaces."""
     text = text.strip()
-    bound = len(text) > 1 and text[0] + text[-1] in ("[]", '""')
-    return text[1:-1] if bound else text
+    is_quoted = len(text) > 1 and text[0] + text[-1] in ("[]", '""')
+    return text[1:-1] if is_quoted else text
 
 
 def filter_text(text: str, rules: Rules) -> str:
-    """In upper case, rewritten by rules, hyphenated words taken apart, each word of ``(an optional group)`` optional.
+    """The text in upper case, rewritten by rules, with hyphenated words and ``(optional groups)`` split into words.
 
     Raises:
         UserError: parentheses that do not match.
@@ -133,8 +133,8 @@ def filter_text(text: str, rules: Rules) -> str:
         raise UserError(f"'{shown(text.strip()[:80])}' has parentheses that do not match")
     text = rules.apply(f" {text} ")
     text = re.sub(r"([^( ])-(?=[^) ])", r"\1 ", text)
-    while (apart := _OPTIONAL.sub(r"\1) ( \2", text, count=1)) != text:
-        text = apart
+    while (separated := _OPTIONAL.sub(r"\1) ( \2", text, count=1)) != text:
+        text = separated
     text = re.sub(r"\s+\)", ")", re.sub(r"\(\s+", "(", text))
     return " ".join(text.split())
 
@@ -142,11 +142,13 @@ def filter_text(text: str, rules: Rules) -> str:
 def filter_word(word: str, rules: Rules) -> list[list[str]]:
     """The ways to say a word of a hypothesis, each a list of words; one in most cases.
 
-    A rule that writes ``{HE IS / HE HAS}`` gives two. Rules see the word alone, as NIST's do, without its neighbours.
+    A rule that writes ``{HE IS / HE HAS}`` gives two. As in NIST's programs, rules see the word without its neighbours.
     """
     text = filter_text(word, rules)
     words = re.sub("([{}])", r" \1 ", text).split()
-    if len(words) > 1 and re.fullmatch(r"[0-9.-]*", words[-1]):  # which csrfilt.sh takes for a confidence
+    if len(words) > 1 and re.fullmatch(r"[0-9.-]*", words[-1]):  # csrfilt.sh reads it as a confidence
         words.pop()
-    said = [re.sub("[{}]", "", part).split() for part in " ".join(words).split("/")] if len(words) > 1 else [words]
-    return [words for words in said if words]
+    alternatives = (
+        [re.sub("[{}]", "", part).split() for part in " ".join(words).split("/")] if len(words) > 1 else [words]
+    )
+    return [words for words in alternatives if words]

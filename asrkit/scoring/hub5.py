@@ -27,17 +27,17 @@ _ROW = re.compile(r"\|\s*(\S+)\s*\|\s*(\d+)\s+(\d+)\s*\|\s*(\d+)\s+(\d+)\s+(\d+)
 
 def hubscr_folder() -> Path | None:
     """Where ``hubscr.pl`` is; None if it is not installed."""
-    found = shutil.which("hubscr.pl") or shutil.which("hubscr.pl", path=str(DEBIAN))
-    return Path(found).parent if found else None
+    program = shutil.which("hubscr.pl") or shutil.which("hubscr.pl", path=str(DEBIAN))
+    return Path(program).parent if program else None
 
 
 def ctm_lines(cuts: Iterable[Cut]) -> list[str]:
-    """``recording channel start duration word``, in order, of cuts with decoded hypotheses.
+    """Sorted lines ``recording channel start duration word`` of cuts with decoded hypotheses.
 
-    Without confidences, as sclite fails on those of a recognizer without errors.
+    There are no confidences, as sclite fails on those of a recognizer without errors.
 
     Raises:
-        UserError: a cut without them.
+        UserError: a cut has no hypotheses.
     """
     rows: list[tuple[str, str, float, float, str]] = []
     for cut in cuts:
@@ -55,8 +55,8 @@ def ctm_lines(cuts: Iterable[Cut]) -> list[str]:
 def official_errors(stms: Sequence[Path], glm: Path, cuts: Sequence[Cut], out_dir: Path) -> dict[str, Errors]:
     """Word errors of each conversation side, as NIST counts them.
 
-    They are counted by :mod:`asrkit.scoring.segments` and, where it is installed, by NIST's ``hubscr.pl``, whose counts
-    are taken and whose reports go to a folder.
+    :mod:`asrkit.scoring.segments` counts them. If NIST's ``hubscr.pl`` is installed, its counts are returned, and its
+    reports are written to a folder.
 
     Args:
         stms: the references.
@@ -65,14 +65,15 @@ def official_errors(stms: Sequence[Path], glm: Path, cuts: Sequence[Cut], out_di
         out_dir: for the reports.
 
     Raises:
-        UserError: a file that cannot be read, or that NIST's programs refuse.
+        UserError: a file cannot be read, or NIST's programs refuse it.
     """
     recordings = {cut.recording_id for cut in cuts}
     lines = [line for path in stms for line in utf8_lines(path) if line.strip()]
-    comments, segments = ([line for line in lines if line.startswith(";;") == is_one] for is_one in (True, False))
+    comments = [line for line in lines if line.startswith(";;")]
+    segments = [line for line in lines if not line.startswith(";;")]
     if undecoded := sorted({line.split()[0] for line in segments} - recordings):
-        such = f"{len(undecoded)} recordings, such as {undecoded[0]}"
-        log(f"note: {such}, of {stms[0]} were not decoded and do not count")
+        examples = f"{len(undecoded)} recordings, such as {undecoded[0]}"
+        log(f"note: {examples}, of {stms[0]} were not decoded and do not count")
     stm, ctm = _accepted(comments, segments, recordings), ctm_lines(cuts)
     ours = speaker_errors(segment_errors(stm, ctm, glm))
     programs = hubscr_folder()
@@ -88,10 +89,10 @@ def official_errors(stms: Sequence[Path], glm: Path, cuts: Sequence[Cut], out_di
 def hubscr_errors(
     programs: Path, stm: Sequence[str], ctm: Sequence[str], glm: Path, out_dir: Path
 ) -> dict[str, Errors]:
-    """Each speaker's errors by ``hubscr.pl`` in a folder of NIST's programs, on lines that it accepts.
+    """Each speaker's errors as counted by ``hubscr.pl`` from NIST's programs.
 
     Raises:
-        UserError: it refuses them.
+        UserError: it refuses the lines.
     """
     with tempfile.TemporaryDirectory(prefix="asrkit-") as name:
         folder = Path(name)
@@ -100,12 +101,12 @@ def hubscr_errors(
         shutil.copyfile(glm, folder / "rules.glm")
         command = [str(programs / "hubscr.pl"), "-p", str(programs), "-V", "-l", "english", "-h", "hub5"]
         command += ["-g", "rules.glm", "-r", "ref.stm", "hyp.ctm"]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, errors="replace")
         reports = {suffix: folder / f"hyp.ctm.filt{suffix}" for suffix in REPORTS}
-        if done.returncode or not reports[".raw"].is_file():
-            said = [line for line in (done.stderr + done.stdout).splitlines() if "rror" in line]
+        if result.returncode or not reports[".raw"].is_file():
+            errors = [line for line in (result.stderr + result.stdout).splitlines() if "rror" in line]
             raise UserError(
-                f"hubscr.pl refused the reference with {glm}: {(said or ['it printed no reason'])[0].strip()}"
+                f"hubscr.pl refused the reference with {glm}: {(errors or ['it printed no reason'])[0].strip()}"
             )
         for suffix, path in reports.items():
             if path.is_file():
@@ -114,18 +115,18 @@ def hubscr_errors(
 
 
 def by_subset(sides: Mapping[str, Errors], cuts: Iterable[Cut]) -> dict[str, Errors]:
-    """The errors of each subset's conversation sides, and in total as ``""``."""
+    """The errors of each subset's conversation sides; the key ``""`` holds their total."""
     subsets = {cut.recording_id.lower(): subset_of(cut) for cut in cuts}
-    found = {"": sum(sides.values(), Errors())}
+    totals = {"": sum(sides.values(), Errors())}
     for side, errors in sorted(sides.items()):
         if subset := subsets.get(side.rpartition("_")[0], ""):
-            found[subset] = found.get(subset, Errors()) + errors
-    return found
+            totals[subset] = totals.get(subset, Errors()) + errors
+    return totals
 
 
 def _accepted(comments: Sequence[str], segments: Sequence[str], recordings: set[str]) -> list[str]:
-    """Lines that hubscr.pl accepts: sides as letters and as speakers, no asides, no gaps, labels defined; only those of
-    decoded recordings."""
+    """The lines of decoded recordings as hubscr.pl accepts them: sides as letters and as speakers, no asides, no gaps,
+    labels defined."""
     header = [line.rstrip() for line in dict.fromkeys(comments)]
     labels: set[str] = set()
     lines: list[str] = []
@@ -150,8 +151,8 @@ def _order(line: str) -> tuple[str, str, float]:
 
 
 def _counts(report: str) -> dict[str, Errors]:
-    found = {}
+    counts = {}
     for name, _, words, _, substitutions, deletions, insertions, _, _ in _ROW.findall(report):
         if name not in ("Sum", "Mean", "S.D.", "Median"):
-            found[name.lower()] = Errors(int(words), int(substitutions), int(deletions), int(insertions))
-    return found
+            counts[name.lower()] = Errors(int(words), int(substitutions), int(deletions), int(insertions))
+    return counts

@@ -1,4 +1,4 @@
-"""The course of several learners, from each epoch's line in ``metrics.jsonl``."""
+"""Training with several learners by epoch, from the lines of ``metrics.jsonl``."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ NOISE = {
     "noise_of_batches": "Δ_S of mini-batches",
     "noise_of_spread": "Δ_2 of the weights' spread",
 }
-"""By key of an epoch's line, where it was watched."""
+"""Titles by key of an epoch's line, if noise was measured."""
 
 
 def learners_table(metrics: Sequence[dict[str, Any]]) -> str:
-    """Weight spread, effective learning rate and noise with its split into that of mini-batches and that of the spread
-    (where they were watched), staleness, the share of a step that mixing takes, and the fewest and most updates of a
-    learner, first and last, as a Markdown table."""
+    """A Markdown table of the first and last epoch: weight spread, effective learning rate, noise and its parts (if
+    measured), staleness, mixing's share of the time, and the fewest and most updates of a learner."""
     lines = [
         "| epoch | weight spread σ_w² | α_e / α | noise Δ | Δ_S | Δ_2 | staleness | mixing | updates of a learner |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for line in (metrics[0], metrics[-1]):
-        of, updates = line[KEY], list(line[KEY].get("updates", {0: line["updates"]}).values())
+        values, updates = line[KEY], list(line[KEY].get("updates", {0: line["updates"]}).values())
         lines.append(
-            f"| {line['epoch']} | {of['weight_spread']:.3g} | {_numbers(of)} | {of.get('staleness', 0.0):.2f} | "
-            f"{of['mixing_s'] / line['seconds']:.1%} | {min(updates)} to {max(updates)} |"
+            f"| {line['epoch']} | {values['weight_spread']:.3g} | {_numbers(values)} | "
+            f"{values.get('staleness', 0.0):.2f} | {values['mixing_s'] / line['seconds']:.1%} | "
+            f"{min(updates)} to {max(updates)} |"
         )
     return "\n".join(lines)
 
 
-def _numbers(of: dict[str, Any]) -> str:
-    return " | ".join(f"{of[name]:.3g}" if name in of else "-" for name in ("effective_lr", *NOISE))
+def _numbers(values: dict[str, Any]) -> str:
+    return " | ".join(f"{values[name]:.3g}" if name in values else "-" for name in ("effective_lr", *NOISE))
 
 
 def plot_learners(metrics: Sequence[dict[str, Any]], path: Path) -> None:
@@ -46,8 +46,8 @@ def plot_learners(metrics: Sequence[dict[str, Any]], path: Path) -> None:
     with figure(path, 1, 4 if watched else 3) as (spread, staleness, updates, *more):
         spread.plot(epochs, [line[KEY]["weight_spread"] for line in metrics], ".-", label="weight spread σ_w²")
         spread.set(yscale="log")
-        shown = [(spread, name, title) for name, title in NOISE.items()]
-        for axes, name, title in [*shown, *((axes, "effective_lr", "α_e / α") for axes in more)]:
+        curves = [(spread, name, title) for name, title in NOISE.items()]
+        for axes, name, title in [*curves, *((axes, "effective_lr", "α_e / α") for axes in more)]:
             if watched:
                 axes.plot([line["epoch"] for line in watched], [line[KEY][name] for line in watched], ".-", label=title)
             axes.legend()
@@ -56,8 +56,8 @@ def plot_learners(metrics: Sequence[dict[str, Any]], path: Path) -> None:
         staleness.set_title("updates of others meanwhile")
         staleness.legend()
         for number in range(max(len(line[KEY].get("updates", {})) for line in metrics)):
-            done = [line[KEY].get("updates", {}).get(str(number), 0) for line in metrics]
-            updates.plot(epochs, done, ".-", label=f"learner {number}")
+            counts = [line[KEY].get("updates", {}).get(str(number), 0) for line in metrics]
+            updates.plot(epochs, counts, ".-", label=f"learner {number}")
         updates.set_title("updates of each")
         for axes in (spread, staleness, updates, *more):
             axes.set_xlabel("epoch")

@@ -1,7 +1,7 @@
 """NIST's trn format as sclite reads it: ``words (speaker-utterance)``, one utterance per line.
 
 Lines that begin with ``;;`` are comments. The key is the content of the last parentheses; its speaker is the
-part before the first ``-`` or ``_``. ``{ uh / um / @ }`` in a reference are alternatives, ``@`` the empty one.
+part before the first ``-`` or ``_``. ``{ uh / um / @ }`` in a reference are alternatives; ``@`` is the empty one.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from asrkit.text.normalize import canonical
 
 _LINE = re.compile(r"(.*)\(([^()\s]+)\)\s*$")
 MOST_COMBINATIONS = 256
-"""Combinations of a reference's alternatives that are all tried; beyond, alternatives are chosen one by one."""
+"""Up to this number all combinations of a reference's alternatives are tried; beyond it they are chosen one by one."""
 
 
 SUBSETS = "subsets.json"
-"""Next to ``ref.trn``: the subset that each utterance is scored with, by its key."""
+"""File next to ``ref.trn`` with each utterance's subset, by key."""
 
 
 def trn_key(speaker: str, utterance_id: str) -> str:
-    """What a line names its utterance. sclite takes the part before the first ``-`` or ``_`` as the speaker.
+    """The key of an utterance. sclite takes the part before the first ``-`` or ``_`` as the speaker.
 
-    What the format cannot express, spaces and parentheses in names, becomes a period.
+    Spaces and parentheses, which the format cannot express, become periods.
     """
     speaker, utterance_id = re.sub(r"[-_()\s]+", ".", speaker), re.sub(r"[()\s]+", ".", utterance_id)
     return canonical(f"{speaker}-{utterance_id}")
@@ -46,14 +46,14 @@ def write_trn(path: Path, lines: Iterable[tuple[str, str, str]]) -> None:
 
 
 def read_trn(path: Path, case_sensitive: bool = False) -> dict[str, tuple[str, str]]:
-    """Key to (speaker, text), the text in canonical form and, unless case counts, in lower case.
+    """(speaker, text) by key, the text in canonical form and, unless case counts, in lower case.
 
     Raises:
-        UserError: no such file, not UTF-8, no utterances, a malformed line, or a duplicate key.
+        UserError: the file is missing, not UTF-8 or empty, or has a malformed line or a duplicate key.
     """
     if not path.is_file():
         raise UserError(f"{path} is missing; asrkit decode writes ref.trn and hyp.trn")
-    found: dict[str, tuple[str, str]] = {}
+    utterances: dict[str, tuple[str, str]] = {}
     for number, line in enumerate(utf8_lines(path), 1):
         if not line.strip() or line.startswith(";;"):
             continue
@@ -61,13 +61,13 @@ def read_trn(path: Path, case_sensitive: bool = False) -> dict[str, tuple[str, s
         if not match:
             raise UserError(f"{path}:{number}: expected 'words (speaker-utterance)', found '{shown(line[:80])}'")
         key, text = canonical(match[2]), canonical(match[1])
-        if key in found:
+        if key in utterances:
             raise UserError(f"{path}:{number}: utterance '{shown(key)}' comes twice")
-        speaker, mark, _ = re.split(r"([-_])", key, maxsplit=1) if re.search(r"[-_]", key) else (key, "", "")
-        found[key] = (speaker if mark else "unknown", text if case_sensitive else text.lower())
-    if not found:
+        speaker, separator, _ = re.split(r"([-_])", key, maxsplit=1) if re.search(r"[-_]", key) else (key, "", "")
+        utterances[key] = (speaker if separator else "unknown", text if case_sensitive else text.lower())
+    if not utterances:
         raise UserError(f"{path} holds no utterances; a decoding that wrote nothing has no error rate")
-    return found
+    return utterances
 
 
 def choose_alternatives(reference: str, hypothesis: Sequence[str]) -> list[str]:
@@ -87,8 +87,8 @@ def choose_alternatives(reference: str, hypothesis: Sequence[str]) -> list[str]:
     chosen = [options[0] for options in parts]
     for n, options in enumerate(parts):
         if len(options) > 1:
-            tried = [_joined([*chosen[:n], option, *chosen[n + 1 :]]) for option in options]
-            chosen[n] = options[min(range(len(options)), key=lambda i: cost(tried[i], hypothesis))]
+            candidates = [_joined([*chosen[:n], option, *chosen[n + 1 :]]) for option in options]
+            chosen[n] = options[min(range(len(options)), key=lambda i: cost(candidates[i], hypothesis))]
     return _joined(chosen)
 
 

@@ -1,7 +1,7 @@
 """Experiments as one HTML page that opens from disk: results, curves, comparisons, and every utterance with its errors.
 
-The counts on the page are the scorer's: the page computes none of its own. It needs no server and no network; audio is
-played from where it lies.
+The page shows the scorer's counts and computes none. It needs no server and no network; audio is played from its
+original files.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from asrkit.scoring.significance import matched_pairs, paired_bootstrap
 from asrkit.scoring.wer import Score, ScoredUtterance
 
 MOST_HYPOTHESES = 4
-"""Of an utterance's n-best list."""
+"""Hypotheses of an utterance's n-best list that are shown."""
 MOST_CONFUSIONS = 100
 PLAYABLE = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".m4a", ".aac", ".webm", ".mp4")
-"""What browsers play."""
+"""Suffixes of audio that browsers play."""
 
 
 def write_page(path: Path, experiments: Sequence[Experiment]) -> None:
@@ -41,9 +41,9 @@ def write_page(path: Path, experiments: Sequence[Experiment]) -> None:
         experiments: decoded and scored.
 
     Raises:
-        UserError: what decoding left cannot be read.
+        UserError: the results of decoding cannot be read.
     """
-    sets = [one for experiment in experiments for one in _sets(experiment, path)]
+    sets = [scored_set for experiment in experiments for scored_set in _sets(experiment, path)]
     data = {
         "columns": COLUMNS,
         "rows": [row for experiment in experiments for row in experiment.rows()],
@@ -68,7 +68,7 @@ def _curves(experiment: Experiment) -> dict[str, Any]:
 
 def _sets(experiment: Experiment, page: Path) -> list[tuple[dict[str, Any], Score]]:
     """The decodings of an experiment, as the page shows them, and their scores."""
-    found = []
+    decodings = []
     for (split, search), folder in sorted(experiment.folders.items()):
         score = score_folder(folder)
         lists = read_cuts(folder / "hypotheses.jsonl.gz")
@@ -76,7 +76,7 @@ def _sets(experiment: Experiment, page: Path) -> list[tuple[dict[str, Any], Scor
         files: dict[str, int] = {}
         utterances = [_utterance(u, cuts[u.id], page, files) for u in score.utterances]
         values = experiment.scores[split, search]
-        found.append(
+        decodings.append(
             (
                 {
                     "experiment": experiment.path.name,
@@ -92,7 +92,7 @@ def _sets(experiment: Experiment, page: Path) -> list[tuple[dict[str, Any], Scor
                 score,
             )
         )
-    return found
+    return decodings
 
 
 def _utterance(u: ScoredUtterance, cut: Cut, page: Path, files: dict[str, int]) -> dict[str, Any]:
@@ -123,15 +123,15 @@ def _utterance(u: ScoredUtterance, cut: Cut, page: Path, files: dict[str, int]) 
 
 def _comparisons(sets: Sequence[tuple[dict[str, Any], Score]]) -> list[dict[str, Any]]:
     """Each pair of systems on the same utterances: difference with its interval, and the matched pairs test."""
-    found = []
-    for (a, of_a), (b, of_b) in combinations(sets, 2):
-        same = [u.id for u in of_a.utterances] == [u.id for u in of_b.utterances]
+    comparisons = []
+    for (a, score_a), (b, score_b) in combinations(sets, 2):
+        same = [u.id for u in score_a.utterances] == [u.id for u in score_b.utterances]
         if a["split"] != b["split"] or not same:
             continue
-        errors = [[u.words for u in score.utterances] for score in (of_a, of_b)]
+        errors = [[u.words for u in score.utterances] for score in (score_a, score_b)]
         difference = paired_bootstrap([errors[0]], [errors[1]], replications=2000)
-        test = matched_pairs(*([u.pairs for u in score.utterances] for score in (of_a, of_b)))
-        found.append(
+        test = matched_pairs(*([u.pairs for u in score.utterances] for score in (score_a, score_b)))
+        comparisons.append(
             {
                 "split": a["split"],
                 "a": f"{a['experiment']}, {a['search']}",
@@ -143,4 +143,4 @@ def _comparisons(sets: Sequence[tuple[dict[str, Any], Score]]) -> list[dict[str,
                 "p_matched_pairs": test,
             }
         )
-    return found
+    return comparisons

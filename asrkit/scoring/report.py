@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +14,12 @@ from asrkit.scoring.significance import bootstrap_interval
 from asrkit.scoring.wer import Errors, Score, ScoredUtterance, score_utterance
 
 MOST_CONFUSIONS = 20
+CASE_SENSITIVE = "case_sensitive"
+"""Key of ``score.json``."""
 
 
 def score_trn(reference: dict[str, tuple[str, str]], hypothesis: dict[str, tuple[str, str]]) -> Score:
-    """Scores what :func:`asrkit.scoring.nist.read_trn` read.
+    """Scores texts from :func:`asrkit.scoring.nist.read_trn`.
 
     Raises:
         UserError: the two hold different utterances, or the reference has no words.
@@ -28,9 +31,9 @@ def score_trn(reference: dict[str, tuple[str, str]], hypothesis: dict[str, tuple
         raise UserError(f"{len(ids)} utterances have no {side}, such as {ids[0]}; score files of the same set")
     ordered = sorted(reference.items(), key=lambda item: (_without_speaker(item[0]), item[0]))
     utterances = []
-    for id, (who, ref) in ordered:
-        said = hypothesis[id][1]
-        utterances.append(score_utterance(id, who, " ".join(choose_alternatives(ref, said.split())), said))
+    for id, (speaker, ref) in ordered:
+        hyp = hypothesis[id][1]
+        utterances.append(score_utterance(id, speaker, " ".join(choose_alternatives(ref, hyp.split())), hyp))
     score = Score(utterances)
     if not score.words.reference:
         raise UserError(f"the reference of {len(utterances)} utterances holds no word, so there is no error rate")
@@ -38,12 +41,17 @@ def score_trn(reference: dict[str, tuple[str, str]], hypothesis: dict[str, tuple
 
 
 def score_folder(folder: Path) -> Score:
-    """Scores what ``asrkit decode`` left in a folder; see :func:`score_trn`."""
-    return score_trn(read_trn(folder / "ref.trn"), read_trn(folder / "hyp.trn"))
+    """Scores the ``ref.trn`` and ``hyp.trn`` of a folder, with case if its ``score.json`` counts it.
+
+    See :func:`score_trn`.
+    """
+    path = folder / "score.json"
+    with_case = path.is_file() and json.loads(path.read_text(encoding="utf-8")).get(CASE_SENSITIVE, False)
+    return score_trn(read_trn(folder / "ref.trn", with_case), read_trn(folder / "hyp.trn", with_case))
 
 
 def _without_speaker(key: str) -> str:
-    """The part of a key after the speaker, which orders utterances as corpora do."""
+    """The part of a key after the speaker; corpora are sorted by it."""
     return re.split("[-_]", key, maxsplit=1)[-1]
 
 
@@ -100,10 +108,10 @@ def headline(values: dict[str, Any]) -> str:
 
 def text_report(score: Score, values: dict[str, Any]) -> str:
     """The complete report: headline, speakers, confusions, aligned errors."""
-    of_subsets = [f"{name}: {headline(part)}" for name, part in values.get("subsets", {}).items()]
+    subset_lines = [f"{name}: {headline(part)}" for name, part in values.get("subsets", {}).items()]
     blocks = [
         headline(values),
-        *of_subsets,
+        *subset_lines,
         *(f"NIST's rate, {name or 'all'}: {part['rate']:.2f} %" for name, part in values.get("nist", {}).items()),
         "The interval is a 95 % bootstrap over utterances; S, D and I are split as NIST sclite splits them.\n",
         _speaker_table(score),

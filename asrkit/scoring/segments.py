@@ -15,7 +15,7 @@ from asrkit.scoring.wer import Errors
 from asrkit.scoring.word_network import Part, align_networks, errors_of, network, parse
 
 IGNORED = "ignore_time_segment_in_scoring"
-"""Text of a segment that does not count, nor what was recognized in it."""
+"""Text of a segment that is excluded, together with the words recognized in it."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Segment:
     speaker: str
     start_s: float
     end_s: float
-    """In sclite's single precision, which decides about words in the middle of a hundredth."""
+    """In sclite's single precision, which matters for words whose middle is on the boundary."""
     text: str
 
     @property
@@ -38,17 +38,17 @@ class Segment:
 
 @dataclass(frozen=True)
 class Word:
-    """A line of a ctm file, after the rules."""
+    """A line of a ctm file, after the rules were applied."""
 
     middle_s: float
-    said: Part
+    part: Part
 
 
 def segment_errors(stm: Sequence[str], ctm: Sequence[str], glm: Path) -> list[tuple[Segment, list[Pair], Errors]]:
     """Each segment with its alignment and counts, by recording, channel and time.
 
-    A recognized word belongs to the first segment that ends after its middle; what comes after the last one's end
-    belongs to that.
+    A recognized word belongs to the first segment that ends after its middle; words after the end of the last segment
+    belong to the last.
 
     Args:
         stm: ``recording channel speaker start end <labels> words`` lines; comments begin with ``;;``.
@@ -56,34 +56,36 @@ def segment_errors(stm: Sequence[str], ctm: Sequence[str], glm: Path) -> list[tu
         glm: file of NIST's rules.
 
     Raises:
-        UserError: a line or a rule that cannot be read.
+        UserError: a line or a rule cannot be read.
     """
     rules = read_rules(glm, "stm", "ref"), read_rules(glm, "ctm", "hyp")
     segments = sorted(
         (_segment(line, number) for number, line in enumerate(stm, 1) if line.strip() and not line.startswith(";;")),
         key=lambda segment: (*segment.side, segment.start_s),
     )
-    known: dict[str, list[list[str]]] = {}
+    filtered: dict[str, list[list[str]]] = {}
     words: dict[tuple[str, str], list[Word]] = {}
     for recording, channel, start, duration, word in sorted(map(_fields, ctm), key=lambda row: row[:3]):
-        if word not in known:
-            known[word] = filter_word(word, rules[1])
-        words.setdefault((recording, channel), []).extend(_timed(known[word], start, duration))
+        if word not in filtered:
+            filtered[word] = filter_word(word, rules[1])
+        words.setdefault((recording, channel), []).extend(_timed(filtered[word], start, duration))
     scored = []
     for number, segment in enumerate(segments):
-        left = words.get(segment.side, [])
+        remaining = words.get(segment.side, [])
         is_last = number + 1 == len(segments) or segments[number + 1].side != segment.side
-        here = next((n for n, word in enumerate(left) if word.middle_s >= segment.end_s and not is_last), len(left))
-        words[segment.side] = left[here:]
+        end = next(
+            (n for n, word in enumerate(remaining) if word.middle_s >= segment.end_s and not is_last), len(remaining)
+        )
+        words[segment.side] = remaining[end:]
         text = filter_text(segment.text, rules[0])
         if IGNORED not in text.lower():
-            pairs = align_networks(network(parse(text)), network([word.said for word in left[:here]]))
+            pairs = align_networks(network(parse(text)), network([word.part for word in remaining[:end]]))
             scored.append((segment, pairs, errors_of(pairs)))
     return scored
 
 
 def speaker_errors(scored: Iterable[tuple[Segment, list[Pair], Errors]]) -> dict[str, Errors]:
-    """The counts of each speaker, whose names are in lower case."""
+    """The counts of each speaker, with the names in lower case."""
     table: dict[str, Errors] = {}
     for segment, _, errors in scored:
         name = segment.speaker.lower()
@@ -117,15 +119,17 @@ def _fields(line: str) -> tuple[str, str, float, float, str]:
         ) from None
 
 
-def _timed(ways: Sequence[Sequence[str]], start: float, duration: float) -> list[Word]:
-    """Words that share the time of the one that they came from; alternatives stay together, at the last one's place."""
-    if len(ways) > 1:
-        steps = [duration / len(said) for said in ways]
-        middle = max(_middle(start, step, len(said) - 1) for said, step in zip(ways, steps, strict=True))
-        return [Word(middle, [list(said) for said in ways])]
-    return [Word(_middle(start, duration / len(said), n), word) for said in ways for n, word in enumerate(said)]
+def _timed(alternatives: Sequence[Sequence[str]], start: float, duration: float) -> list[Word]:
+    """Divides a word's time among the words that replace it. Alternatives stay together, at the last one's time."""
+    if len(alternatives) > 1:
+        steps = [duration / len(words) for words in alternatives]
+        middle = max(_middle(start, step, len(words) - 1) for words, step in zip(alternatives, steps, strict=True))
+        return [Word(middle, [list(words) for words in alternatives])]
+    return [
+        Word(_middle(start, duration / len(words), n), word) for words in alternatives for n, word in enumerate(words)
+    ]
 
 
 def _middle(start: float, step: float, n: int) -> float:
-    """Of the n-th of equal steps, with the three digits that NIST's filter writes."""
+    """The middle of the n-th of equal steps, with the three digits that NIST's filter writes."""
     return float(f"{start + n * step:.3f}") + float(f"{step:.3f}") / 2

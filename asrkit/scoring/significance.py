@@ -14,7 +14,7 @@ from asrkit.scoring.alignment import GAP, Pair
 from asrkit.scoring.wer import Errors
 
 GOOD_WORDS = 2
-"""That both systems recognize, one after the other, where a segment ends."""
+"""A segment ends after this number of consecutive words that both systems recognize."""
 
 
 def bootstrap_interval(
@@ -58,16 +58,16 @@ def matched_pairs(first: Sequence[Sequence[Pair]], second: Sequence[Sequence[Pai
 
 
 def segment_differences(first: Sequence[Sequence[Pair]], second: Sequence[Sequence[Pair]]) -> list[int]:
-    """Errors of the first system minus those of the second, in each segment in which either makes one.
+    """Errors of the first system minus those of the second, in each segment with an error.
 
-    Segments end with two words that both recognize, so that errors in one hardly depend on those in another; they are
-    those of NIST's ``sc_stats``. An utterance is one segment where the systems were nearest to different references.
+    As in NIST's ``sc_stats``, segments end with two words that both systems recognize, so that errors in different
+    segments are almost independent. An utterance is one segment if the systems were nearest to different references.
     """
     differences: list[int] = []
     for ours, theirs in zip(first, second, strict=True):
         errors = _errors_by_word(ours), _errors_by_word(theirs)
         if len(errors[0]) != len(errors[1]):
-            totals = [sum(map(sum, of_one)) for of_one in errors]
+            totals = [sum(map(sum, counts)) for counts in errors]
             differences += [totals[0] - totals[1]] if any(totals) else []
             continue
         difference = good = 0
@@ -86,7 +86,7 @@ def segment_differences(first: Sequence[Sequence[Pair]], second: Sequence[Sequen
 
 
 def _errors_by_word(pairs: Sequence[Pair]) -> list[tuple[int, int]]:
-    """For each word of the reference, insertions before it and whether it is wrong; at last, insertions at the end."""
+    """For each reference word, the insertions before it and whether it is wrong; then the insertions at the end."""
     errors, inserted = [], 0
     for ref, hyp in pairs:
         if ref is GAP:
@@ -99,17 +99,17 @@ def _errors_by_word(pairs: Sequence[Pair]) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better or worse a system is than another, pooled over the trainings of each."""
+    """The difference between two systems, pooled over the trainings of each."""
 
     baseline: float
-    """Error rate in percent, mean over its trainings."""
+    """Error rate of the baseline in percent, over its trainings."""
     system: float
-    """The other's."""
+    """Error rate of the system."""
     low: float
     """95 % interval of system - baseline, in points."""
     high: float
     p_value: float
-    """Share of the draws, two-sided, in which the difference does not have the measured sign."""
+    """Two-sided share of the draws in which the difference does not have the measured sign."""
 
     @property
     def points(self) -> float:
@@ -127,8 +127,8 @@ def paired_bootstrap(
 ) -> Difference:
     """The difference between two systems, each trained at least once, on the same utterances.
 
-    A draw takes utterances with replacement, the same for both systems and all their trainings, and with several
-    trainings it draws those too: the interval covers another test set as well as other seeds.
+    A draw resamples the utterances, the same for all trainings of both systems, and the trainings of each system. So
+    the interval covers other test sets and other seeds.
 
     Args:
         baseline: for each training, the counts of each utterance.
@@ -138,14 +138,14 @@ def paired_bootstrap(
         seed: of the draws.
 
     Raises:
-        UserError: no training, no reference words, or another number of utterances.
+        UserError: no training, no reference words, or different numbers of utterances.
     """
-    numbers = {len(one) for each in (baseline, system) for one in each}
+    numbers = {len(run) for runs in (baseline, system) for run in runs}
     if len(numbers) != 1:
         raise UserError("the systems to compare were not scored on the same utterances")
-    # Lengths differ where a reference has alternatives and the systems are nearest to different ones.
-    wrongs = [np.array([[e.total for e in one] for one in each], dtype=np.float64) for each in (baseline, system)]
-    lengths = [np.array([[e.reference for e in one] for one in each], dtype=np.float64) for each in (baseline, system)]
+    # Lengths differ if a reference has alternatives and the systems are nearest to different ones.
+    wrongs = [np.array([[e.total for e in run] for run in runs], dtype=np.float64) for runs in (baseline, system)]
+    lengths = [np.array([[e.reference for e in run] for run in runs], dtype=np.float64) for runs in (baseline, system)]
     if not all(length.sum(axis=1).all() for length in lengths):
         raise UserError("the systems to compare were scored on references without words")
     generator, number = np.random.default_rng(seed), numbers.pop()

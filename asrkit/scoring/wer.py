@@ -13,7 +13,7 @@ from asrkit.scoring.alignment import GAP, Pair, align, count
 
 @dataclass(frozen=True)
 class Errors:
-    """Counts over some words."""
+    """Error counts of some words."""
 
     reference: int = 0
     substitutions: int = 0
@@ -58,7 +58,7 @@ def count_errors(pairs: Iterable[Pair], reference_length: int) -> Errors:
     for ref, hyp in pairs:
         if ref == hyp:
             continue
-        if hyp is GAP:  # the mark itself, not a word spelled like it
+        if hyp is GAP:  # the object itself, not an equal word
             deletions += 1
         elif ref is GAP:
             insertions += 1
@@ -124,7 +124,7 @@ def word_errors(reference: str, hypothesis: str) -> Errors:
 
 
 def oracle(reference: str, texts: Sequence[str]) -> str:
-    """The text of an n-best list with the fewest word errors, the better-ranked of ties; empty if none."""
+    """The text of an n-best list with the fewest word errors, the first of equally good ones; empty if none."""
     return min(texts, key=lambda text: word_errors(reference, text).total, default="")
 
 

@@ -1,4 +1,4 @@
-"""Aligning what may be said in several ways as NIST sclite does: optional words, fragments and alternatives.
+"""Aligning optional words, fragments and alternatives as NIST sclite does.
 
 A reference such as ``i (uh) saw { it is / it's } de-`` and a hypothesis become networks of words, which
 :func:`align_networks` aligns. Costs and the choice among alignments of equal cost are those of sclite (SCTK 2.4) with
@@ -29,12 +29,12 @@ class Arc:
     word: str
     optional: bool
     fragment: bool
-    before: Path
-    """Numbers of the arcs that may come right before it."""
+    predecessors: Path
+    """Numbers of the arcs that may directly precede it."""
 
     @property
     def gap_cost(self) -> np.float32:
-        """Of leaving it out, or putting it in."""
+        """Cost of deleting or inserting the word."""
         return _SKIP if self.word == NOTHING else _OPTIONAL if self.optional else _GAP_COST
 
 
@@ -44,7 +44,7 @@ class Network:
 
     arcs: list[Arc]
     last: Path
-    """Arcs of which any may be the last."""
+    """Numbers of the arcs that may be the last."""
 
 
 Part = str | list[list["Part"]]
@@ -52,17 +52,17 @@ Part = str | list[list["Part"]]
 
 
 def parse(text: str) -> list[Part]:
-    """The parts of a reference, in which braces stand around alternatives with slashes between.
+    """The parts of a reference. Braces enclose alternatives, and slashes separate them.
 
     Raises:
-        UserError: braces that do not match.
+        UserError: braces do not match.
     """
     stack: list[list[list[Part]]] = [[[]]]
     for word in text.replace("{", " { ").replace("}", " } ").split():
         if word == "{":
             stack.append([[]])
         elif word == "}" and len(stack) > 1:
-            group = [said for said in stack.pop() if said]
+            group = [alternative for alternative in stack.pop() if alternative]
             stack[-1][-1].append(group)
         elif word == "/" and len(stack) > 1:
             stack[-1].append([])
@@ -77,19 +77,19 @@ def parse(text: str) -> list[Part]:
 
 
 def network(parts: Sequence[Part]) -> Network:
-    """Of a sequence of words and alternatives, in lower case."""
+    """The network of a sequence of words and alternatives, in lower case."""
     arcs = [Arc("", False, False, ())]
     return Network(arcs, _add(arcs, parts, (0,)))
 
 
 def _add(arcs: list[Arc], parts: Sequence[Part], before: Path) -> Path:
-    """Adds the arcs of parts and returns which of them may be the last."""
+    """Adds the arcs of parts and returns those that may be the last."""
     for part in parts:
         if isinstance(part, str):
             arcs.append(_arc(part.lower(), before))
             before = (len(arcs) - 1,)
         elif part:
-            before = tuple(number for said in part for number in _add(arcs, said, before))
+            before = tuple(number for alternative in part for number in _add(arcs, alternative, before))
     return before
 
 
@@ -102,8 +102,8 @@ def _arc(word: str, before: Path) -> Arc:
 
 
 def align_networks(reference: Network, hypothesis: Network) -> list[Pair]:
-    """Pairs of the best paths through both, ``***`` for a gap; an optional word that only one has is paired with
-    itself."""
+    """Pairs of words on the best paths through both networks, ``***`` for a gap. An optional word that only one side
+    has is paired with itself."""
     cost, back = _costs(reference, hypothesis)
     ends = [(a, b) for a in reference.last for b in hypothesis.last]
     a, b = min(ends, key=lambda end: cost[end])
@@ -124,7 +124,7 @@ def align_networks(reference: Network, hypothesis: Network) -> list[Pair]:
 
 
 def errors_of(pairs: Sequence[Pair]) -> Errors:
-    """Counts of an alignment; its reference is what was aligned, words that were optional included."""
+    """Counts of an alignment; optional words that were aligned are part of the reference."""
     insertions = sum(ref is GAP for ref, _ in pairs)
     deletions = sum(hyp is GAP for _, hyp in pairs)
     wrong = sum(ref != hyp for ref, hyp in pairs)
@@ -134,25 +134,25 @@ def errors_of(pairs: Sequence[Pair]) -> Errors:
 def _costs(
     reference: Network, hypothesis: Network
 ) -> tuple[dict[tuple[int, int], np.float32], dict[tuple[int, int], tuple[int, int]]]:
-    """Of aligning all up to an arc of each: the cost, in sclite's float32, and the arcs before on the best path."""
+    """The cost of aligning the paths up to each pair of arcs, in sclite's float32, and the preceding pair."""
     cost = {(0, 0): np.float32(0)}
     back: dict[tuple[int, int], tuple[int, int]] = {}
     for a, ref in enumerate(reference.arcs):
         for b, hyp in enumerate(hypothesis.arcs):
-            ways = []  # in the order in which sclite prefers them
+            steps = []  # in the order in which sclite prefers them
             if a and b:
-                before = min(((i, j) for i in ref.before for j in hyp.before), key=lambda cell: cost[cell])
-                ways.append((cost[before] + _pair_cost(ref, hyp), before))
+                before = min(((i, j) for i in ref.predecessors for j in hyp.predecessors), key=lambda cell: cost[cell])
+                steps.append((cost[before] + _pair_cost(ref, hyp), before))
             insertion = deletion = None
             if b:
-                before = min(((a, j) for j in hyp.before), key=lambda cell: cost[cell])
+                before = min(((a, j) for j in hyp.predecessors), key=lambda cell: cost[cell])
                 insertion = cost[before] + hyp.gap_cost, before
             if a:
-                before = min(((i, b) for i in ref.before), key=lambda cell: cost[cell])
+                before = min(((i, b) for i in ref.predecessors), key=lambda cell: cost[cell])
                 deletion = cost[before] + ref.gap_cost, before
-            ways += [way for way in (insertion, deletion) if way is not None]
-            if ways:
-                cost[a, b], back[a, b] = min(ways, key=lambda way: way[0])
+            steps += [step for step in (insertion, deletion) if step is not None]
+            if steps:
+                cost[a, b], back[a, b] = min(steps, key=lambda step: step[0])
     return cost, back
 
 
@@ -163,7 +163,7 @@ def _pair_cost(ref: Arc, hyp: Arc) -> np.float32:
 
 
 def _same(ref: Arc, hyp: Arc) -> bool:
-    """Whether the words are equal; ``de-`` is any word that begins so, ``-ty`` any that ends so."""
+    """Whether the words are equal; ``de-`` equals any word with that beginning, ``-ty`` any with that ending."""
     if ref.fragment or hyp.fragment:
         for fragment, word in ((ref.word, hyp.word), (hyp.word, ref.word)):
             if len(fragment) > 1 and fragment[0] == "-":

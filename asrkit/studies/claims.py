@@ -22,13 +22,13 @@ def verdict(holds: bool, partly: bool = False) -> str:
     return "reproduced" if holds else "partly" if partly else "not reproduced"
 
 
-def results_page(title: str, source: str, found: Sequence[Claim], tables: Sequence[str] = ()) -> str:
+def results_page(title: str, source: str, claims: Sequence[Claim], tables: Sequence[str] = ()) -> str:
     """RESULTS.md: the claims as a table, then other tables, then the figures.
 
     Args:
         title: of the page.
         source: the paper, the command that wrote the page, and over how many seeds.
-        found: the claims.
+        claims: of the paper.
         tables: lines of further tables.
     """
     lines = [
@@ -38,10 +38,10 @@ def results_page(title: str, source: str, found: Sequence[Claim], tables: Sequen
         "",
         "| claim | measured | verdict | figure |",
         "|---|---|---|---|",
-        *(f"| {c.claim} | {c.measured} | {c.verdict} | [{c.picture}]({c.picture}) |" for c in found),
+        *(f"| {c.claim} | {c.measured} | {c.verdict} | [{c.picture}]({c.picture}) |" for c in claims),
         "",
         *tables,
-        *(f"![{picture}]({picture})" for picture in dict.fromkeys(c.picture for c in found)),
+        *(f"![{picture}]({picture})" for picture in dict.fromkeys(c.picture for c in claims)),
         "",
     ]
     return "\n".join(lines)

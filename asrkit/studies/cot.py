@@ -104,13 +104,13 @@ def random_tasks(shape: Sequence[int], steps: int, patterns: int, generator: tor
 
 
 def first_patterns(
-    asked: torch.Tensor, alpha: torch.Tensor, examples: int, patterns: int, generator: torch.Generator
+    query_pattern: torch.Tensor, alpha: torch.Tensor, examples: int, patterns: int, generator: torch.Generator
 ) -> torch.Tensor:
     """(S, B, l) patterns that examples begin with: the query's (S, B) with probability α (S,), else another."""
-    shape = (*asked.shape, examples)
-    other = (asked[..., None] + torch.randint(1, patterns, shape, generator=generator)) % patterns
+    shape = (*query_pattern.shape, examples)
+    other = (query_pattern[..., None] + torch.randint(1, patterns, shape, generator=generator)) % patterns
     same = torch.rand(shape, generator=generator) < alpha[:, None, None]
-    return torch.where(same, asked[..., None].expand(shape), other)
+    return torch.where(same, query_pattern[..., None].expand(shape), other)
 
 
 def trajectories(tasks: torch.Tensor, start: torch.Tensor) -> torch.Tensor:
@@ -148,10 +148,10 @@ def training_prompts(
     runs, steps = len(alpha), world.steps
     patterns = world.training_patterns()
     tasks = random_tasks((runs, batch), steps, world.patterns, generator)
-    asked = torch.randint(world.patterns, (runs, batch), generator=generator)
-    start = first_patterns(asked, alpha, examples, world.patterns, generator)
+    query_pattern = torch.randint(world.patterns, (runs, batch), generator=generator)
+    start = first_patterns(query_pattern, alpha, examples, world.patterns, generator)
     states = trajectories(tasks, start)  # (S, B, l, K + 1)
-    own = trajectories(tasks, asked[..., None])[:, :, 0]  # (S, B, K + 1)
+    own = trajectories(tasks, query_pattern[..., None])[:, :, 0]  # (S, B, K + 1)
     step = torch.randint(steps, (runs, batch), generator=generator)  # k - 1
     blocks = torch.cat([states, own[:, :, None]], dim=2)  # the query's block is one more example, cut off at its step
     columns = torch.cat([patterns[blocks[..., :-1]], patterns[blocks[..., 1:]]], dim=-1) + world.positions()
@@ -162,8 +162,8 @@ def training_prompts(
     label = patterns[own.gather(2, step[..., None] + 1)[..., 0]]
     query = unanswered(patterns[z], world.positions()[step])
     same_step = (number == step[..., None])[:, :, None].expand(valid.shape)
-    begins = torch.cat([start, asked[..., None]], dim=2)
-    same_pattern = (begins == asked[..., None])[..., None].expand(valid.shape)
+    begins = torch.cat([start, query_pattern[..., None]], dim=2)
+    same_pattern = (begins == query_pattern[..., None])[..., None].expand(valid.shape)
     return Prompts(
         columns.flatten(2, 3), query, label, same_step.flatten(2, 3), same_pattern.flatten(2, 3), valid.flatten(2, 3)
     )
@@ -255,11 +255,11 @@ def draw_test_set(
 ) -> TestSet:
     """Test prompts over testing-relevant patterns (M', d) whose examples take wrong steps."""
     tasks = random_tasks((len(alpha), batch), world.steps, world.test_patterns, generator)
-    asked = torch.randint(world.test_patterns, (len(alpha), batch), generator=generator)
-    start = first_patterns(asked, alpha, examples, world.test_patterns, generator)
+    query_pattern = torch.randint(world.test_patterns, (len(alpha), batch), generator=generator)
+    start = first_patterns(query_pattern, alpha, examples, world.test_patterns, generator)
     probabilities = noise.step_probabilities(world.steps, world.test_patterns)
     states = noisy_trajectories(tasks, start, probabilities, generator)
-    return with_tokens(noise, patterns, states, trajectories(tasks, asked[..., None])[:, :, 0], generator)
+    return with_tokens(noise, patterns, states, trajectories(tasks, query_pattern[..., None])[:, :, 0], generator)
 
 
 def with_tokens(
@@ -329,7 +329,7 @@ def majority_vote(test: TestSet) -> torch.Tensor:
 
 def label_vote(test: TestSet) -> torch.Tensor:
     """Final answers (S, B) by the most frequent final label of examples that begin as the query does: what theory
-    predicts of in-context learning."""
+    predicts for in-context learning."""
     begins = test.states[..., 0] == test.truth[..., :1]  # (S, B, l)
     votes = torch.zeros(*begins.shape[:2], test.patterns.shape[0])
     return votes.scatter_add_(2, test.states[..., -1], begins.float()).argmax(-1)

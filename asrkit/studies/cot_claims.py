@@ -46,38 +46,38 @@ def _training(results: dict[str, Any]) -> list[Claim]:
 
 
 def _curves(results: dict[str, Any]) -> list[Claim]:
-    found, lengths = [], results["lengths"]
+    rows, lengths = [], results["lengths"]
     at = list(lengths).index(10)
-    for what, name in NAMES.items():
+    for setting, name in NAMES.items():
         for kind, title in (("chain", "Chain of thought"), ("context", "In-context learning")):
-            curves = {key: np.array(values).mean(1) for key, values in results[what][kind].items()}
+            curves = {key: np.array(values).mean(1) for key, values in results[setting][kind].items()}
             last = [values[at] for values in curves.values()]
             falls = all((np.diff(values) <= 0.01).all() for values in curves.values())
             ordered = bool((np.diff(last) <= 0.01).all())
             theorem = "theorem 2" if kind == "chain" else "theorem 3b"
-            found.append(
+            rows.append(
                 Claim(
                     f"{title}: error falls with examples and with {name} ({theorem})",
                     "at 10 examples " + listed(last, list(map(float, curves))),
                     verdict(falls and ordered, falls or ordered),
-                    f"{what}.png",
+                    f"{setting}.png",
                 )
             )
-    return found
+    return rows
 
 
 def _condition(results: dict[str, Any]) -> list[Claim]:
-    found = results["condition"]
-    chain = np.array(found["chain of thought"]).mean(1)
-    failed = np.array(found["in context, condition 1 violated"]).mean(1)
-    held = np.array(found["in context, condition 1 holds"]).mean(1)
-    lengths = found["lengths"]
+    condition = results["condition"]
+    chain = np.array(condition["chain of thought"]).mean(1)
+    violated = np.array(condition["in context, condition 1 violated"]).mean(1)
+    holds = np.array(condition["in context, condition 1 holds"]).mean(1)
+    lengths = condition["lengths"]
     return [
         Claim(
             "Where the right final label is not the most probable one, in-context learning fails however long the "
             "prompt (theorem 3a)",
-            "error " + listed(failed, lengths),
-            verdict(failed[-1] >= failed[0] - 0.03),
+            "error " + listed(violated, lengths),
+            verdict(violated[-1] >= violated[0] - 0.03),
             "condition.png",
         ),
         Claim(
@@ -88,8 +88,8 @@ def _condition(results: dict[str, Any]) -> list[Claim]:
         ),
         Claim(
             "Where it is, in-context learning learns",
-            "error " + listed(held, lengths),
-            verdict(held[-1] < 0.02),
+            "error " + listed(holds, lengths),
+            verdict(holds[-1] < 0.02),
             "condition.png",
         ),
     ]

@@ -122,23 +122,23 @@ class Suite:
 
     def curves(self) -> None:
         """Errors by the number of examples, for series of α', τ and ρ, with chain of thought and in context."""
-        for what, values in SERIES.items():
+        for setting, values in SERIES.items():
             chain: dict[str, Any] = {}
             context: dict[str, Any] = {}
-            with figure(self.out_dir / f"{what}.png", 1, 2) as (left, right):
+            with figure(self.out_dir / f"{setting}.png", 1, 2) as (left, right):
                 for value in values:
-                    noise = Noise() if what == "alpha" else replace(Noise(), **{what: value})
-                    alpha = value if what == "alpha" else 0.8
+                    noise = Noise() if setting == "alpha" else replace(Noise(), **{setting: value})
+                    alpha = value if setting == "alpha" else 0.8
                     sets = [self.test_set(noise, alpha, length) for length in LENGTHS]
                     by_chain = self._errors(sets, chained=True)
                     by_context = self._errors(sets, chained=False)
                     chain[str(value)], context[str(value)] = by_chain.tolist(), by_context.tolist()
-                    voted = [chain_error(majority_vote(one), one).mean().item() for one in sets]
-                    band(left, LENGTHS, by_chain, f"{SYMBOLS[what]} = {value}")
-                    left.plot(LENGTHS, voted, ":", color=left.lines[-1].get_color())
-                    band(right, LENGTHS, by_context, f"{SYMBOLS[what]} = {value}")
-                    labels = [final_error(label_vote(one), one).mean().item() for one in sets]
-                    right.plot(LENGTHS, labels, ":", color=right.lines[-1].get_color())
+                    step_votes = [chain_error(majority_vote(test), test).mean().item() for test in sets]
+                    band(left, LENGTHS, by_chain, f"{SYMBOLS[setting]} = {value}")
+                    left.plot(LENGTHS, step_votes, ":", color=left.lines[-1].get_color())
+                    band(right, LENGTHS, by_context, f"{SYMBOLS[setting]} = {value}")
+                    label_votes = [final_error(label_vote(test), test).mean().item() for test in sets]
+                    right.plot(LENGTHS, label_votes, ":", color=right.lines[-1].get_color())
                 for axes, title in (
                     (left, "chain of thought (dotted: majority vote, as theory has it)"),
                     (right, "in context (dotted: vote of the final labels)"),
@@ -148,16 +148,16 @@ class Suite:
                     axes.set_yscale("symlog", linthresh=1e-3)
                     axes.set_ylim(bottom=0)
                     axes.legend()
-            self.results[what] = {"chain": chain, "context": context}
+            self.results[setting] = {"chain": chain, "context": context}
 
     def _errors(self, sets: Sequence[TestSet], chained: bool) -> np.ndarray:
         """(lengths, seeds)."""
         rows = []
-        for one in sets:
+        for test in sets:
             if chained:
-                rows.append(chain_error(chain_of_thought(self.parameters, WORLD, one), one))
+                rows.append(chain_error(chain_of_thought(self.parameters, WORLD, test), test))
             else:
-                rows.append(final_error(in_context_learning(self.parameters, WORLD, one), one))
+                rows.append(final_error(in_context_learning(self.parameters, WORLD, test), test))
         return torch.stack(rows).numpy()
 
     def condition(self) -> None:
@@ -165,7 +165,7 @@ class Suite:
         first, second = misleading_matrices(WORLD.test_patterns)
         _, tau, tau_o, holds = trajectory_probability([first, second])
         lengths = (10, 20, 40, 100, 200)
-        found: dict[str, Any] = {"lengths": lengths, "tau": tau, "tau_o": tau_o, "holds": holds.tolist()}
+        results: dict[str, Any] = {"lengths": lengths, "tau": tau, "tau_o": tau_o, "holds": holds.tolist()}
         chain, context = [], []
         for length in lengths:
             test = self._misled((first, second), length)
@@ -180,18 +180,18 @@ class Suite:
         with figure(self.out_dir / "condition.png", 1, 1) as (axes,):
             for name, values in series.items():
                 band(axes, lengths, values, name)
-                found[name] = values.tolist()
+                results[name] = values.tolist()
             axes.set(xlabel="examples in the prompt", ylabel="error", ylim=(-0.02, 1.02))
             axes.legend()
-        self.results["condition"] = found
+        self.results["condition"] = results
 
     def _misled(self, matrices: Sequence[torch.Tensor], length: int) -> TestSet:
         """Test prompts of the task with these matrices, whose queries violate condition 1."""
         shape = (len(self.seeds), self.scale.queries)
-        asked = 2 * torch.randint(WORLD.test_patterns // 2, shape, generator=self.generator)
+        query_pattern = 2 * torch.randint(WORLD.test_patterns // 2, shape, generator=self.generator)
         shares = torch.full(shape[:1], 0.8)
-        states = [first_patterns(asked, shares, length, WORLD.test_patterns, self.generator)]
-        truth = [asked]
+        states = [first_patterns(query_pattern, shares, length, WORLD.test_patterns, self.generator)]
+        truth = [query_pattern]
         for matrix in matrices:
             drawn = torch.multinomial(matrix[states[-1].flatten()], 1, generator=self.generator)
             states.append(drawn.view(states[-1].shape))

@@ -120,11 +120,11 @@ def draw_prompts(
         generator: source of all random decisions.
     """
     runs, shape = len(alpha), (len(alpha), batch, length)
-    of_prompt = torch.randint(len(tasks), (runs, batch), generator=generator)
-    pair = torch.tensor(tasks)[of_prompt]  # (S, B, 2)
+    numbers = torch.randint(len(tasks), (runs, batch), generator=generator)
+    pair = torch.tensor(tasks)[numbers]  # (S, B, 2)
     sign = torch.randint(2, (runs, batch), generator=generator)  # 0: the query has μ_a
-    asked = pair.gather(2, sign[..., None])[..., 0]
-    # Not the task's two: a number below P - 2, moved past both.
+    query_pattern = pair.gather(2, sign[..., None])[..., 0]
+    # A pattern other than the task's two: a number below P - 2, moved past both.
     low, high = pair.min(2).values[..., None], pair.max(2).values[..., None]
     other = torch.randint(max(1, len(patterns) - 2), shape, generator=generator)
     other = other + (other >= low)
@@ -137,12 +137,12 @@ def draw_prompts(
     label = torch.where(decisive, torch.where(which == pair[..., :1], 1.0, -1.0), random_label)
     x = _inputs(world, patterns, which, generator)
     y = label[..., None] * world.label_embedding()
-    x_query = _inputs(world, patterns, asked, generator)
+    x_query = _inputs(world, patterns, query_pattern, generator)
     return Prompts(
         torch.cat([x, y], dim=-1),
         torch.cat([x_query, torch.zeros_like(x_query)], dim=-1),
         1.0 - 2.0 * sign,
-        which == asked[..., None],
+        which == query_pattern[..., None],
     )
 
 

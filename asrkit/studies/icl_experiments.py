@@ -128,9 +128,9 @@ class Suite:
 
         def watch(step: int, parameters: Tensors) -> None:
             if step % 10 == 0:
-                found = measure(parameters, test)
+                measured = measure(parameters, test)
                 steps.append(step)
-                rows.append(torch.stack([found.error, found.hinge, found.same_pattern]))
+                rows.append(torch.stack([measured.error, measured.hinge, measured.same_pattern]))
 
         start = initial_parameters(WORLD, NEURONS, DELTA, self.seeds)
         self.parameters = train(start, self.fresh([ALPHA] * len(self.seeds), LENGTH), STEPS, LR, watch)
@@ -206,11 +206,11 @@ class Suite:
 
     def out_of_domain(self) -> None:
         """Hinge and error of prompts over patterns unseen in training."""
-        found = [
+        rows = [
             measure(self.parameters, self.foreign_prompts(len(self.seeds), s, LENGTH, ALPHA)) for s in COEFFICIENT_SUMS
         ]
-        hinge = torch.stack([m.hinge for m in found]).numpy()
-        error = torch.stack([m.error for m in found]).numpy()
+        hinge = torch.stack([row.hinge for row in rows]).numpy()
+        error = torch.stack([row.error for row in rows]).numpy()
         self.results["out_of_domain"] = {"S1": COEFFICIENT_SUMS, "hinge": hinge.tolist(), "error": error.tolist()}
         with figure(self.out_dir / "out_of_domain.png", 1, 1) as (axes,):
             band(axes, COEFFICIENT_SUMS, hinge, "hinge loss")

@@ -62,7 +62,7 @@ def classical_errors(prompts: Prompts) -> dict[str, float]:
     from sklearn.neighbors import KNeighborsClassifier
     from sklearn.svm import SVC
 
-    made = dict(
+    learners = dict(
         zip(
             CLASSICAL,
             (
@@ -81,7 +81,7 @@ def classical_errors(prompts: Prompts) -> dict[str, float]:
     labels = prompts.label[0].numpy()
     for context, query, label in zip(columns, queries, labels, strict=True):
         x, y = context[:, :width], context[:, width:].sum(-1)
-        for name, make in made.items():
+        for name, make in learners.items():
             if len(set(y.tolist())) == 1:
                 answer = y[0]
             else:

@@ -66,8 +66,8 @@ def epoch_indices(method: str, n: int, rate: float, seed: int, scores: dict[str,
         return lambda epoch: repeated_subset(n, rate, seed, epoch)
     if method == "full, fewer epochs":
         return lambda epoch: _in_turn(n, draw_size(n, rate), seed, epoch)
-    kept = fixed_subset(n, rate, seed) if method == "fixed random" else highest_scores(scores[method], rate)
-    return lambda epoch: kept[repeated_subset(len(kept), 1.0, seed, epoch)]
+    subset = fixed_subset(n, rate, seed) if method == "fixed random" else highest_scores(scores[method], rate)
+    return lambda epoch: subset[repeated_subset(len(subset), 1.0, seed, epoch)]
 
 
 def _in_turn(n: int, size: int, seed: int, epoch: int) -> torch.Tensor:
@@ -92,7 +92,7 @@ def train_classifier(
 ) -> Trained:
     """SGD with Nesterov momentum and cosine decay to 0 over the run; images may be flipped and shifted.
 
-    Each epoch makes floor(draws / batch) updates; the rest is dropped, as by any loader that drops it.
+    Each epoch makes floor(draws / batch) updates and drops the rest, as loaders often do.
 
     Args:
         model: changed in place.
@@ -106,19 +106,21 @@ def train_classifier(
         ValueError: an epoch's draw is smaller than a batch.
     """
     device = next(model.parameters()).device
-    epochs, steps_an_epoch = recipe.epochs, len(indices(1)) // recipe.batch_size
-    if steps_an_epoch == 0:
-        raise ValueError(f"{len(indices(1))} images an epoch make no batch of {recipe.batch_size}; use a smaller batch")
+    epochs, steps_per_epoch = recipe.epochs, len(indices(1)) // recipe.batch_size
+    if steps_per_epoch == 0:
+        raise ValueError(
+            f"{len(indices(1))} images per epoch make no batch of {recipe.batch_size}; use a smaller batch"
+        )
     optimizer = torch.optim.SGD(
         model.parameters(), recipe.peak_lr, recipe.momentum, weight_decay=recipe.weight_decay, nesterov=True
     )
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps_an_epoch)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * steps_per_epoch)
     generator = seeded_generator(seed)
     start, outside, samples = time.perf_counter(), 0.0, 0
     for epoch in range(1, epochs + 1):
         model.train()
         drawn = indices(epoch)
-        for first in range(0, steps_an_epoch * recipe.batch_size, recipe.batch_size):
+        for first in range(0, steps_per_epoch * recipe.batch_size, recipe.batch_size):
             chosen = drawn[first : first + recipe.batch_size]
             x = data.images[chosen]
             if recipe.augment:
@@ -136,7 +138,7 @@ def train_classifier(
             paused = time.perf_counter()
             after_epoch(epoch)
             outside += time.perf_counter() - paused
-    return Trained(epochs * steps_an_epoch, samples, time.perf_counter() - start - outside)
+    return Trained(epochs * steps_per_epoch, samples, time.perf_counter() - start - outside)
 
 
 def flipped_and_shifted(x: torch.Tensor, generator: torch.Generator) -> torch.Tensor:

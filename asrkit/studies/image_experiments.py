@@ -91,7 +91,7 @@ class Suite:
 
     def coverage(self) -> None:
         """The share of the images drawn, measured and from the formula."""
-        found: dict[str, Any] = {"epochs": COVERAGE_EPOCHS, "rates": {}}
+        coverage: dict[str, Any] = {"epochs": COVERAGE_EPOCHS, "rates": {}}
         n = self.results["images"]
         with figure(self.out_dir / "coverage.png", 1, 1) as (axes,):
             for rate in self.scale.rates:
@@ -102,7 +102,7 @@ class Suite:
                     if epoch in COVERAGE_EPOCHS:
                         measured.append(drawn.float().mean().item())
                 expected = [expected_coverage(n, rate, epoch) for epoch in COVERAGE_EPOCHS]
-                found["rates"][str(rate)] = {"measured": measured, "expected": expected}
+                coverage["rates"][str(rate)] = {"measured": measured, "expected": expected}
                 (points,) = axes.plot(COVERAGE_EPOCHS, measured, "o", label=f"r = {rate}")
                 axes.plot(COVERAGE_EPOCHS, expected, color=points.get_color())
                 axes.plot(
@@ -111,7 +111,7 @@ class Suite:
             axes.set(xlabel="epoch", ylabel="images drawn so far", ylim=(0, 1.02), xscale="log")
             axes.set_title("line: 1 - (1 - 1/N)^(krN); dotted: without replacement, 1 - (1 - r)^k", fontsize=8)
             axes.legend()
-        self.results["coverage"] = found
+        self.results["coverage"] = coverage
 
     def accuracies(self) -> None:
         """Every method at every rate, for every seed."""
@@ -177,10 +177,10 @@ class Suite:
         full = np.array([run["accuracy"] for run in runs if run["method"] == "full"])
         with figure(self.out_dir / "rates.png", 1, 2) as (left, right):
             for method in METHODS:
-                chosen = [[run for run in runs if (run["method"], run["rate"]) == (method, rate)] for rate in rates]
-                values = np.array([[run["accuracy"] for run in some] for some in chosen])
+                cells = [[run for run in runs if (run["method"], run["rate"]) == (method, rate)] for rate in rates]
+                values = np.array([[run["accuracy"] for run in cell] for cell in cells])
                 band(left, rates, values, method)
-                spent = [np.mean([run["seconds"] + run["selection_seconds"] for run in some]) for some in chosen]
+                spent = [np.mean([run["seconds"] + run["selection_seconds"] for run in cell]) for cell in cells]
                 band(right, spent, values, method)
             left.axhline(full.mean(), color="black", linestyle="--", label="full")
             full_spent = np.mean([run["seconds"] for run in runs if run["method"] == "full"])
@@ -192,9 +192,9 @@ class Suite:
         with figure(self.out_dir / "samples.png", 1, len(rates)) as panels:
             for axes, rate in zip(panels, rates, strict=True):
                 for method in ("full", *WATCHED):
-                    some = [r for r in runs if r["method"] == method and r["rate"] in (rate, 1.0)]
-                    curves = np.array([run["curve"] for run in some]).T
-                    seen = [some[0]["samples"] * (epoch + 1) / len(curves) for epoch in range(len(curves))]
+                    cell = [run for run in runs if run["method"] == method and run["rate"] in (rate, 1.0)]
+                    curves = np.array([run["curve"] for run in cell]).T
+                    seen = [cell[0]["samples"] * (epoch + 1) / len(curves) for epoch in range(len(curves))]
                     band(axes, seen, curves, method)
                 axes.set(
                     xlabel="images seen", ylabel="accuracy, a part of the test set", xscale="log", title=f"r = {rate}"

@@ -25,9 +25,9 @@ from asrkit.studies.suite import run_once
 from asrkit.tensor_files import read_tensors
 
 MARGIN = 0.3
-"""A run has learned something if its loss is lower by this than that of the best guess without looking at the input."""
+"""A run has learned if its loss is lower by this than that of the best guess without looking at the input."""
 FRAMES = "frames.safetensors"
-"""Of ``asrkit align --frames``."""
+"""Written by ``asrkit align --frames``."""
 MAP, CURVES = "map.png", "curves.png"
 
 
@@ -72,8 +72,8 @@ def read_problem(data_dir: Path) -> Problem:
         UserError: neither is there, or a file is damaged.
     """
     if (path := data_dir / FRAMES).is_file():
-        found = read_tensors(path, "write it again with asrkit align --frames")
-        frames = Examples(found["x"].float(), found["y"])
+        tensors = read_tensors(path, "write it again with asrkit align --frames")
+        frames = Examples(tensors["x"].float(), tensors["y"])
         return Problem("frames of speech", frames, partial(frame_network, frames.x.shape[1], int(frames.y.max()) + 1))
     images, _ = read_cifar10(data_dir)
     return Problem("images of CIFAR-10", Examples(images.images, images.labels), image_network)
@@ -110,7 +110,7 @@ def run_large_batches(out_dir: Path, data_dir: Path, full: bool) -> None:
 def _grid(scale: Scale, problem: Problem) -> list[dict[str, Any]]:
     examples = problem.examples.part(0, scale.examples)
     cells = list(itertools.product(range(scale.seeds), scale.batch_sizes, scale.factors, STRATEGIES))
-    found = []
+    runs = []
     with progress_bar("large batches", len(cells)) as bar:
         for seed, batch_size, factor, strategy in cells:
             lr = scale.base_lr * factor * batch_size / 512
@@ -125,9 +125,9 @@ def _grid(scale: Scale, problem: Problem) -> list[dict[str, Any]]:
                 scale.weight_noise,
             )
             trace = train(run, examples, problem.network, watch=seed == 0)
-            found.append({**asdict(run), "factor": factor, **asdict(trace)})
+            runs.append({**asdict(run), "factor": factor, **asdict(trace)})
             bar.advance()
-    return found
+    return runs
 
 
 def _cell(runs: Sequence[dict[str, Any]], strategy: str, batch_size: int, factor: float) -> list[dict[str, Any]]:
@@ -151,12 +151,12 @@ def _tables(runs: Sequence[dict[str, Any]], scale: Scale) -> list[str]:
             "|---|" + "---|" * len(rates),
         ]
         for strategy in STRATEGIES:
-            words = []
+            row = []
             for factor in scale.factors:
                 cell = _cell(runs, strategy, batch_size, factor)
                 median = statistics.median(run["final_loss"] for run in cell)
-                words.append(f"{_learned(cell)}/{len(cell)}, {median:.3f}")
-            lines.append(f"| {strategy} | " + " | ".join(words) + " |")
+                row.append(f"{_learned(cell)}/{len(cell)}, {median:.3f}")
+            lines.append(f"| {strategy} | " + " | ".join(row) + " |")
         lines.append("")
     return lines
 
@@ -171,7 +171,7 @@ def _claims(runs: Sequence[dict[str, Any]]) -> list[Claim]:
         for other in _cell(runs, "SSGD", run["batch_size"], run["factor"])
         if other["seed"] == run["seed"] and other["learned"]
     ]
-    lower = sum(of_dpsgd < of_ssgd for of_dpsgd, of_ssgd in pairs)
+    lower = sum(dpsgd < ssgd for dpsgd, ssgd in pairs)
     return [
         _more_often("DPSGD learns where SSGD does not", runs, "DPSGD", "SSGD"),
         _more_often(
@@ -188,7 +188,7 @@ def _claims(runs: Sequence[dict[str, Any]]) -> list[Claim]:
         Claim(
             "The effective learning rate of DPSGD lowers itself, that of SSGD does not",
             f"mean α_e / α is lower with DPSGD in {lower} of {len(pairs)} pairs of runs: "
-            f"{', '.join(f'{of_dpsgd:.2f} and {of_ssgd:.2f}' for of_dpsgd, of_ssgd in pairs)}",
+            f"{', '.join(f'{dpsgd:.2f} and {ssgd:.2f}' for dpsgd, ssgd in pairs)}",
             _by_sign(lower, len(pairs) - lower),
             CURVES,
         ),
@@ -214,18 +214,19 @@ def _more_often(words: str, runs: Sequence[dict[str, Any]], better: str, other: 
         {tuple(run[k] for k in key) for run in runs if run["strategy"] == name and run["learned"]}
         for name in (better, other)
     )
-    only, not_it = len(learned - others), len(others - learned)
+    only_better, only_other = len(learned - others), len(others - learned)
     return Claim(
         words,
         f"{better} {len(learned)}, {other} {len(others)} of {len(runs) // len(STRATEGIES)} runs; "
-        f"only {better} in {only}, only {other} in {not_it} (sign test p = {sign_test(only, not_it):.2g})",
-        _by_sign(only, not_it),
+        f"only {better} in {only_better}, only {other} in {only_other} "
+        f"(sign test p = {sign_test(only_better, only_other):.2g})",
+        _by_sign(only_better, only_other),
         MAP,
     )
 
 
 def sign_test(wins: int, losses: int) -> float:
-    """Two-sided p-value of so many wins and losses if both were equally likely."""
+    """Two-sided p-value of these wins and losses if both were equally likely."""
     n, least = wins + losses, min(wins, losses)
     return min(1.0, float(2 * sum(math.comb(n, k) for k in range(least + 1)) / 2**n))
 

@@ -21,7 +21,7 @@ from asrkit.distributed.virtual import VirtualLearners
 from asrkit.randomness import seeded_generator
 
 STRATEGIES = {"SSGD": "", "SSGD with noise": "", "DPSGD": "random_pairs", "D1D": AVERAGE}
-"""Which weights each one's learners average."""
+"""The kind of mixing of each strategy's learners; empty without mixing."""
 WATCH_EVERY = 4
 """Steps between noise measurements."""
 
@@ -36,7 +36,7 @@ class Examples:
     """(N,) int64."""
 
     def part(self, begin: int, end: int) -> Examples:
-        """Those from ``begin`` to ``end``."""
+        """Examples ``begin`` to ``end``."""
         return Examples(self.x[begin:end], self.y[begin:end])
 
 
@@ -69,7 +69,7 @@ class Trace:
     noise: list[float]
     """Δ of the step of the mean weight."""
     noise_of_batches: list[float]
-    """Δ_S, its part when all gradients are taken at the mean weight."""
+    """Δ_S, its part if all gradients are computed at the mean weight."""
     spread: list[float]
     """σ_w²."""
     final_loss: float
@@ -116,10 +116,10 @@ def train(run: Run, examples: Examples, network: Callable[[], nn.Module], watch:
         chosen = order[step % per_epoch * run.batch_size :][: run.batch_size].view(run.learners, -1)
         x, y = examples.x[chosen], examples.y[chosen]
         lr = run.lr * min(1.0, (step + 1) / (run.warmup_epochs * per_epoch))
-        place = weights
+        noisy = weights
         if run.strategy == "SSGD with noise":
-            place = weights + run.weight_noise * torch.randn(weights.shape, generator=generator)
-        gradients, losses = learners.gradients(place, x, y)
+            noisy = weights + run.weight_noise * torch.randn(weights.shape, generator=generator)
+        gradients, losses = learners.gradients(noisy, x, y)
         loss = losses.mean().item()
         if not math.isfinite(loss):
             return trace
@@ -132,9 +132,9 @@ def train(run: Run, examples: Examples, network: Callable[[], nn.Module], watch:
             weights = dpsgd_step(weights, gradients, mixing, lr)
         else:
             weights = ssgd_step(weights, gradients, lr)
-    some = examples.part(0, 2000)
+    first = examples.part(0, 2000)
     with torch.no_grad():
-        _, final = learners.full_gradient(weights.mean(0), some.x, some.y)
+        _, final = learners.full_gradient(weights.mean(0), first.x, first.y)
     return Trace(**{**vars(trace), "final_loss": final if math.isfinite(final) else math.inf})
 
 
@@ -152,10 +152,10 @@ def _measure(
     mean = weights.mean(0)
     full, _ = learners.full_gradient(mean, examples.x, examples.y)
     at_mean, _ = learners.gradients(mean.expand_as(weights), x, y)
-    step, of_batches = (step_diagnostics(lr, g.mean(0), full) for g in (gradients, at_mean))
+    step, batch_step = (step_diagnostics(lr, g.mean(0), full) for g in (gradients, at_mean))
     trace.effective_lr.append(step.effective_lr / lr)
     trace.noise.append(step.noise_strength)
-    trace.noise_of_batches.append(of_batches.noise_strength)
+    trace.noise_of_batches.append(batch_step.noise_strength)
     trace.spread.append(weight_spread(weights))
 
 

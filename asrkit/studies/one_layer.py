@@ -27,9 +27,9 @@ def attention(
     Returns:
         (S, B, N).
     """
-    asked = torch.einsum("sed,sbd->sbe", parameters["query"], query)
-    asked = torch.einsum("sed,sbe->sbd", parameters["key"], asked)  # W_Kᵀ W_Q p_query
-    scores = torch.einsum("sbnd,sbd->sbn", columns, asked)
+    projected = torch.einsum("sed,sbd->sbe", parameters["query"], query)
+    projected = torch.einsum("sed,sbe->sbd", parameters["key"], projected)  # W_Kᵀ W_Q p_query
+    scores = torch.einsum("sbnd,sbd->sbn", columns, projected)
     return torch.softmax(scores if valid is None else scores.masked_fill(~valid, -math.inf), dim=-1)
 
 

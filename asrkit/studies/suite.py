@@ -32,18 +32,18 @@ def run_once(out_dir: Path, settings: DataclassInstance, data: str, run: Callabl
     Raises:
         UserError: ``out_dir`` holds results of other settings or data.
     """
-    done = out_dir / RESULTS
+    path = out_dir / RESULTS
     inputs = {"data": data, "settings": json.loads(json.dumps(asdict(settings), default=lambda f: f.__name__))}
     record = Record(out_dir / INPUTS, inputs, complete=True)
-    if done.is_file() and not record.path.is_file():  # from version 0.1, which kept no record
-        found = json.loads(done.read_text(encoding="utf-8"))
-        write_json(record.path, {name: found.get(name) for name in inputs})
-    if is_done([done], record, force=False, remedy="give another --out-dir, or remove that file to run it again"):
-        results: Results = json.loads(done.read_text(encoding="utf-8"))
+    if path.is_file() and not record.path.is_file():  # from version 0.1, which kept no record
+        before = json.loads(path.read_text(encoding="utf-8"))
+        write_json(record.path, {name: before.get(name) for name in inputs})
+    if is_done([path], record, force=False, remedy="give another --out-dir, or remove that file to run it again"):
+        results: Results = json.loads(path.read_text(encoding="utf-8"))
         return results
     record.begin()
     results = inputs | run()
-    write_json(done, results)
+    write_json(path, results)
     record.keep()
     return results
 

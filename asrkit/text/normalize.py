@@ -1,4 +1,4 @@
-"""The canonical form of text, and the transcript rules of corpora and users."""
+"""The canonical form of text, and the normalization rules of corpora and users."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from asrkit.errors import UserError
 
 _SPHINX_MARKS = re.compile(r"</?s>|<sil>|\+\+\w+\+\+|\(\d+\)")
 # Byte order marks, zero-width and soft breaks, and directional marks are not spoken. The joiners U+200C and U+200D
-# stay: they are part of the spelling of Persian and Indic languages.
+# are kept: they are part of the spelling of Persian and Indic languages.
 _UNHEARD = dict.fromkeys(map(ord, "\ufeff\u200b\u2060\u00ad\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e"))
 _UNHEARD |= dict.fromkeys(range(0x2066, 0x206A))
 _LOOK_ALIKE = str.maketrans("’‘ʼ‛`´′“”„«»″‐‑‒–—―−…·", "'''''''\"\"\"\"\"\"-------.·")
 RARE = 2
-"""Characters that occur at most this often are worth a look."""
+"""Characters that occur at most this often are reported."""
 
 
 def canonical(text: str) -> str:
-    """Text as it is compared everywhere: Unicode NFC, one space between words, no unspoken marks."""
+    """The form in which all text is compared: Unicode NFC, one space between words, no unspoken marks."""
     return " ".join(unicodedata.normalize("NFC", text.translate(_UNHEARD)).split())
 
 
@@ -38,7 +38,7 @@ def shortest(text: str) -> str:
 
 
 def each_alternative(text: str, change: Callable[[str], str]) -> str:
-    """A reference, changed outside its alternatives and in each of them."""
+    """A reference with ``change`` applied to each alternative and to the text between."""
     pieces = []
     for n, piece in enumerate(_ALTERNATIVES.split(text)):
         if n % 2:
@@ -55,7 +55,7 @@ def normalize_an4(text: str) -> str:
 
 
 def _without_punctuation(text: str) -> str:
-    """Drops punctuation except apostrophes and hyphens inside a word, which it unifies."""
+    """Drops punctuation except apostrophes and hyphens inside words, and unifies their variants."""
     text = "".join(c.translate(_LOOK_ALIKE) if c in "’‘ʼ‛‐‑" else c for c in text)
     kept = (
         c if _is_inside_word(text, n) or not unicodedata.category(c).startswith(("P", "S")) else " "

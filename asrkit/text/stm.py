@@ -1,7 +1,7 @@
 """NIST's stm format: the segments of recordings with their reference transcripts.
 
 ``recording channel speaker begin end [<label,…>] words``, one segment per line; ``;;`` begins a comment. In the words,
-``(uh)`` may be missing, ``{ a / b }`` are alternatives, and ``@`` is the empty one.
+``(uh)`` is optional, ``{ a / b }`` are alternatives, and ``@`` is the empty one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ IGNORED = re.compile(r"ignore_time_segment_in_scoring|inter_segment_gap", re.IGN
 
 @dataclass(frozen=True)
 class StmSegment:
-    """A line."""
+    """A line of an stm file."""
 
     recording: str
     channel: str

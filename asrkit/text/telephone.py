@@ -1,7 +1,6 @@
-"""Transcripts of telephone speech as they are trained on and scored: Switchboard, Fisher, CallHome, Hub5.
+"""Transcripts of telephone speech for training and scoring: Switchboard, Fisher, CallHome, Hub5.
 
-All come out in lower case, without noises, with broken-off words ending (or beginning) in a hyphen and acronyms as
-single letters.
+All are in lower case, without noises. Broken-off words end (or begin) with a hyphen, and acronyms are single letters.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ HESITATIONS = (
     *("uh", "um", "eh", "mm", "hm", "ah", "huh", "ha", "er", "oof", "hee", "ach", "eee", "ew"),
     "%hesitation",
 )
-"""What Hub5 scores as the same hesitation, which may be missing from a hypothesis."""
+"""Hub5 scores these as one hesitation, which may be missing from a hypothesis."""
 _LETTERS = dict(
     zip(
         "ABCDEFGHIJKLMNOPQRSTUVWXYZ",
@@ -37,13 +36,13 @@ _FOREIGN = re.compile(r"<(?:[a-z]+|\?)\s+([^<>]*)>")
 def normalize_switchboard(text: str, acronyms: Collection[str] = ()) -> str:
     """A line of the Mississippi State transcripts of Switchboard (MS98).
 
-    What was said is kept where two forms are given, as in Kaldi's recipe ``swbd/s5c``: ``[laughter-story]`` is
+    If two forms are given, the spoken one is kept, as in Kaldi's recipe ``swbd/s5c``: ``[laughter-story]`` is
     ``story``, ``[it'n/isn't]`` is ``it'n``, ``ab[solute]-`` is ``ab-``, ``{yuppiedom}`` is ``yuppiedom`` and
     ``them_1`` is ``them``. Acronyms, which the transcripts write as a word, become letters: ``IBM's`` is ``i b m's``.
 
     Args:
         text: the line.
-        acronyms: of :func:`read_acronyms`.
+        acronyms: from :func:`read_acronyms`.
     """
     words = _ASIDE.sub(" ", " ".join(_letters(word, acronyms) for word in text.split()).lower()).split()
     return canonical(" ".join(_switchboard_word(word) for word in words if word not in _NOISES))
@@ -59,12 +58,12 @@ def _letters(word: str, acronyms: Collection[str]) -> str:
 
 def read_acronyms(dictionary: Iterable[str]) -> set[str]:
     """The words of the Mississippi State dictionary, ``word phone …``, that are pronounced letter by letter."""
-    found = set()
+    acronyms = set()
     for line in dictionary:
         word, _, phones = line.partition(" ")
         if re.fullmatch(r"[A-Z]{2,}", word) and phones.split() == " ".join(_LETTERS[c] for c in word).split():
-            found.add(word)
-    return found
+            acronyms.add(word)
+    return acronyms
 
 
 def _switchboard_word(word: str) -> str:
@@ -96,9 +95,9 @@ def normalize_callhome(text: str) -> str:
 def normalize_hub5(text: str) -> str:
     """The words of a reference segment of Hub5 or RT'03, with alternatives as ``asrkit score`` reads them.
 
-    ``(oh)``, broken-off words and hesitations may be missing: they become ``{ oh / @ }``, and all hesitations are
-    alternatives of each other. Alternatives that the reference gives stay as they are. The official scores, with
-    NIST's rules for contractions and compounds, come from ``asrkit score --glm``.
+    ``(oh)``, broken-off words and hesitations are optional: they become ``{ oh / @ }``, and all hesitations are
+    alternatives of each other. Alternatives in the reference are kept. The official scores, with NIST's rules for
+    contractions and compounds, come from ``asrkit score --glm``.
     """
     text = re.sub(r"[{}/]", r" \g<0> ", _ASIDE.sub(" ", text.lower()))
     text = re.sub(r"\(([^(){}\s]+(?: +[^(){}\s]+)+)\)", r"{ \1 / @ }", spelled(text))  # several words may be missing
@@ -111,8 +110,8 @@ def _hub5_word(word: str) -> str:
     bare = re.sub(r"^\(+|\)+$", "", word)
     if bare in HESITATIONS or bare.removeprefix("%") in HESITATIONS:
         return "{ " + " / ".join([*HESITATIONS[:-1], "@"]) + " }"
-    may_be_missing = bare != word or (len(bare) > 1 and (bare.endswith("-") or bare.startswith("-")))
-    return f"{{ {bare} / @ }}" if may_be_missing and bare else bare
+    is_optional = bare != word or (len(bare) > 1 and (bare.endswith("-") or bare.startswith("-")))
+    return f"{{ {bare} / @ }}" if is_optional and bare else bare
 
 
 def spelled(text: str) -> str:

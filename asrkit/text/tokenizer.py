@@ -19,7 +19,7 @@ from asrkit.symbols import BLANK, BLANK_ID, SPACE
 from asrkit.text.normalize import canonical
 
 LONGEST_LINE_BYTES = 1 << 24
-"""SentencePiece would ignore longer transcripts and their characters."""
+"""SentencePiece ignores longer transcripts and their characters."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def _sentencepiece(lines: Sequence[str], type: str, vocab_size: int) -> bytes:
 
 
 def tokenizer_from_dict(values: dict[str, Any]) -> Tokenizer:
-    """The tokenizer that ``to_dict`` described.
+    """The tokenizer described by the values of ``to_dict``.
 
     Raises:
         ValueError: not a tokenizer.

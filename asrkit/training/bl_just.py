@@ -208,10 +208,10 @@ class BilevelTask(SpeechTask):
         """Utterances, seconds of speech, and hits of each augmentation; unlabelled speech separately."""
         labelled = bool(batch.tokens.numel())
         other = batch.unlabelled if labelled else batch
-        found = super().counts(batch) if labelled and batch.counts else {}
+        counts = super().counts(batch) if labelled and batch.counts else {}
         if other is not None and other.counts:
-            found["unlabelled_s"] = float(sum(cut.duration for cut in other.cuts))
-        return found
+            counts["unlabelled_s"] = float(sum(cut.duration for cut in other.cuts))
+        return counts
 
     def status(self, sums: Mapping[str, float], seconds: float) -> str:
         """Mean losses and speed."""
@@ -225,17 +225,17 @@ class BilevelTask(SpeechTask):
 
     def measure(self, epoch: int) -> float | None:
         """WER or CER of greedy search on dev, in percent; None before supervised training."""
-        refused = ""
+        problem = ""
         if self.learners.is_main:
             try:
                 self.after = self.diagnose()
             except UserError as error:
-                refused = str(error)
-        raise_together(self.learners, refused)
+                problem = str(error)
+        raise_together(self.learners, problem)
         return super().measure(epoch) if epoch > self.first + self.config.loss.ctc_only_epochs else None
 
     def epoch_values(self, sums: Mapping[str, float]) -> dict[str, Any]:
-        """What an epoch saw, and f, g and their gradient norms with respect to θ after it."""
+        """The values of an epoch, and f, g and their gradient norms with respect to θ after it."""
         values = super().epoch_values(sums)
         return values | {"unlabelled_s": round(sums.get("unlabelled_s", 0.0), 2), "bl_just": self.after}
 
@@ -254,23 +254,24 @@ class BilevelTask(SpeechTask):
     ) -> dict[str, float]:
         """The mean loss of a few utterances, batched by a budget, and its gradient norm."""
         seconds = durations_of(dataset.cuts)
-        some = np.unique(np.linspace(0, len(seconds) - 1, min(DIAGNOSED, len(seconds))).astype(np.int64))
-        plan = plan_epoch(seconds, num_tokens, replace(budget, parts=1, views=1), seed=0, epoch=0, drawn=some)
+        drawn = np.unique(np.linspace(0, len(seconds) - 1, min(DIAGNOSED, len(seconds))).astype(np.int64))
+        plan = plan_epoch(seconds, num_tokens, replace(budget, parts=1, views=1), seed=0, epoch=0, drawn=drawn)
         parameters = [p for p in self.bundle.model.encoder.parameters() if p.requires_grad]
-        total, gradient = 0.0, [torch.zeros_like(p) for p in parameters]
+        total, gradients = 0.0, [torch.zeros_like(p) for p in parameters]
         training, device = self.module.training, self.learners.device
         self.module.eval()
         with torch.enable_grad():
             for (part,) in plan:
                 batch = dataset.load(part)
                 batch = replace(batch, seeds=mask_seeds(batch, part, "diagnosis", 0, 0)).to(device)
-                loss = self.module(batch, phase).total / len(some)
+                loss = self.module(batch, phase).total / len(drawn)
                 total += loss.item()
-                for place, new in zip(gradient, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
-                    if new is not None:
-                        place += new
+                new = torch.autograd.grad(loss, parameters, allow_unused=True)
+                for gradient, added in zip(gradients, new, strict=True):
+                    if added is not None:
+                        gradient += added
         self.module.train(training)
-        norm = torch.stack([part.norm() for part in gradient]).norm().item()
+        norm = torch.stack([gradient.norm() for gradient in gradients]).norm().item()
         return {name: round(total, 5), f"gradient_{name}": round(norm, 6)}
 
     def summary(self, values: Mapping[str, Any]) -> str:

@@ -87,16 +87,16 @@ class CheckpointFolder:
     def _require_sound(self, name: CheckpointName) -> None:
         path = self.digest(name)
         if path.is_file() and path.read_text(encoding="utf-8").strip() != digest(self.state(name)):
-            raise UserError("its bytes are not those that were written")
+            raise UserError("it is not what was written")
 
     def resumable(self) -> list[CheckpointName]:
         """Checkpoints with training state, oldest first."""
-        found = []
+        names = []
         for path in self.folder.glob("epoch-*.state.pt"):
             match = _NAME.fullmatch(path.name)
             if match:
-                found.append(CheckpointName(int(match[1]), match[2] is None, int(match[2] or 0)))
-        return sorted(found)
+                names.append(CheckpointName(int(match[1]), match[2] is None, int(match[2] or 0)))
+        return sorted(names)
 
     def save(self, name: CheckpointName, write: Callable[[Path], None], state: dict[str, Any], best_epoch: int) -> None:
         """Writes a checkpoint, weights first (state without weights would not be resumable), then prunes."""

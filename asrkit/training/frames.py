@@ -1,6 +1,6 @@
-"""Training on the labels of frames: the acoustic model of a hybrid recognizer, or an encoder to start from.
+"""Training on frame labels: the acoustic model of a hybrid recognizer, or an encoder to start from.
 
-Hu et al. 2020 (arXiv 2005.00572) start a transducer from an encoder trained so, on alignments by another model.
+Hu et al. 2020 (arXiv 2005.00572) start a transducer from an encoder trained this way, on another model's alignments.
 """
 
 from __future__ import annotations
@@ -131,10 +131,10 @@ def _current_alignments(folder: DataFolder, split: str) -> Alignments:
         UserError: there are none, or they are of other cuts or symbols.
     """
     path = folder.alignments(split)
-    found = read_alignments(path)
+    alignments = read_alignments(path)
     inputs = {"digest of cuts": digest_of_cuts(folder, split), "digest of tokenizer": digest(folder.tokenizer)}
     record = Record(companion(path, f".{INPUTS}"), inputs)
     if not record.is_current():
         changed = (record.difference() or "its record").split("=")[0]
         raise UserError(f"{path} is of other data ({changed} differs); run asrkit align --force")
-    return found
+    return alignments

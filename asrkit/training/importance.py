@@ -60,13 +60,13 @@ def _scores(
     bundle: ModelBundle[Transducer], head: nn.Linear, index: CutIndex, folder: DataFolder, num_workers: int
 ) -> list[tuple[str, np.ndarray]]:
     pipeline = build_pipeline(bundle.config, folder.load_statistics() | bundle.statistics)
-    found: list[tuple[str, np.ndarray]] = []
+    rows: list[tuple[str, np.ndarray]] = []
     with progress_bar("score", len(index)) as bar:
         for batch in in_batches(index, pipeline, BATCH_SECONDS, bundle.tokenizer, num_workers):
             for id, scores in zip(batch.utterance_ids, batch_scores(bundle.model, head, batch), strict=True):
-                found.append((id, scores))
+                rows.append((id, scores))
                 bar.advance()
-    return found
+    return rows
 
 
 def batch_scores(model: Transducer, head: nn.Linear, batch: Batch) -> np.ndarray:
@@ -92,12 +92,12 @@ def read_scores(path: Path, kind: str, index: CutIndex) -> torch.Tensor:
         UserError: a missing or unreadable file, or one that lacks an utterance.
     """
     if not path.is_file():
-        raise UserError(f"train.sampling.scores: there is no file {path}; make it with asrkit utterance-scores")
+        raise UserError(f"train.sampling.scores: there is no file {path}; create it with asrkit utterance-scores")
     try:
         rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         ids, values = [row["id"] for row in rows], torch.tensor([float(row[kind]) for row in rows])
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); make it with asrkit utterance-scores") from error
+        raise UserError(f"{path} cannot be read ({error}); rebuild it with asrkit utterance-scores") from error
     numbers = torch.from_numpy(index.find(ids))
     scores = torch.full((len(index),), torch.nan)
     scores[numbers[numbers >= 0]] = values[numbers >= 0]

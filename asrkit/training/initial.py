@@ -52,15 +52,15 @@ def load_initial(settings: TrainConfig, module: Trainable, tokenizer: Tokenizer,
     if differences:
         message = f"train.init_from={settings.init_from}: {'; '.join(differences)}"
         if settings.init_mismatch == "error":
-            raise UserError(f"{message}; train.init_mismatch=report starts those at random")
+            raise UserError(f"{message}; train.init_mismatch=report initializes those at random")
         if is_first_process():
             log(message)
-    taken = {name: theirs[name] for name in ours.keys() & theirs.keys() if name not in reshaped}
-    module.load_state_dict(ours | taken)
+    loaded = {name: theirs[name] for name in ours.keys() & theirs.keys() if name not in reshaped}
+    module.load_state_dict(ours | loaded)
     if is_first_process():
         new = sum(QUANTIZER_STATE in name for name in ours.keys() - theirs.keys())
         bounds = f"; {new} belong to quantizers and are new" if new else ""
-        log(f"starting from {settings.init_from}: {len(taken)} of {len(ours)} tensors{bounds}")
+        log(f"starting from {settings.init_from}: {len(loaded)} of {len(ours)} tensors{bounds}")
 
 
 def _name_here(name: str, ours: Mapping[str, object]) -> str:

@@ -67,10 +67,10 @@ def start_training(
 def is_finished(
     config: Config, exp_dir: Path, model: str, inputs: Mapping[str, Any] | None = None, command: str = "train"
 ) -> bool:
-    """Whether a folder's training has written its model, and would end as now or cannot be resumed.
+    """Whether a folder's training has written its model, and would end the same now or cannot be resumed.
 
     Raises:
-        UserError: it has, with other inputs (names the first); or the model cannot be read.
+        UserError: its inputs differ (names the first), or the model cannot be read.
     """
     if not (exp_dir / model).is_file():
         return False
@@ -100,8 +100,8 @@ def put_aside(exp_dir: Path) -> None:
 def _record(config: Config, exp_dir: Path, inputs: Mapping[str, Any], command: str) -> Record:
     initial = {"digest of train.init_from": digest(Path(config.train.init_from)) if config.train.init_from else ""}
     defaults = _fixed(config_to_dict(Config())) | {"digest of train.init_from": ""}
-    known = {item.key: item.value for item in settings_of(config)} | {"command": command}
-    unread = {item.key for item in settings_of(config) if not is_read(item, known)}
+    values = {item.key: item.value for item in settings_of(config)} | {"command": command}
+    unread = {item.key for item in settings_of(config) if not is_read(item, values)}
     settings = {key: value for key, value in _fixed(config_to_dict(config)).items() if key not in unread}
     if config.bl_just.loss != "none":  # which epochs explore, join and fine-tune depends on it
         settings["train.num_epochs"] = config.train.num_epochs
@@ -131,7 +131,7 @@ def _settings_in(model: Path) -> dict[str, Any]:
         with safe_open(model, framework="pt") as file:
             header = cast(dict[str, str], file.metadata() or {})
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{model} cannot be read ({error}); remove it, and the training is resumed") from error
+        raise UserError(f"{model} cannot be read ({error}); remove it to resume the training") from error
     return flat(json.loads(header.get("config", "{}")))
 
 

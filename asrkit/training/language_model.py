@@ -102,7 +102,7 @@ class LanguageModelTask:
         self.module = Trainable(bundle.model, TextObjective())
 
     def plan(self, epoch: int) -> list[Step]:
-        """All updates of an epoch; lines are dealt like cards, in order of length."""
+        """All updates of an epoch; lines are dealt to the parts in turn, in order of length."""
         generator = seeded_generator("text", self.settings.seed, epoch)
         parts = self.learners.world_size * self.settings.accumulation_steps
         steps = []
@@ -147,7 +147,7 @@ class LanguageModelTask:
     def summary(self, values: Mapping[str, Any]) -> str:
         """An epoch in one line."""
         return (
-            f"perplexity {values['train_perplexity']:.3f}, dev {values['dev_perplexity']:.3f} a symbol, "
+            f"perplexity {values['train_perplexity']:.3f}, dev {values['dev_perplexity']:.3f} per symbol, "
             f"lr {values['lr']:.2e}, {values['seconds']:.0f} s"
         )
 
@@ -160,7 +160,7 @@ class LanguageModelTask:
         target = self.exp_dir / MODEL
         tensors = read_model_file(checkpoints.weights(CheckpointName(best_epoch, True))).tensors
         write_model_file(ModelFile(target, LANGUAGE_MODEL, self.bundle.config, self.bundle.tokenizer, tensors))
-        log(f"took epoch {best_epoch}, whose dev perplexity is best, into {target}")
+        log(f"copied epoch {best_epoch}, which has the best dev perplexity, into {target}")
 
 
 @torch.no_grad()
@@ -169,7 +169,7 @@ def perplexity(model: LanguageModel, text: TextLines, batch_symbols: int, learne
     model.eval()
     batches = plan_text_epoch(text.lengths, batch_symbols, seeded_generator(0))
     totals = {"lines": 0.0}
-    while totals["lines"] < len(text.lengths):  # once more where a learner was lost with its share
+    while totals["lines"] < len(text.lengths):  # repeated if a learner was lost with its share
         sums = {"loss": 0.0, "symbols": 0.0, "lines": 0.0}
         place, present = learners.place
         for lines in batches[place::present]:

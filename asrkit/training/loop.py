@@ -38,14 +38,14 @@ class LoopState:
     epoch: int = 1
     """The epoch to continue in."""
     step: int = 0
-    """Updates done in it."""
+    """Updates done in this epoch."""
     updates: int = 0
     best: float = float("inf")
     """Lowest measurement on dev."""
     best_epoch: int = 0
     measurements_since_best: int = 0
     sums: dict[str, float] = field(default_factory=dict)
-    """This epoch's sums so far, by name; in a checkpoint of all learners."""
+    """This epoch's sums so far, by name; in a checkpoint, over all learners."""
 
 
 class Loop:
@@ -93,7 +93,7 @@ class Loop:
             self.task.finish(self.checkpoints, self.state.best_epoch)
 
     def _begin(self) -> None:
-        """Resumes, and takes part where the other learners are already training."""
+        """Resumes, and joins the other learners if they are already training."""
         self._resume()
         epoch = self.learners.begin(self.module)
         if epoch is not None:
@@ -116,10 +116,15 @@ class Loop:
         if own is not None:
             self.optimizer.load_state_dict(own["optimizer"])
             self.scaler.load_state_dict(own["scaler"])
+        if (trained := self.state.epoch - 1) > self.task.num_epochs:
+            raise UserError(
+                f"{self.checkpoints.folder} has {trained} epochs, more than the {self.task.num_epochs} asked for; raise"
+                " train.num_epochs, or choose another --exp-dir"
+            )
         if self.learners.is_main:
             log(f"resuming at epoch {self.state.epoch}, update {self.state.step} of it")
         else:
-            self.state.sums = {}  # the first process has those of all
+            self.state.sums = {}  # the first process has the sums of all
 
     def _run_epoch(self) -> None:
         state, settings, learners = self.state, self.settings, self.learners
@@ -176,10 +181,10 @@ class Loop:
         self.scaler.unscale_(self.optimizer)
         learners.watch(self.module, lambda: self._gradient_again(batches, scales, where), self.lr)
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.max_grad_norm)
-        refused = ""
+        problem = ""
         if not self.scaler.is_enabled() and not torch.isfinite(norm):
-            refused = f"the gradient is not finite at {self._where(batches)}; lower the learning rate or check the data"
-        raise_together(learners.in_step, refused)
+            problem = f"the gradient is not finite at {self._where(batches)}; lower the learning rate or check the data"
+        raise_together(learners.in_step, problem)
         learners.before_step(self.module)
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -192,21 +197,21 @@ class Loop:
     def _gradient(self, batches: Sequence[Any], scales: Sequence[float], where: Sequence[Any]) -> list[Losses]:
         """Adds the gradient of the scaled losses of an update's batches.
 
-        The learners' gradients are averaged; the update is the mean over all that its parts hold. Dropout is a function
-        of ``where`` training is: a resumed run repeats it.
+        The learners' gradients are averaged; the update is the mean over all examples of its parts. Dropout depends
+        only on ``where`` training is: a resumed run repeats it.
         """
         torch.manual_seed(seeded_generator(*where).initial_seed())
         self.module.train()
-        found = []
+        losses = []
         for i, (batch, scale) in enumerate(zip(batches, scales, strict=True)):
             with contextlib.nullcontext() if i == len(batches) - 1 else self.learners.without_sync(self.wrapped):
-                losses = self._losses(batch.to(self.learners.device))
-                self.scaler.scale(losses.total * scale).backward()
-            found.append(losses)
-        return found
+                batch_losses = self._losses(batch.to(self.learners.device))
+                self.scaler.scale(batch_losses.total * scale).backward()
+            losses.append(batch_losses)
+        return losses
 
     def _gradient_again(self, batches: Sequence[Any], scales: Sequence[float], where: Sequence[Any]) -> float:
-        """Adds the gradient of an update's batches at the weights as they are now, times the scale that it returns."""
+        """Adds the gradient of an update's batches at the current weights, times the scale that it returns."""
         self._gradient(batches, scales, where)
         return self.scaler.get_scale()
 
@@ -214,15 +219,15 @@ class Loop:
         if self.phase and phase.same_parameters(self.phase):
             self.phase = phase
             return
-        self.wrapped = self.module  # lets go of the former phase's wrapper, whose hooks must not stay
+        self.wrapped = self.module  # frees the previous phase's wrapper, whose hooks must not stay
         gc.collect()
         self.phase, self.wrapped = phase, self.learners.wrap(self.module, phase.all_used)
 
     def _losses(self, batch: Any) -> Losses:
-        """The losses of a batch, once more without autocast where they are not finite.
+        """The losses of a batch; computed again without autocast if they are not finite.
 
         Raises:
-            UserError: not finite without autocast either, in any process.
+            UserError: they are not finite without autocast either, in any process.
         """
         assert self.phase is not None
         with autocast(self.learners.device, self.autocast):
@@ -230,7 +235,7 @@ class Loop:
         if not self.learners.in_step.agree(not bool(torch.isfinite(losses.total))):
             return losses
         if self.autocast != "none":
-            log(f"the loss is not finite under {self.autocast}; trying {self._where([batch])} without")
+            log(f"the loss is not finite under {self.autocast}; retrying {self._where([batch])} without it")
             losses = self.wrapped(batch, self.phase)
         if self.learners.in_step.agree(not bool(torch.isfinite(losses.total))):
             raise UserError(
@@ -246,7 +251,7 @@ class Loop:
             state.measurements_since_best += 1
             if measured < state.best:
                 state.best, state.best_epoch, state.measurements_since_best = measured, state.epoch, 0
-        sums, of_learners = self.learners.total(state.sums), self.learners.diagnostics(self.module)
+        sums, diagnostics = self.learners.total(state.sums), self.learners.diagnostics(self.module)
         if self.metrics:
             values = {
                 "epoch": state.epoch,
@@ -257,21 +262,21 @@ class Loop:
                 "seconds": round(sums["train_s"], 3),
                 "wait_share": round(sums["wait_s"] / sums["train_s"], 4),
             } | self.task.epoch_values(sums)
-            values |= {"learners": of_learners} if of_learners else {}
+            values |= {"learners": diagnostics} if diagnostics else {}
             self.metrics.epoch(values)
             log(f"epoch {state.epoch}: {self.task.summary(values)}")
         finished = CheckpointName(state.epoch, True)
         state.epoch, state.step, state.sums = state.epoch + 1, 0, {}
         self._save(finished)
-        # Those who joined in the midst have an earlier checkpoint's: all follow the first.
-        known = state.best, state.best_epoch, state.measurements_since_best
-        said = self.learners.gather((bool(self.signals.number), known))
-        state.best, state.best_epoch, state.measurements_since_best = said[0][1]
-        if any(signalled for signalled, _ in said):
+        # Learners that joined later have an earlier checkpoint's best: all take that of the first.
+        best = state.best, state.best_epoch, state.measurements_since_best
+        reports = self.learners.gather((bool(self.signals.number), best))
+        state.best, state.best_epoch, state.measurements_since_best = reports[0][1]
+        if any(signalled for signalled, _ in reports):
             self._stop()
 
     def _checked(self, loaded: list[Any] | LoaderError) -> list[Any]:
-        """The batches, or the loader's error of any learner, raised in every one."""
+        """The batches; raises the loader error of any learner in all of them."""
         raise_together(self.learners.in_step, loaded.message if isinstance(loaded, LoaderError) else "")
         assert not isinstance(loaded, LoaderError)
         return loaded
@@ -283,7 +288,7 @@ class Loop:
             "loop": vars(self.state) | {"sums": self.learners.total(self.state.sums)},
             "learners": self.learners.state_dict(),
         }
-        # First what each learner has of its own: a checkpoint that is there is complete.
+        # Each learner's own state first: a checkpoint that exists is complete.
         own = {"optimizer": state["optimizer"], "scaler": state["scaler"]}
         self.learners.save_own(self.checkpoints.folder, name.stem, self.module, own)
         with self.learners.consensus(self.module):
@@ -295,14 +300,14 @@ class Loop:
         return bool(patience) and self.state.measurements_since_best >= patience
 
     def _save_if_asked(self, pause: Pause, num_steps: int) -> None:
-        """Within an epoch of so many steps."""
+        """Saves and stops, as ``pause`` says, within an epoch of ``num_steps`` steps."""
         if pause is Pause.STOP or (pause is Pause.SAVE and self.state.step < num_steps):
             self._save(CheckpointName(self.state.epoch, False, self.state.step))
         if pause is Pause.STOP:
             self._stop()
 
     def _stop(self) -> NoReturn:
-        self.learners.agree(False)  # once the first has written the checkpoint
+        self.learners.agree(False)  # wait until the first has written the checkpoint
         raise Stopped(self.signals.number or signal.SIGTERM)
 
     def _count(self, batch: Any, losses: Losses) -> None:

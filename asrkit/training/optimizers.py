@@ -41,7 +41,7 @@ def parameter_groups(
         matrices: put the encoder's weight matrices that no pattern matches into their own last group.
 
     Raises:
-        UserError: a pattern matches no parameter. (Default ones may: they are for models that may be absent.)
+        UserError: a pattern matches no parameter, unless it is a default, whose model may be absent.
     """
     members: dict[str, list[nn.Parameter]] = {name: [] for name in groups}
     others: list[nn.Parameter] = []
@@ -57,13 +57,13 @@ def parameter_groups(
     for name, how in groups.items():
         if not members[name] and (name not in DEFAULT_GROUPS or how.pattern != DEFAULT_GROUPS[name].pattern):
             raise UserError(
-                f"train.optimizer.groups.{name}.pattern: no parameter's name matches '{how.pattern}', but for those "
+                f"train.optimizer.groups.{name}.pattern: no parameter's name matches '{how.pattern}', except those "
                 "of earlier groups"
             )
-    found = [ParameterGroup("", others, 1.0, weight_decay)]
-    found += [ParameterGroup(name, members[name], how.lr_scale, how.weight_decay) for name, how in groups.items()]
-    found.append(ParameterGroup(MATRICES, inner, 1.0, weight_decay))
-    return [group for group in found if group.parameters]
+    result = [ParameterGroup("", others, 1.0, weight_decay)]
+    result += [ParameterGroup(name, members[name], how.lr_scale, how.weight_decay) for name, how in groups.items()]
+    result.append(ParameterGroup(MATRICES, inner, 1.0, weight_decay))
+    return [group for group in result if group.parameters]
 
 
 def build_optimizer(config: OptimizerConfig, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
@@ -97,12 +97,12 @@ class Together(torch.optim.Optimizer):
         self.param_groups = [group for optimizer in self.optimizers for group in optimizer.param_groups]
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """A step of each."""
+        """Steps every optimizer."""
         for optimizer in self.optimizers:
             optimizer.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """The state of each."""
+        """The state of every optimizer."""
         return {"optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

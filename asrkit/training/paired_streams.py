@@ -26,7 +26,7 @@ class PairedPart:
     labelled: Part
     unlabelled: Part
     counts: tuple[bool, bool] = (True, True)
-    """Whether each stream's count; stand-ins do not, but all processes must take part in an update."""
+    """Whether each stream's utterances count; stand-ins do not, but all processes must take part in an update."""
 
     def __len__(self) -> int:
         return len(self.labelled) + len(self.unlabelled)
@@ -55,8 +55,8 @@ class PairedDataset(StepDataset):
         return replace(self.labelled.load(part.labelled), unlabelled=unlabelled, counts=part.counts[0])
 
     def _load_unlabelled(self, part: PairedPart) -> Batch:
-        batch, whole = self.unlabelled.load(part.unlabelled), "joint" if len(part.labelled) else EXPLORATION
-        seeds = mask_seeds(batch, part.unlabelled, whole, self.labelled.seed, self.labelled.epoch or 0)
+        batch, stream = self.unlabelled.load(part.unlabelled), "joint" if len(part.labelled) else EXPLORATION
+        seeds = mask_seeds(batch, part.unlabelled, stream, self.labelled.seed, self.labelled.epoch or 0)
         return replace(batch, seeds=seeds, counts=part.counts[1])
 
 
@@ -91,21 +91,21 @@ class JointSteps(LazySequence[Step]):
         if step.phase.penalty == 0:
             return replace(step, parts=[PairedPart(part, NOBODY) for part in step.parts])
         assert self.paired is not None
-        other = _pass(self.paired, number - self.num_explored)
+        update = _pass(self.paired, number - self.num_explored)
         # The update is divided by its labelled utterances; its g should be the mean over the unlabelled ones.
-        weight = step.phase.penalty * step.number / sum(map(len, other))
+        weight = step.phase.penalty * step.number / sum(map(len, update))
         parts = [
             PairedPart(
-                own if len(own) else step.parts[0][:1],
-                also if len(also) else other[0][:1],
-                (len(own) > 0, len(also) > 0),
+                labelled if len(labelled) else step.parts[0][:1],
+                unlabelled if len(unlabelled) else update[0][:1],
+                (len(labelled) > 0, len(unlabelled) > 0),
             )
-            for own, also in zip(step.parts, other, strict=True)
+            for labelled, unlabelled in zip(step.parts, update, strict=True)
         ]
         return replace(step, parts=parts, phase=replace(step.phase, penalty=weight))
 
 
 def _pass(plan: EpochPlan, number: int) -> list[Part]:
-    """An update of a plan that is repeated; each pass presents its utterances once more."""
+    """An update of a repeated plan; each pass presents its utterances again."""
     passes, step = divmod(number, len(plan))
     return [part + np.array([0, passes]) for part in plan[step]]

@@ -50,10 +50,10 @@ def training_inputs(config: Config, folder: DataFolder) -> dict[str, Any]:
 
 def other_folders(config: Config) -> dict[str, DataFolder]:
     """Prepared data that training reads besides ``--data-dir``, by the setting that names it."""
-    found = {f"train.mix.{name}": DataFolder(Path(other.data_dir)) for name, other in config.train.mix.items()}
+    folders = {f"train.mix.{name}": DataFolder(Path(other.data_dir)) for name, other in config.train.mix.items()}
     if config.bl_just.loss != "none" and config.bl_just.unlabelled_dir:
-        found["bl_just.unlabelled_dir"] = DataFolder(Path(config.bl_just.unlabelled_dir))
-    return found
+        folders["bl_just.unlabelled_dir"] = DataFolder(Path(config.bl_just.unlabelled_dir))
+    return folders
 
 
 def run_training(
@@ -110,12 +110,12 @@ def run_training(
         loop = Loop(task, exp_dir, learners)
         if learners.is_main:
             hours = data.train.durations_s.sum() / 3600
-            together = "" if config.train.parallel == "ddp" else f" by {config.train.parallel}"
+            method = "" if config.train.parallel == "ddp" else f" by {config.train.parallel}"
             log(
                 f"{num_parameters(model):,} parameters ({num_parameters(minimised):,} more in training), "
                 f"{tokenizer.vocab_size} symbols, {len(data.train)} utterances ({hours:.2f} h), "
-                f"{learners.world_size} process(es) on {learners.device.type}{together}, autocast {loop.autocast}, "
-                f"augmentations: {', '.join(data.augmentation_names)} {config.features.speed_factors}"
+                f"{learners.world_size} process(es) on {learners.device.type}{method}, autocast {loop.autocast}, "
+                f"augmentations: {', '.join(data.augmentation_names)}"
             )
             if isinstance(task, BilevelTask):
                 hours = task.unlabelled.durations_s.sum() / 3600

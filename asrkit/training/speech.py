@@ -120,15 +120,15 @@ class SpeechTask:
         if alignable.all():
             return data.train
         dropped, label_s = np.flatnonzero(~alignable), frames_per_label * FRAME_SHIFT_S
-        said = (
+        message = (
             f"{len(dropped)} of {len(data.train)} training utterances, such as {data.train[int(dropped[0])].id}, have "
             f"more labels than CTC can place, one every {1000 * label_s:.0f} ms"
         )
         remedy = "a smaller model.encoder.subsampling, or tokenizer.type=bpe, makes room for them"
         if len(dropped) > MOST_DROPPED * len(data.train):
-            raise UserError(f"{said}; {remedy}")
+            raise UserError(f"{message}; {remedy}")
         if self.learners.is_main:
-            log(f"note: {said}, and are excluded; {remedy}")
+            log(f"note: {message}, and are excluded; {remedy}")
         return data.train.select(np.flatnonzero(alignable))
 
     def _most_tokens(self) -> np.ndarray:
@@ -136,11 +136,11 @@ class SpeechTask:
         train, smoothing = self.data.train, self.data.smoothing
         if smoothing is None:
             return train.num_tokens
-        most, ids = np.array(train.num_tokens), list(smoothing.hypotheses)
+        counts, ids = np.array(train.num_tokens), list(smoothing.hypotheses)
         numbers = train.find(ids)
-        longest = np.array([smoothing.longest(id) for id in ids], dtype=most.dtype)
-        most[numbers[numbers >= 0]] = np.maximum(most[numbers[numbers >= 0]], longest[numbers >= 0])
-        return most
+        longest = np.array([smoothing.longest(id) for id in ids], dtype=counts.dtype)
+        counts[numbers[numbers >= 0]] = np.maximum(counts[numbers[numbers >= 0]], longest[numbers >= 0])
+        return counts
 
     def _budget(self) -> BatchBudget:
         settings, perturb = self.settings, self.config.length_perturbation
@@ -164,7 +164,7 @@ class SpeechTask:
         frames, ctc = self.frame_epochs, self.config.loss.ctc_only_epochs
         if epoch <= frames:
             return Phase(FRAMES, all_used=False)
-        # The head that classifies frames has had its time.
+        # After them, the head that classifies frames gets no gradient.
         return Phase(CTC, all_used=False) if epoch <= frames + ctc else Phase(TRANSDUCER, all_used=not frames)
 
     def plan_updates(self, epoch: int) -> EpochPlan:
@@ -221,27 +221,27 @@ class SpeechTask:
         if not due:
             return None
         if self.settings.dev_measure == FRAME_ERROR:
-            counts = self._of_dev(self._classified)
+            counts = self._on_dev(self._classified)
             return 100 * sum(wrong for wrong, _ in counts) / sum(frames for _, frames in counts)
         if self.supervised_phase(epoch).name != TRANSDUCER:
             return None
         rate = word_error_rate if self.settings.dev_measure == "wer" else character_error_rate
-        return rate(self._of_dev(self._decoded))
+        return rate(self._on_dev(self._decoded))
 
-    def _of_dev(self, values_of: Callable[[CutIndex], Iterable[Value]]) -> list[Value]:
-        """A value of each utterance of dev, which the learners share."""
+    def _on_dev(self, values_of: Callable[[CutIndex], Iterable[Value]]) -> list[Value]:
+        """A value of each utterance of dev; the learners share the work."""
         self.module.eval()
-        found: list[Value] = []
-        while len(found) < len(self.data.dev):  # again if a learner was lost with its share
+        values: list[Value] = []
+        while len(values) < len(self.data.dev):  # repeated if a learner was lost with its share
             place, learners = self.learners.place
-            own, refused = list[Value](), ""
+            own, problem = list[Value](), ""
             try:
                 own = list(values_of(self.data.dev[place::learners]))
             except UserError as error:
-                refused = str(error)
-            raise_together(self.learners, refused)
-            found = [value for part in self.learners.gather(own) for value in part]
-        return found
+                problem = str(error)
+            raise_together(self.learners, problem)
+            values = [value for part in self.learners.gather(own) for value in part]
+        return values
 
     def _classified(self, dev: CutIndex) -> Iterator[tuple[int, int]]:
         """Wrong frames, and frames."""
@@ -268,9 +268,9 @@ class SpeechTask:
 
     def status(self, sums: Mapping[str, float], seconds: float) -> str:
         """Mean loss and speed."""
-        hours_a_second = sums.get("speech_s", 0.0) * self.learners.world_size / seconds / 3600
+        hours_per_second = sums.get("speech_s", 0.0) * self.learners.world_size / seconds / 3600
         loss = sums.get("loss/loss", 0.0) / max(1.0, sums.get("number/loss", 0.0))
-        return f"loss {loss:.3f}, {hours_a_second:.3f} h of speech/s"
+        return f"loss {loss:.3f}, {hours_per_second:.3f} h of speech/s"
 
     def epoch_values(self, sums: Mapping[str, float]) -> dict[str, Any]:
         """Utterances, speech and augmentation hits of an epoch, and how much of the training set was seen so far."""

@@ -88,8 +88,8 @@ class BestRqObjective(nn.Module):
 
     def labels(self, x: torch.Tensor, x_lens: torch.Tensor, frames: int) -> torch.Tensor:
         """(B, T', C) labels of the unmasked features."""
-        found: torch.Tensor = self.quantizer(self._labelled(x, x_lens, frames))
-        return found
+        labels: torch.Tensor = self.quantizer(self._labelled(x, x_lens, frames))
+        return labels
 
     @torch.no_grad()
     def _labelled(self, x: torch.Tensor, x_lens: torch.Tensor, frames: int) -> torch.Tensor:
@@ -100,14 +100,14 @@ class BestRqObjective(nn.Module):
         return inside
 
     def _frames(self, speech: Iterable[torch.Tensor]) -> torch.Tensor:
-        """(N, I) of the first utterances."""
-        found: list[torch.Tensor] = []
+        """(N, I) frames of the first utterances."""
+        frames: list[torch.Tensor] = []
         for x in speech:
             lens = torch.tensor([len(x)])
-            found.append(self._labelled(x[None], lens, len(x) // self.subsampling)[0])
-            if sum(map(len, found)) >= PCA_FRAMES:
+            frames.append(self._labelled(x[None], lens, len(x) // self.subsampling)[0])
+            if sum(map(len, frames)) >= PCA_FRAMES:
                 break
-        return torch.cat(found)
+        return torch.cat(frames)
 
 
 class CpcObjective(nn.Module):
@@ -213,10 +213,10 @@ def unsupervised_objective(
         return CpcObjective(settings.cpc, encoder, feature_dim)
     teacher: Conformer | None = None
     if path := settings.best_rq.align_from:
-        found, block = load_recognizer(Path(path)).model.encoder, settings.best_rq.align_block
-        if not isinstance(found, Conformer) or block > len(found.blocks):
+        loaded, block = load_recognizer(Path(path)).model.encoder, settings.best_rq.align_block
+        if not isinstance(loaded, Conformer) or block > len(loaded.blocks):
             raise UserError(f"bl_just.best_rq.align_from={path} has no block {block}; set bl_just.best_rq.align_block")
-        if found.subsampling != encoder.subsampling or found.feature_dim != feature_dim:
+        if loaded.subsampling != encoder.subsampling or loaded.feature_dim != feature_dim:
             raise UserError(f"bl_just.best_rq.align_from={path} reads other features, or at another rate")
-        teacher = found
+        teacher = loaded
     return BestRqObjective(settings.best_rq, encoder, feature_dim, config.train.seed, speech, teacher)

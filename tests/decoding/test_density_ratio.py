@@ -142,9 +142,9 @@ def test_clearing_histories_changes_nothing(
         cleared.append(before - self.size)
         return place
 
-    monkeypatch.setattr(histories, "ROOM", 1)
-    monkeypatch.setattr(histories, "SPARE", 1)
-    monkeypatch.setattr(histories, "_roomy", roomy_with_nan)  # memory that was never written may hold anything
+    monkeypatch.setattr(histories, "SPARE_BYTES", 1)
+    monkeypatch.setattr(histories, "STEP_ROWS", 1)
+    monkeypatch.setattr(histories, "_with_capacity", filled_with_nan)  # memory that was never written may hold anything
     monkeypatch.setattr(histories.Histories, "clear", counted)
     again = beam_search(model, x, lens, frame_shift_s=0.04, options=options, fusion=fusion)
     assert sum(cleared) > 10
@@ -183,7 +183,7 @@ def test_forward_probability_is_what_the_beam_sums() -> None:
         assert abs(h.parts["am"] - forward_log_prob(model, x, h.tokens)) < 1e-9
 
 
-def roomy_with_nan(table: torch.Tensor, capacity: int) -> torch.Tensor:
+def filled_with_nan(table: torch.Tensor, capacity: int) -> torch.Tensor:
     """A table whose new rows are the worst that memory can hold."""
     larger = table.new_full((capacity, *table.shape[1:]), torch.nan if table.is_floating_point() else -1)
     larger[: table.shape[0]] = table

@@ -150,7 +150,7 @@ def test_greedys_path_is_the_greedy_search(max_symbols: int) -> None:
     path.bound(lens, torch.tensor([100, 100, -1, 100, 3, 100]))
     histories, proj = Histories(model), model.joiner.encoder_proj(x)
     utterance = torch.arange(6)
-    while path.goes_on().any():
+    while path.continues().any():
         log_probs = model.joiner.log_probs(proj[utterance, path.frame.clamp(0, 19)], histories.projection[path.row])
         path.advance(log_probs, utterance, histories)
     expected = greedy_search(model, x, lens, frame_shift_s=0.04, max_symbols=max_symbols)

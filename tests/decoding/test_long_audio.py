@@ -54,7 +54,7 @@ def test_a_long_recording_keeps_few_histories(monkeypatch: pytest.MonkeyPatch) -
         sizes.append(self.size)
         return clear(self, rows)
 
-    monkeypatch.setattr("asrkit.decoding.histories.ROOM", 200 * 400)
+    monkeypatch.setattr("asrkit.decoding.histories.SPARE_BYTES", 200 * 400)
     monkeypatch.setattr(Histories, "clear", watched)
     x = torch.randn(1, 8_000, 16, generator=torch.Generator().manual_seed(0)) * 3
     with torch.inference_mode():

@@ -235,7 +235,7 @@ def test_a_local_convolution_takes_the_place_of_the_shortcut() -> None:
         assert layer.local is not None
         expected = F.glu(layer.out(F.gelu(layer.local(x))), dim=-1)
         assert torch.allclose(layer(x), expected)
-    with pytest.raises(ValueError, match="sees frames to come"):
+    with pytest.raises(ValueError, match="sees future frames"):
         layer.step(x[:, 0], layer.initial_state(2))
 
 

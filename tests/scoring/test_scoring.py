@@ -10,11 +10,13 @@ from pathlib import Path
 import jiwer
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from asrkit.cli.main import cli
 from asrkit.errors import UserError
 from asrkit.scoring.alignment import align, count
 from asrkit.scoring.nist import choose_alternatives, read_trn, write_trn
-from asrkit.scoring.report import headline, score_trn, summary, text_report
+from asrkit.scoring.report import headline, score_folder, score_trn, summary, text_report
 from asrkit.scoring.significance import bootstrap_interval
 from asrkit.scoring.wer import Errors, Score, count_errors, oracle, score_utterance, word_error_rate
 
@@ -230,3 +232,12 @@ def test_names_that_trn_cannot_hold_are_written_so_that_it_reads_them(tmp_path: 
     (tmp_path / "latin.trn").write_bytes("É (s-u)\n".encode("latin-1"))
     with pytest.raises(UserError, match="not UTF-8"):
         read_trn(tmp_path / "latin.trn")
+
+
+@pytest.mark.parametrize(("option", "wrong"), [([], 0), (["--case-sensitive"], 1)])
+def test_a_folder_is_scored_as_before(option: list[str], wrong: int, tmp_path: Path) -> None:
+    write_trn(tmp_path / "ref.trn", [("One two", "s", "u")])
+    write_trn(tmp_path / "hyp.trn", [("one two", "s", "u")])
+    files = ["--ref", str(tmp_path / "ref.trn"), "--hyp", str(tmp_path / "hyp.trn")]
+    assert CliRunner().invoke(cli, ["score", *files, *option], catch_exceptions=False).exit_code == 0
+    assert score_folder(tmp_path).words.total == wrong

@@ -1,7 +1,7 @@
-"""The C code of ``w4a4.c``: finding it, choosing the instructions it uses, and calling it.
+"""The C code of ``w4a4.c``: finding it, choosing its instructions, and calling it.
 
-It is compiled when the package is installed, if there is a compiler, and is called through ctypes: it is compiled
-against neither torch's nor Python's interface. Without it, torch computes products of codes, as exactly.
+It is compiled when the package is installed, if there is a compiler, and is called through ctypes, independently of the
+interfaces of torch and Python. Without it, torch computes products of codes, with equal results.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ FOLDER = Path(__file__).resolve().parent
 SLACK = 64
 """Readable bytes that must follow codes."""
 PANEL = 16
-"""Columns stored together."""
+"""Columns that are stored together."""
 GROUP = 8
-"""K is padded to a multiple of it."""
+"""K is padded to a multiple of this."""
 VERSION = 1
-"""Of the interface of ``w4a4.c``."""
+"""Version of the interface of ``w4a4.c``."""
 CHOICE = "ASRKIT_KERNEL"
-"""Environment: one of plain, avx2, vnni, amx or torch, in place of the fastest."""
+"""Environment variable: plain, avx2, vnni, amx or torch instead of the fastest."""
 
 
 class Instructions(IntEnum):
-    """What a product runs on, slowest first."""
+    """Instruction sets of products, slowest first."""
 
     PLAIN = 0
     AVX2 = 1
@@ -71,27 +71,27 @@ class QuantizerStruct(Structure):
 
 @lru_cache(maxsize=1)
 def library() -> ctypes.CDLL | None:
-    """The compiled C, or None if there was no compiler at installation."""
+    """The compiled C code, or None if there was no compiler at installation."""
     path = FOLDER / f"_w4a4{sysconfig.get_config_var('EXT_SUFFIX')}"
     try:
-        found = ctypes.CDLL(str(path))
-        current = found.asrkit_interface() == 1000 * ctypes.sizeof(ProductStruct) + VERSION
+        lib = ctypes.CDLL(str(path))
+        current = lib.asrkit_interface() == 1000 * ctypes.sizeof(ProductStruct) + VERSION
     except (OSError, AttributeError):  # not compiled; for another processor; an earlier version
         return None
     if not current:
         return None
     product, quantizer = POINTER(ProductStruct), POINTER(QuantizerStruct)
-    found.asrkit_product.argtypes = [c_int, c_int, product]
-    found.asrkit_codes.argtypes = [c_int, c_int, quantizer, c_void_p, *[c_long] * 3, c_void_p, c_void_p]
-    found.asrkit_cells.argtypes = [c_int, c_int, c_void_p, c_void_p, c_void_p, c_long, c_long]
-    found.asrkit_lstm.argtypes = [c_int, c_int, product, quantizer, *[c_void_p] * 4, *[c_long] * 3]
-    found.asrkit_use_team.argtypes = [c_void_p] * 3
-    for function in (found.asrkit_product, found.asrkit_codes, found.asrkit_cells, found.asrkit_use_team):
+    lib.asrkit_product.argtypes = [c_int, c_int, product]
+    lib.asrkit_codes.argtypes = [c_int, c_int, quantizer, c_void_p, *[c_long] * 3, c_void_p, c_void_p]
+    lib.asrkit_cells.argtypes = [c_int, c_int, c_void_p, c_void_p, c_void_p, c_long, c_long]
+    lib.asrkit_lstm.argtypes = [c_int, c_int, product, quantizer, *[c_void_p] * 4, *[c_long] * 3]
+    lib.asrkit_use_team.argtypes = [c_void_p] * 3
+    for function in (lib.asrkit_product, lib.asrkit_codes, lib.asrkit_cells, lib.asrkit_use_team):
         function.restype = None
     if (team := openmp()) is not None:
         names = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
-        found.asrkit_use_team(*(ctypes.cast(getattr(team, name), c_void_p) for name in names))
-    return found
+        lib.asrkit_use_team(*(ctypes.cast(getattr(team, name), c_void_p) for name in names))
+    return lib
 
 
 def openmp() -> ctypes.CDLL | None:
@@ -101,38 +101,38 @@ def openmp() -> ctypes.CDLL | None:
     except OSError:
         return None
     loaded = {line.split(maxsplit=5)[5] for line in lines if re.search(r"/lib(gomp|iomp5|omp)[^/]*\.so[^/]*$", line)}
-    # Other packages bundle theirs.
+    # Other packages have their own copies.
     for path in sorted(loaded, key=lambda path: "torch" not in path):
         try:
-            library = ctypes.CDLL(path)
+            lib = ctypes.CDLL(path)
         except OSError:  # replaced since it was loaded
             continue
-        if hasattr(library, "GOMP_parallel"):
-            return library
+        if hasattr(lib, "GOMP_parallel"):
+            return lib
     return None
 
 
 def available() -> list[Instructions]:
-    """What the compiled C can run on here, slowest first."""
-    found = library()
-    paths = 0 if found is None else found.asrkit_paths()
+    """Instruction sets of the compiled C code on this machine, slowest first."""
+    lib = library()
+    paths = 0 if lib is None else lib.asrkit_paths()
     return [path for path in Instructions if paths >> path & 1]
 
 
 @lru_cache(maxsize=1)
 def chosen() -> Instructions | None:
-    """What products run on: the fastest available, or what the environment requests; None means torch.
+    """The instruction set of products: the fastest available, or the one that the environment requests; None for torch.
 
     Raises:
-        UserError: the environment requests what is unavailable.
+        UserError: the environment requests an unavailable one.
     """
-    paths, asked = available(), os.environ.get(CHOICE, "").lower()
-    if asked == "torch" or (not asked and not paths):
+    paths, requested = available(), os.environ.get(CHOICE, "").lower()
+    if requested == "torch" or (not requested and not paths):
         return None
     names = [path.name.lower() for path in paths]
-    if asked and asked not in names:
-        raise UserError(f"{CHOICE}={asked}: here it can be {', '.join([*names, 'torch'])}")
-    return paths[names.index(asked)] if asked else paths[-1]
+    if requested and requested not in names:
+        raise UserError(f"{CHOICE}={requested}: here it can be {', '.join([*names, 'torch'])}")
+    return paths[names.index(requested)] if requested else paths[-1]
 
 
 def describe() -> str:
@@ -146,7 +146,7 @@ def describe() -> str:
 
 
 def pointer(x: torch.Tensor | None) -> int | None:
-    """Of a contiguous tensor's data."""
+    """Address of a contiguous tensor's data."""
     return None if x is None else x.data_ptr()
 
 
@@ -157,31 +157,31 @@ def make_codes(
     rows, columns = x.shape
     codes = torch.empty(rows * padded + SLACK, dtype=torch.int8)
     sums = torch.empty(rows, dtype=torch.int32)
-    found = library()
-    assert found is not None
+    lib = library()
+    assert lib is not None
     threads = torch.get_num_threads()
-    found.asrkit_codes(path, threads, quantizer, pointer(x), rows, columns, padded, pointer(codes), pointer(sums))
+    lib.asrkit_codes(path, threads, quantizer, pointer(x), rows, columns, padded, pointer(codes), pointer(sums))
     return codes, sums
 
 
 def run_product(path: Instructions, product: ProductStruct) -> None:
     """Fills ``product.out``."""
-    found = library()
-    assert found is not None
-    found.asrkit_product(path, torch.get_num_threads(), product)
+    lib = library()
+    assert lib is not None
+    lib.asrkit_product(path, torch.get_num_threads(), product)
 
 
 def run_cells(path: Instructions, gates: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
-    """Gates (B, 4 H) and cell states (B, H), which are overwritten, to hidden states (B, H); all float32."""
-    found, h = library(), torch.empty_like(c)
-    assert found is not None
-    found.asrkit_cells(path, torch.get_num_threads(), pointer(gates), pointer(h), pointer(c), len(c), c.shape[1])
+    """Gates (B, 4 H) and cell states (B, H), both overwritten, to hidden states (B, H); all float32."""
+    lib, h = library(), torch.empty_like(c)
+    assert lib is not None
+    lib.asrkit_cells(path, torch.get_num_threads(), pointer(gates), pointer(h), pointer(c), len(c), c.shape[1])
     return h
 
 
 def run_lstm(
     path: Instructions,
-    of_hidden: ProductStruct,
+    hidden_product: ProductStruct,
     quantizer: QuantizerStruct,
     gates: torch.Tensor,
     h: torch.Tensor,
@@ -193,12 +193,12 @@ def run_lstm(
     """
     time, rows, width = gates.shape
     out = torch.empty(time, rows, width // 4)
-    found = library()
-    assert found is not None
-    code = found.asrkit_lstm(
+    lib = library()
+    assert lib is not None
+    code = lib.asrkit_lstm(
         path,
         torch.get_num_threads(),
-        of_hidden,
+        hidden_product,
         quantizer,
         pointer(gates),
         pointer(h),
