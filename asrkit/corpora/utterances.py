@@ -130,7 +130,7 @@ def check(
             for warning in sound.warnings:
                 warned[_kind(warning)].append(utterance.id)
     checked.notes += [f"{len(ids)} utterances, such as {ids[0]}: {kind}" for kind, ids in warned.items()]
-    checked.notes += _rates(checked.heard.values())
+    checked.notes += [*_rates(checked.heard.values()), *_overlaps(u for u in utterances if u.id in checked.heard)]
     return checked
 
 
@@ -158,6 +158,25 @@ def _rates(heard: Iterable[Heard]) -> list[str]:
         return []
     table = ", ".join(f"{number} of {rate} Hz" for rate, number in rates.most_common())
     return [f"sampling rates differ: {table}; all are resampled to features.sampling_rate_hz"]
+
+
+def _overlaps(utterances: Iterable[Utterance]) -> list[str]:
+    """A note on parts of a recording that are in another utterance too, in one of the same channel."""
+    parts: dict[tuple[Path | None, int | None], list[Utterance]] = defaultdict(list)
+    for u in utterances:
+        if u.duration_s is not None:
+            parts[u.audio, u.channel].append(u)
+    overlapping = []
+    for of_one in parts.values():
+        end_s = 0.0
+        for u in sorted(of_one, key=lambda u: u.start_s):
+            if u.start_s < end_s - SLACK_S:
+                overlapping.append(u.id)
+            end_s = max(end_s, u.start_s + (u.duration_s or 0.0))
+    if not overlapping:
+        return []
+    such = f"{len(overlapping)} utterances, such as {overlapping[0]}"
+    return [f"{such}, begin before another one of their recording and channel ends: two transcripts share that speech"]
 
 
 def _reasons_of_audio(utterance: Utterance, sound: Heard) -> list[str]:
