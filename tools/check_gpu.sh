@@ -9,12 +9,12 @@ usage() {
 Usage: $0 [--wheels DIR] [--output DIR] [--corpus-dir DIR] [--minutes N]
        $0 --pack DIR [--python VERSION]
 
-  --wheels DIR      a machine without package registries whose PYTHON (python3) has torch: installs DIR's wheels next to it
+  --wheels DIR      on a machine without package registries: install DIR's wheels next to the torch of PYTHON (python3)
   --output DIR      where results go (exp/gpu)
   --corpus-dir DIR  mini LibriSpeech, for the training
-  --minutes N       stops the training after so long (8); run again, it is resumed
-  --pack DIR        here, with registries: downloads such wheels
-  --python VERSION  of that machine, for --pack (3.12)
+  --minutes N       stop the training after N minutes (8); run again to resume
+  --pack DIR        download these wheels, on a machine with registries
+  --python VERSION  Python of the machine without registries, for --pack (3.12)
 EOF
 }
 
@@ -55,7 +55,7 @@ if [ -n "$wheels" ] && [ ! -e .venv ]; then
   { pwd; "$python" -c 'import site; print(*site.getsitepackages(), sep="\n")'; } > "$site/machine.pth"
   printf '#!%s\nfrom asrkit.cli.main import main\nif __name__ == "__main__":\n    main()\n' "$PWD/.venv/bin/python" > .venv/bin/asrkit
   chmod +x .venv/bin/asrkit
-  cat pyproject.toml setup.py asrkit/quantization/kernels/*.c > .venv/.asrkit-installed  # as setup.sh has it
+  cat pyproject.toml setup.py asrkit/quantization/kernels/*.c > .venv/.asrkit-installed  # as in setup.sh
 fi
 tools/setup.sh
 mkdir -p "$output"
@@ -76,6 +76,6 @@ else
   timeout --signal TERM "${minutes}m" "${run[@]}" --stage 3 --stop-stage 3 train.device=cuda train.num_workers=4 || {
     code=$?
     [ "$code" -eq 124 ] || exit "$code"
-    echo "check_gpu: stopped after $minutes minutes; run again, the training is resumed"
+    echo "check_gpu: stopped after $minutes minutes; run again to resume"
   }
 fi

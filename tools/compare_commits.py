@@ -123,7 +123,7 @@ def prepare(tree: Tree, corpus: Path, data: Path, settings: Sequence[str | Path]
 
 
 def compare(earlier: Tree, now: Tree, work: Path, given: Sequence[Path]) -> int:
-    """Prints a line for each comparison and returns how many differ; ``given`` may name a model and its data."""
+    """Prints one line per comparison and returns how many differ; ``given`` may name a model and its data."""
     result = Comparison()
     make_corpus(now.path / "egs" / "an4" / "corpus", work / "corpus")
     config: Words = ["--config", now.path / "tests" / "tiny.yaml"]
@@ -156,7 +156,7 @@ def compare(earlier: Tree, now: Tree, work: Path, given: Sequence[Path]) -> int:
 
 
 def compare_language_models(result: Comparison, earlier: Tree, now: Tree) -> None:
-    """A language model, without dropout, whose draws are those of the loop that trains it."""
+    """A language model, without dropout: its random draws depend on the training loop."""
     for tree in (earlier, now):
         data = tree.out / "data_char"
         text: Words = ["--text", data / "train.jsonl.gz", "--dev-text", data / "dev.jsonl.gz"]

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Whether this tree computes what an earlier commit computed: tools/compare_commits.sh COMMIT [MODEL DATA_DIR]
+# Checks that this tree computes what an earlier commit computed: tools/compare_commits.sh COMMIT [MODEL DATA_DIR]
 # Trains tiny models at both (float32; each encoder, characters and BPE, one process and two; a language model), resumes
 # the earlier commit's trainings here and decodes with its models, and compares weights bit for bit and hypotheses.
-# With MODEL, a recognizer of the earlier commit, the test split of DATA_DIR is decoded at both too.
+# With MODEL, a recognizer of the earlier commit, both also decode the test split of DATA_DIR.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 [ $# -eq 1 ] || [ $# -eq 3 ] || { sed -n '2,5s/^# //p' "$0" >&2; exit 2; }

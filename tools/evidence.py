@@ -1,13 +1,13 @@
-"""Trains the rows of a recipe's results one after the other, and prints them as tables with their differences.
+"""Trains the rows of a recipe's results one after another, and prints them as tables with their differences.
 
 Usage: .venv/bin/python tools/evidence.py egs/RECIPE/evidence.yaml [--list] [--tables] [--figure FILE]
          [--only NAME]... [--minutes N]
          [-- OPTION ...]
 
-The list says which configurations are trained with which seeds and which are compared. A row that is done is a small
-file in egs/RECIPE/evidence/, with what every utterance cost; commit it, and the list resumes on another machine. A
-training that was cut off is resumed. --minutes starts no other row after that time. --figure draws WER against hours of
-speech and against time of training. What stands after -- is given to run.sh too, such as --corpus-dir.
+The list gives the configurations, their seeds and the comparisons. A finished row is a small file in
+egs/RECIPE/evidence/, with the errors of every utterance; commit it, and the list resumes on another machine. An
+interrupted training resumes. --minutes starts no new row after that time. --figure draws WER against hours of speech
+and against training time. Options after --, such as --corpus-dir, are passed to run.sh.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ class Row:
     """Its folder."""
     config: Path
     arguments: tuple[str, ...]
-    """Of run.sh, in addition to the configuration and the seed."""
+    """Arguments of run.sh, in addition to the configuration and the seed."""
 
     @property
     def name(self) -> str:
-        """Of the experiment."""
+        """Name of the experiment."""
         return f"{self.system}_s{self.seed}"
 
     @property
@@ -64,12 +64,12 @@ class Row:
 
     @property
     def result(self) -> Path:
-        """What is kept of it."""
+        """The file that keeps its result."""
         return self.recipe / "evidence" / f"{self.name}.json"
 
     @property
     def command(self) -> list[str]:
-        """What trains, decodes and scores it, from the top of the project."""
+        """The command that trains, decodes and scores it, from the top of the project."""
         paths = [os.path.relpath(path, ROOT) for path in (self.recipe / "run.sh", self.config, self.exp_dir)]
         return [paths[0], "--config", paths[1], "--exp-dir", paths[2], *self.arguments, f"train.seed={self.seed}"]
 
@@ -90,12 +90,12 @@ def read_rows(path: Path) -> tuple[list[Row], list[tuple[str, str]]]:
         for name, how in values["rows"].items()
         for seed in how["seeds"]
     ]
-    order = sorted(range(len(rows)), key=lambda n: (rows[n].seed, n))  # a first seed of each before the second of any
+    order = sorted(range(len(rows)), key=lambda n: (rows[n].seed, n))  # the first seed of all before the second of any
     return [rows[n] for n in order], [tuple(pair) for pair in values.get("compare", [])]
 
 
 def train(row: Row, more: list[str]) -> None:
-    """Runs a row's command, with more options of this machine, and keeps its result."""
+    """Runs a row's command, with options for this machine, and keeps its result."""
     git = ["git", "describe", "--always", "--dirty"]
     commit = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
     print(f"{time.strftime('%H:%M:%S')} {row.name}: {shlex.join(row.command)}", flush=True)
@@ -104,7 +104,7 @@ def train(row: Row, more: list[str]) -> None:
 
 
 def keep(row: Row, commit: str) -> None:
-    """Writes what is kept of a row's experiment folder, trained at a commit on this machine."""
+    """Keeps the results of a row's experiment folder, trained at a commit on this machine."""
     experiment = read_experiment(row.exp_dir)
     config = load_config(row.config, [argument for argument in row.arguments if "=" in argument])
     result = {
@@ -119,7 +119,7 @@ def keep(row: Row, commit: str) -> None:
         "rows": experiment.rows(),
         "utterances": {"_".join(key): utterances(row.exp_dir / f"decode_{'_'.join(key)}") for key in experiment.scores},
     }
-    # One utterance per line would be a long file for a word.
+    # One utterance per line would make a long file.
     write_text(row.result, json.dumps(result, ensure_ascii=False) + "\n")
 
 
@@ -137,7 +137,7 @@ def processor() -> str:
 
 
 def tables(rows: list[Row], pairs: list[tuple[str, str]]) -> str:
-    """What is done, a row for each decoding, and the differences, as Markdown."""
+    """The finished rows, one per decoding, and the differences, as Markdown."""
     done = {row.name: json.loads(row.result.read_text(encoding="utf-8")) for row in rows if row.result.is_file()}
     head = ("experiment", "split", "search", "WER %", "95 % interval", "S / D / I", "CER %", "parameters", "epochs",
             "train min", "seed", "commit", "processor", "precision")  # fmt: skip
@@ -153,7 +153,7 @@ def tables(rows: list[Row], pairs: list[tuple[str, str]]) -> str:
 
 
 def draw(rows: list[Row], path: Path, decoding: str) -> None:
-    """WER of a decoding against the speech that a training processed and against its time, by system."""
+    """WER of a decoding against the speech processed in training and against training time, by system."""
     done = [json.loads(row.result.read_text(encoding="utf-8")) for row in rows if row.result.is_file()]
     trained = {result["name"].rsplit("_s", 1)[0] for result in done}
     systems = [system for system in dict.fromkeys(row.system for row in rows) if system in trained]
@@ -171,7 +171,7 @@ def draw(rows: list[Row], path: Path, decoding: str) -> None:
 
 
 def compared(baseline: str, system: str, rows: list[Row], done: dict[str, Any]) -> list[str]:
-    """A line for each decoding that both systems have, pooled over the seeds that are done."""
+    """One line per decoding that both systems have, pooled over the seeds that are done."""
     names = [[row.name for row in rows if row.system == name and row.name in done] for name in (baseline, system)]
     if not all(names):
         return []
@@ -190,15 +190,15 @@ def _errors(counts: list[list[int]]) -> list[Errors]:
 
 
 def main() -> None:
-    """Trains what is left of a list, or prints where it stands."""
+    """Trains the remaining rows of a list, or prints its state."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("rows", type=Path, help="egs/RECIPE/evidence.yaml")
     parser.add_argument("--list", action="store_true", help="print each row's state and command")
-    parser.add_argument("--tables", action="store_true", help="print what is done as tables")
+    parser.add_argument("--tables", action="store_true", help="print the finished rows as tables")
     parser.add_argument("--figure", type=Path, help="draw WER against speech and time, and train nothing")
-    parser.add_argument("--decoding", default="test_beam", help="of the figure: split and search")
+    parser.add_argument("--decoding", default="test_beam", help="split and search for the figure")
     parser.add_argument("--only", action="append", help="a system or a row, such as conformer or conformer_s2")
-    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no row after so many minutes")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no row after this many minutes")
     end = sys.argv.index("--") if "--" in sys.argv else len(sys.argv)
     arguments, options = parser.parse_args(sys.argv[1:end]), sys.argv[end + 1 :]
     rows, pairs = read_rows(arguments.rows)
@@ -216,7 +216,7 @@ def main() -> None:
         wanted = not arguments.only or row.name in arguments.only or row.system in arguments.only
         if wanted and not row.result.is_file():
             if time.monotonic() - started > 60 * arguments.minutes:
-                print(f"{row.name} and what follows are left for another time", file=sys.stderr)
+                print(f"{row.name} and later rows are left for another run", file=sys.stderr)
                 return
             train(row, options)
 

@@ -2,8 +2,8 @@
 
 Usage: .venv/bin/python tools/fuzz.py [--seed N] [--models N] [--audio N] [--configs N] [--lists N]
 
-A case fails by any exception but UserError, by output that is not finite, by more than 5 s, or by more than 1 GB. A
-model file of which a single bit is flipped must be refused.
+A case fails on any exception except UserError, on output that is not finite, or if it takes more than 5 s or 1 GB. A
+model file with a single flipped bit must be refused.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def flipped(data: bytes, rng: random.Random, number: int = 1) -> bytes:
 
 
 def model_cases(number: int, rng: random.Random, folder: Path) -> Iterator[Case]:
-    """Flipped bits, cut files, and headers and tensors that were changed on purpose, digests included."""
+    """Flipped bits, truncated files, and headers and tensors changed on purpose, digests included."""
     tokenizer = train_tokenizer(["ABCDEFGHIJKLMNOPQRSTUVWXYZ ONE"], "char", 0)
     config = config_from_dict(yaml.safe_load(TINY.read_text()), "fuzz")
     torch.manual_seed(0)
@@ -140,7 +140,7 @@ def model_cases(number: int, rng: random.Random, folder: Path) -> Iterator[Case]
 
 
 def audio_cases(number: int, rng: random.Random, folder: Path) -> Iterator[Case]:
-    """Audio of all kinds with flipped bits, cut ends and headers that claim too much."""
+    """Audio of all kinds with flipped bits, truncated ends and headers that claim too much."""
     noise = np.random.default_rng(1).normal(0, 0.1, (16000, 2))
     for n in range(number):
         suffix = rng.choice(("wav", "flac", "ogg", "mp3", "aiff", "au", "w64", "caf"))

@@ -1,7 +1,7 @@
 # The test sets of telephone speech, Hub5'00, Hub5'01 and RT'03, their references and NIST's rules for them.
 splits=(dev eval2000 hub5_01 rt03)
 
-# Prints the options of asrkit score for NIST's rates of a test set, if its references and rules are there.
+# Prints the options of asrkit score for NIST's rates of a test set, if its references and rules exist.
 scoring_options() {
   local references rules
   case $1 in
@@ -13,7 +13,7 @@ scoring_options() {
   esac
   [ -n "$references" ] || return 0
   if [ -z "$rules" ]; then
-    echo "note: there are no rules (glm) of $1: NIST's rates are not computed" >&2
+    echo "note: there are no rules (glm) for $1: NIST's rates are not computed" >&2
     return
   fi
   while read -r path; do printf '%s\n' --stm "$path"; done <<< "$references"

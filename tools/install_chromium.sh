@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs Debian's chromium, with which tests look at the report page.
+# Installs Debian's chromium, which tests use to open the report page.
 set -euo pipefail
 if command -v chromium >/dev/null || command -v google-chrome >/dev/null; then
   exit 0

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Makes .venv-k2, an environment with k2, if there is none: PyPI's newest k2 wheels for Linux want torch 1.13.1 and
-# Python 3.11. (For your own torch, tools/install_k2.sh.) Prints nothing where the environment is ready.
+# Makes .venv-k2, an environment with k2, if there is none: PyPI's newest k2 wheels for Linux need torch 1.13.1 and
+# Python 3.11. (For your own torch, tools/install_k2.sh.) Prints nothing if the environment is ready.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 env=.venv-k2
 [ -f "$env/.ready" ] && exit 0
 python=${PYTHON_K2:-python3.11}
 command -v "$python" >/dev/null || {
-  echo "k2_env: needs Python 3.11 ($python is not there); set PYTHON_K2=<python 3.11>" >&2
+  echo "k2_env: needs Python 3.11 ($python was not found); set PYTHON_K2=<python 3.11>" >&2
   exit 3
 }
 echo "k2_env: installing torch 1.13.1 and k2 1.23.4 into $PWD/$env (once, a few minutes)" >&2

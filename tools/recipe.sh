@@ -1,14 +1,14 @@
 # The stages of a speech recognition recipe, read by egs/<corpus>/run.sh, which sets:
-#   corpus       what asrkit prepare calls it
+#   corpus       its name in asrkit prepare
 #   recipe_dir   the recipe's folder
 #   corpus_dir   the release (empty: --corpus-dir must be given)
 #   config       the experiment's YAML
 #   processes    training processes on this machine
-#   last_stage   if it has more than these six
-#   unlabelled   what asrkit prepare calls speech that is used without transcripts
-#   splits       an array of those that are decoded (dev test); a test set that the data lack is skipped
-#   searches     an array of the searches that decode them (greedy beam)
-# and may define functions prepare_data, called in place of asrkit prepare, and scoring_options SPLIT, which prints further
+#   last_stage   if it has more stages than these six
+#   unlabelled   name in asrkit prepare of speech that is used without transcripts
+#   splits       an array of splits to decode (dev test); a test set that the data lack is skipped
+#   searches     an array of searches (greedy beam)
+# and may define functions prepare_data, called instead of asrkit prepare, and scoring_options SPLIT, which prints further
 # options of asrkit score, one per line; and more_stages, lines of --help.
 set -euo pipefail
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -37,23 +37,23 @@ Stages: 1 prepare and check the corpus   2 features and tokenizer   3 train
 ${more_stages:-}
 Each stage skips what is done.
 
-  --stage N         first stage (1); given, decoding, scoring and export are done again
+  --stage N         first stage (1); if given, decoding, scoring and export run again
   --stop-stage N    last stage ($stop_stage)
-  --force-from N    run this stage and those after it again, whatever is done; a training is moved to EXP_DIR.1 first
+  --force-from N    rerun stage N and later ones, even if done; an existing training is first moved to EXP_DIR.1
   --num-jobs N      processes that read audio in stages 1 and 2 ($num_jobs)
-  --corpus NAME     what asrkit prepare calls the corpus ($corpus)
+  --corpus NAME     the corpus, as named by asrkit prepare ($corpus)
   --corpus-dir DIR  the corpus' release (${corpus_dir:-required})
   --data-dir DIR    prepared data ($data_dir)
-  --unlabelled NAME what asrkit prepare calls speech that bl_just.loss uses without transcripts (${unlabelled:-none});
+  --unlabelled NAME speech for bl_just.loss, without transcripts, as named by asrkit prepare (${unlabelled:-none});
                     it goes to <data-dir>_unlabelled
   --unlabelled-corpus-dir DIR  its release (that of --corpus-dir)
   --exp-dir DIR     the experiment ($recipe_dir/exp/<name of the configuration>)
   --config FILE     the experiment's YAML ($config)
   --processes N     training processes on this machine ($processes)
   --nbest-model F   decode the training set with this model first, for a configuration with n-best label smoothing
-  --nbest N         hypotheses of an utterance in these lists ($nbest)
+  --nbest N         hypotheses per utterance in these lists ($nbest)
   --skip-bad        exclude bad utterances instead of stopping
-  --miniature       try all stages on a release of a few utterances in the corpus' layout, with a tiny model
+  --miniature       run all stages on a few utterances in the corpus' layout, with a tiny model
   key=value         overrides of the configuration, such as train.num_epochs=10
 EOF
 }

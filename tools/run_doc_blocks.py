@@ -47,7 +47,7 @@ PAGES = [
     "corpora",
 ]
 PAGES += [f"papers/{path.stem}" for path in sorted((ROOT / "docs" / "papers").glob("*.md"))]
-"""In this order, as some use what others made; extending.md is run by tests/test_docs.py."""
+"""In this order, since some use what others made; extending.md is run by tests/test_docs.py."""
 CONFORMER = "egs/an4/exp/conformer/averaged.safetensors"
 FIRST = {
     "many_learners": ["ln -sfn egs/an4/data data", "mkdir -p exp && ln -sfn ../egs/an4/exp/conformer exp/conformer"],
@@ -145,7 +145,7 @@ def make_world(world: Path) -> None:
 
 
 def small_an4(folder: Path, train: int = 60, dev: int = 16, test: int = 16) -> None:
-    """Some utterances of AN4's train, of the speakers that make its dev, and of test, of which one speaker has all."""
+    """A few utterances of AN4: of train, of the dev speakers, and of test, with all of one speaker."""
     etc = folder / "etc"
     etc.mkdir(parents=True)
     for split in ("train", "test"):
@@ -196,7 +196,7 @@ def blocks(page: str) -> list[tuple[str, str]]:
 
 
 def with_files(text: str, replaced: Mapping[str, str]) -> str:
-    """A block with files of the copy in place of names that stand for the reader's."""
+    """A block with the reader's file names replaced by files of the copy."""
     for name, file in replaced.items():
         text = re.sub(rf"(?<![\w/-]){re.escape(name)}(?!\w)", file, text)
     return text

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes .venv at the top of the project, if there is none, and installs asrkit with its development tools.
-# Safe to run again: where neither pyproject.toml nor what is compiled has changed since, it returns at once.
+# Safe to run again: if neither pyproject.toml nor the compiled sources have changed, it returns at once.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -18,7 +18,7 @@ python=${PYTHON:-python3}
 echo "setup: installing asrkit into $PWD/.venv (once, a few minutes)" >&2
 .venv/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 .venv/bin/python -c 'import torchaudio' || {
-  echo "setup: torch and torchaudio do not fit each other; remove .venv and run this again" >&2
+  echo "setup: torch and torchaudio do not match; remove .venv and run this again" >&2
   exit 2
 }
 installed > "$stamp"

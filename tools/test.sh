@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up the environment, then checks style and types and runs the tests, a file to a core with one thread each.
+# Sets up the environment, then checks style and types and runs the tests, one file per core with one thread each.
 # Arguments go to pytest; -n 0 runs all in one process.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs each recipe of the papers' corpora from stage 1 to the last on a release of a few utterances in the corpus' layout.
-# Arguments are names of recipes, with a configuration or without: swb300 swb300/blstm (all).
+# Runs each recipe of the papers' corpora from stage 1 to the last on a few utterances in the corpus' layout.
+# Arguments are recipes, with or without a configuration: swb300 swb300/blstm (default: all).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 recipes=("$@")

@@ -97,7 +97,7 @@ def searches(device: str, repeats: int) -> list[Row]:
 
 
 def trainings(device: str, repeats: int) -> list[Row]:
-    """Seconds of speech a second of a whole step, by the size of an update."""
+    """Seconds of speech per second in a complete step, by the size of an update."""
     rows: list[Row] = []
     for batch_seconds in (80, 400):
         for precision in sorted({"none", resolve_autocast(torch.device(device), "auto")}):

@@ -5,8 +5,8 @@ Usage: .venv/bin/python tools/bench/chaos.py [--seconds 120] [--learners 6] [--e
 Learners on loopback, each one thread, fit a small network to a noisy one on a randomized ring: once without faults,
 and once with a fault every few seconds, drawn from SIGKILL (the learner is started again and takes its weights from
 another), SIGSTOP for a while (--stop), every connection dropped, and a new learner. A step sleeps for a fixed time, so
-that a learner is not faster when another one leaves it a core. Throughput is updates a second of the learners alive:
-from the first update until the learner is killed, without the time it is stopped. An update is lost if one of two
+that a learner is not faster when another one leaves it a core. Throughput is updates per second of the learners alive:
+from the first update until the learner is killed, excluding the time it is stopped. An update is lost if one of two
 learners counts an average of both that the other does not.
 """
 
@@ -44,13 +44,13 @@ INPUTS, HIDDEN = 32, 64
 
 
 def network(seed: int) -> nn.Sequential:
-    """A small one with random weights."""
+    """A small network with random weights."""
     torch.manual_seed(seed)
     return nn.Sequential(nn.Linear(INPUTS, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, 8))
 
 
 def examples(number: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Inputs and what a network of its own makes of them, with noise."""
+    """Inputs, and a target network's outputs for them, with noise."""
     x = torch.randn(number, INPUTS, generator=generator)
     with torch.no_grad():
         y = 3 * network(1)(x)
@@ -120,9 +120,9 @@ class World:
     store: Any = field(default_factory=lambda: dist.TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False))
     processes: dict[int, subprocess.Popen[bytes]] = field(default_factory=dict)
     away: dict[int, list[tuple[float, float]]] = field(default_factory=lambda: defaultdict(list))
-    """By rank, from when to when it was stopped."""
+    """By rank, when it was stopped and when it continued."""
     stopped: dict[int, float] = field(default_factory=dict)
-    """Those that are, and since when."""
+    """Learners that are stopped now, and since when."""
     faults: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
 
     def start(self, rank: int) -> None:
@@ -160,7 +160,7 @@ class World:
             self.start(max(self.processes) + 1)
 
     def let_go_on(self) -> None:
-        """Those that have been stopped for long enough."""
+        """Continues learners that have been stopped for long enough."""
         for rank, since in list(self.stopped.items()):
             if time.time() - since > self.stop_s:
                 self.processes[rank].send_signal(signal.SIGCONT)
@@ -181,7 +181,7 @@ class World:
 
 
 def run(learners: int, seconds: float, every: float, stop_s: float, seed: int, folder: Path) -> dict[str, Any]:
-    """Runs learners for so long, with a fault every so many seconds; none if 0."""
+    """Runs learners for ``seconds``, with a fault every ``every`` seconds; none if 0."""
     world, draws = World(learners, folder, stop_s), random.Random(seed)
     for rank in range(learners):
         world.start(rank)
@@ -219,7 +219,7 @@ def run(learners: int, seconds: float, every: float, stop_s: float, seed: int, f
 
 
 def lost(ends: dict[int, dict[str, Any]]) -> int:
-    """Averages that one of two learners counts and the other does not, of those there at the end."""
+    """Averages that one of two learners counts and the other does not, among those present at the end."""
     number = 0
     for rank, end in ends.items():
         for other, its in ends.items():
@@ -229,7 +229,7 @@ def lost(ends: dict[int, dict[str, Any]]) -> int:
 
 
 def loss(weights: torch.Tensor) -> float:
-    """Of the mean model on examples of its own, that of their noise included."""
+    """Loss of the mean model on separate examples, that of their noise included."""
     module = network(2)
     assign(module, weights)
     x, y = examples(20000, torch.Generator().manual_seed(7))

@@ -4,7 +4,7 @@ Usage: tools/bench/peers.sh && .venv-peers/bin/python tools/bench/decode.py [--j
            [--recipe NAME:MODEL:DATA_DIR[:SOURCE_LM:TARGET_LM]]... [--utterances N]
 
 With language models over a recipe's symbols, its searches run with density-ratio fusion too.
-Times are of the search alone, in milliseconds an utterance, the encoder having run before; the real-time factor
+Times are of the search alone, in milliseconds per utterance, after the encoder has run; the real-time factor
 adds the encoder's time. Searches that take batches get 128 utterances at a time. ``neg_log_prob`` is the exact
 -log P (full sum by asrkit's loss) of the returned hypothesis, mean over utterances.
 """
@@ -187,7 +187,7 @@ def measure(task: Task, fusion: Fusion | None, slow: bool, repeats: int) -> list
         print(f"{task.name}: beam {beam} is at least as probable as greedy on {100 * share:.2f} % of utterances")
     for beam in (1, 4, 16) if fusion is not None else ():
         plain, fused = (seconds["asrkit", "alsd", beam, with_fusion] for with_fusion in (False, True))
-        # Turn by turn, since the machine's speed changes between them.
+        # In turns, since the machine's speed changes between them.
         ratio = statistics.median(b / a for a, b in zip(plain, fused, strict=True))
         print(f"{task.name}: fusion takes {ratio:.2f} times as long at beam {beam}")
     theirs = tokens.get(("sherpa-onnx", f"modified, batch {BATCH}", 4, False))

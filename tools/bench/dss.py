@@ -2,9 +2,9 @@
 
 Usage: .venv/bin/python tools/bench/dss.py [--json] [--repeats N]
 
-``growth_over_L_log_L`` compares the times of ours with the shortest length's: at most 1 is no faster than L log L.
+``growth_over_L_log_L`` compares our times with that of the shortest length: at most 1 is no faster than L log L.
 ``step_ratio`` is the time of a DSSformer's training step over that of a conformer of equal depth and width.
-Both as ``train.autocast=auto`` trains.
+Both train as with ``train.autocast=auto``.
 """
 
 from __future__ import annotations

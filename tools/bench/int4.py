@@ -1,15 +1,15 @@
-"""The paper's transducer with two language models at 4 bits, against 8, bf16 and 32: time, memory, file size.
+"""The paper's transducer with two language models at 4 bits, against 8 bits, bf16 and float32: time, memory, file size.
 
 Usage: .venv/bin/python tools/bench/int4.py [--json] [--repeats N] [--isa avx2] [--part kernels]
 
 Models of the paper's sizes (57 M transducer, 5 M source and 84 M external language model) with random weights and a
 blank that lets labels through at a natural rate on average; beam 16, density-ratio fusion, two threads, one utterance
 at a time.
-Every system runs in a process of its own, which reads its files and holds its memory; they take turns. Memory is what
-a process takes above what it took before it read its models. The products alone are compared with those of torch and
+Each system runs in its own process, which reads its files and holds its memory; they take turns. Memory is what a
+process takes beyond what it took before it read its models. The products alone are compared with those of torch and
 ONNX Runtime, the best of each.
 
---isa avx2 holds ours and torch to AVX2 on a processor that has more (ONNX Runtime cannot be held).
+--isa avx2 limits ours and torch to AVX2 on a processor that has more (ONNX Runtime cannot be limited).
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def read_system(folder: Path, system: str) -> tuple[Transducer, Fusion]:
 
 
 def serve(system: str, folder: Path, connection: Connection) -> None:
-    """A process with one system: sends its memory and its path, then the seconds of each utterance that it is told."""
+    """A process with one system: sends its memory and its path, then the seconds of each utterance it is given."""
     torch.set_num_threads(THREADS)
     before = resident_mib()
     model, fusion = read_system(folder, system)
@@ -269,7 +269,7 @@ def serve_products(family: str, connection: Connection) -> None:
 def kernels(repeats: int) -> list[dict[str, object]]:
     """A product with 4-bit weights and activations of each size, quantization of the activations included.
 
-    Each library in a process of its own, since their threads look for work for a while after each product.
+    Each library runs in its own process, since its threads keep looking for work for a while after each product.
     """
     families = {family: start(serve_products, family) for family in ("ours", "torch", "ort")}
     for connection in families.values():
@@ -312,8 +312,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print a JSON object as the last line")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--isa", choices=["avx2"], help="hold ours and torch to it")
-    parser.add_argument("--part", choices=["kernels", "models"], help="measure this alone")
+    parser.add_argument("--isa", choices=["avx2"], help="limit ours and torch to it")
+    parser.add_argument("--part", choices=["kernels", "models"], help="measure only this")
     arguments = parser.parse_args()
     if arguments.isa and os.environ.get("ASRKIT_KERNEL") != "avx2":
         os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | AVX2)

@@ -2,8 +2,8 @@
 
 Usage: .venv/bin/python tools/bench/learners_clock.py [--measured FILE] [--figure FILE] [--json]
 
-FILE is the last line that tools/bench/parallel.py --json printed: the measured speeds of four learners are put next to
-what the clock says of them.
+FILE is the last line that tools/bench/parallel.py --json printed: the measured speeds of four learners are shown next
+to the clock's.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Usage: tools/bench/long_audio.py MODEL [--audio DIR] [--minutes 6,60] [--json]
 
-The recording is the files of DIR (AN4's test speakers unless given) in a row, over and over. Each length and
-search runs in a process of its own; the peak is of that whole process.
+The recording repeats the files of DIR (AN4's test speakers unless given) back to back. Each length and search runs in
+its own process; the peak is that of the complete process.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SEARCHES = (("greedy", 1), ("beam", 4), ("modified_beam", 4))
 
 
 def transcribe(model: Path, audio: Path, minutes: int, method: str, beam: int) -> dict[str, Any]:
-    """Transcribes so many minutes; in the process that it is to measure."""
+    """Transcribes this many minutes, in the process to be measured."""
     from asrkit.export.recognizer import Recognizer, read_audio
 
     recognizer = Recognizer(model, method, beam)

@@ -1,4 +1,4 @@
-"""Our LSTM layer (asrkit/models/lstm.py) and torch's nn.LSTM, turn by turn on one thread: whole sequences and steps.
+"""Our LSTM layer (asrkit/models/lstm.py) and torch's nn.LSTM, in turns on one thread: sequences and single steps.
 
 Usage: .venv/bin/python tools/bench/lstm.py [--json] [--repeats N]
 """

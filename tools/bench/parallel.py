@@ -3,9 +3,9 @@
 Usage: .venv/bin/python tools/bench/parallel.py [--data-dir egs/an4/data] [--stragglers 1 2 10] [--json]
 
 Every strategy trains the same small conformer from the same start on the same utterances, once for each straggler: one
-learner whose every step is made 2 and 10 times as long as its own without straggler, by sleeping. Speed is updates of
-all learners a second of wall time, after the first epoch, from an epoch's first forward pass until the end of its last
-one, without the measurement on dev. The loss is that of the mean model on dev.
+learner that sleeps, so that each of its steps takes 2 or 10 times as long as without a straggler. Speed is updates of
+all learners per second of wall time, after the first epoch, from an epoch's first forward pass until the end of its
+last one, without the measurement on dev. The loss is that of the mean model on dev.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def dev_loss(model: Path, data_dir: Path) -> float:
 
 
 def train(strategy: str, sleep_s: float, data_dir: Path, folder: Path) -> dict[str, float]:
-    """Trains with a straggler, and what came out."""
+    """Trains with a straggler, and returns the figures."""
     exp_dir = folder / f"{strategy}-{sleep_s:.3f}"
     (exp_dir / "log").mkdir(parents=True)
     overrides = STRATEGIES[strategy]
@@ -124,7 +124,7 @@ def train(strategy: str, sleep_s: float, data_dir: Path, folder: Path) -> dict[s
 
 
 def main() -> None:
-    """Prints a row for each strategy and straggler."""
+    """Prints one row per strategy and straggler."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print a JSON object as the last line")
     parser.add_argument("--data-dir", type=Path, help="AN4 as egs/an4/run.sh prepares it; prepared here if not given")

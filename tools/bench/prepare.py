@@ -2,8 +2,8 @@
 
 Usage: .venv/bin/python tools/bench/prepare.py [--files 3000] [--num-jobs 2] [--repeats 3] [--json]
 
-The files are one second of noise each, FLAC; the two take turns in one run. ``prepare`` is the whole of checking and
-writing cuts, without the start of Python.
+The files are one second of noise each, FLAC; the two take turns in one run. ``prepare`` is all of checking and
+writing cuts, without starting Python.
 """
 
 from __future__ import annotations

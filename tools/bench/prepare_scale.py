@@ -25,7 +25,7 @@ WORDS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
 
 
 def write_corpus(folder: Path, segments: int) -> None:
-    """A manifest of segments of a second, each a few milliseconds after the one before."""
+    """A manifest of one-second segments, each a few milliseconds after the previous one."""
     rng = np.random.default_rng(0)
     each = segments // RECORDINGS
     step_s = 0.002
@@ -60,9 +60,9 @@ def prepare(corpus: Path, data_dir: Path) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Prints a line for each number of segments."""
+    """Prints one line per number of segments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--segments", type=int, action="append", help="how many; again for another")
+    parser.add_argument("--segments", type=int, action="append", help="number of segments; may be repeated")
     parser.add_argument("--json", action="store_true", help="print a JSON object as the last line")
     arguments = parser.parse_args()
     rows = []

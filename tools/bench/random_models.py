@@ -1,4 +1,4 @@
-"""Random weights that behave like a trained transducer where time is concerned: labels come at a natural rate."""
+"""Random weights that behave like a trained transducer in timings: labels come at a natural rate."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def sharpen(model: Transducer) -> None:
 
 
 def set_label_rate(model: Transducer, measure: Callable[[], float], rate: float) -> float:
-    """Sets the bias of the blank so that a search finds so many labels a frame.
+    """Sets the bias of the blank so that a search finds ``rate`` labels per frame.
 
     Args:
-        model: whose bias it is.
-        measure: labels a frame with the bias as it is.
-        rate: that it should be.
+        model: the model to change.
+        measure: labels per frame with the present bias.
+        rate: labels per frame to reach.
 
     Returns:
-        What it came to.
+        The rate reached.
     """
     low, high, tried = -20.0, 20.0, {}
     for _ in range(10):
@@ -47,7 +47,7 @@ def set_label_rate(model: Transducer, measure: Callable[[], float], rate: float)
 
 
 def greedy_rate(model: Transducer, encoder_out: torch.Tensor) -> float:
-    """Labels a frame that greedy search finds in (B, T', D), all of whose frames are real."""
+    """Labels per frame that greedy search finds in (B, T', D) without padding."""
     lens = torch.full((encoder_out.shape[0],), encoder_out.shape[1], device=encoder_out.device)
     found = greedy_search(model, encoder_out, lens, frame_shift_s=0.04)
     return sum(len(h.tokens) for h in found) / int(lens.sum())

@@ -2,8 +2,8 @@
 
 Usage: .venv/bin/python tools/bench/sampling.py [--cuts 10000000] [--corpora DIR ...] [--json]
 
-Synthetic utterances have lengths as of read speech; arrays are memory-mapped files, as in training. Each size runs in a
-process of its own, whose peak memory is that of Python and all it has loaded. Padding is that of real corpora: every
+Synthetic utterances have the lengths of read speech; arrays are memory-mapped files, as in training. Each size runs in
+its own process, whose peak memory is that of Python and all it has loaded. Padding is that of real corpora: every
 audio file under each DIR is an utterance.
 """
 
@@ -43,7 +43,7 @@ def synthetic(number: int, folder: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def plan(number: int) -> dict[str, float]:
-    """Times of planning an epoch of all, of drawing and planning a share, and of stepping into the middle."""
+    """Times to plan a full epoch, to draw and plan a share, and to step into the middle."""
     from asrkit.data.batching import BatchBudget, plan_epoch
     from asrkit.data.soft_random_sampling import soft_random_sample
 

@@ -1,4 +1,4 @@
-"""How fast models train: seconds of speech a second of a whole step (features in memory, both losses, AdamW).
+"""How fast models train: seconds of speech per second in a complete step (features in memory, both losses, AdamW).
 
 Usage: .venv/bin/python tools/bench/training.py [--json] [--repeats N]
 """
@@ -66,7 +66,7 @@ def training_step(
 
 
 def main() -> None:
-    """Prints the speeds of the 4 M conformer and of the one at half of its rate, in float32 and bf16 (if there is)."""
+    """Prints the speeds of the 4 M conformer and of the one at half its rate, in float32 and bf16 (if available)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="print a JSON object as the last line")
     parser.add_argument("--repeats", type=int, default=10)

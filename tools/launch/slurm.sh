@@ -5,10 +5,10 @@
 #SBATCH --gpus-per-task=1
 #SBATCH --cpus-per-task=8
 #SBATCH --no-kill
-# Trains on the machines of a SLURM job, one learner a task:
+# Trains on the machines of a SLURM job, one learner per task:
 #   sbatch tools/launch/slurm.sh --data-dir DIR --exp-dir DIR --config FILE [key=value ...]
-# With train.parallel=adpsgd a task that is killed is started again, up to ten times, and joins the others; task 0 is the
-# exception, for it holds what they share. With ddp and dpsgd the loss of one ends all, and the same command resumes.
+# With train.parallel=adpsgd a killed task is restarted, up to ten times, and rejoins the others; task 0 is the exception,
+# because it holds what they share. With ddp and dpsgd, losing one task ends all, and the same command resumes.
 set -euo pipefail
 root=${ASRKIT_ROOT:-$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)}  # sbatch runs a copy: set ASRKIT_ROOT there
 if [ -z "${SLURM_PROCID:-}" ] || [ "${1:-}" != --task ]; then
@@ -18,7 +18,7 @@ if [ -z "${SLURM_PROCID:-}" ] || [ "${1:-}" != --task ]; then
 fi
 shift
 export RANK=$SLURM_PROCID WORLD_SIZE=$SLURM_NTASKS LOCAL_RANK=${SLURM_LOCALID:-0}
-[ -z "${SLURM_GPUS_PER_TASK:-}" ] || export LOCAL_RANK=0  # a task sees its own GPU alone
+[ -z "${SLURM_GPUS_PER_TASK:-}" ] || export LOCAL_RANK=0  # a task sees only its own GPU
 for start in 1 2 3 4 5 6 7 8 9 10; do
   code=0
   "$root/.venv/bin/asrkit" train "$@" || code=$?

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Trains on several machines: run it on each of them, with the same arguments and another --node.
+# Trains on several machines: run it on each, with the same arguments and its own --node.
 #   tools/launch/torchrun.sh --nodes 2 --node 0 --master host0 -- --data-dir DIR --exp-dir DIR --config FILE [key=value ...]
-# All of them see DATA_DIR and EXP_DIR in the same place. With train.parallel=ddp or dpsgd a lost process ends all, and
+# All must see DATA_DIR and EXP_DIR in the same place. With train.parallel=ddp or dpsgd a lost process ends all, and
 # the same command resumes. For learners that can be lost one by one, start them with slurm.sh or asrkit train
 # --processes: torchrun ends all processes of a machine when one is lost.
 set -euo pipefail
