@@ -65,7 +65,6 @@ REPLACED = {
     "corpora": {
         "MODEL": "egs/swb300/exp/conformer/averaged.safetensors",
         "DATA": "egs/swb300/data",
-        "OUT/": "out/",
         "OUT": "out",
         "hub5e00.english.000405.stm": "$(find SWB/LDC2002T43 -name '*.stm')",
         "en20000405_hub5.glm": "$(find SWB/LDC2002T43 -name '*.glm')",

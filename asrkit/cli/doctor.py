@@ -49,7 +49,7 @@ def doctor() -> None:
         table.add_row(name, _version(name) or "missing: run tools/setup.sh")
     try:
         import torchaudio  # noqa: F401
-    except OSError as error:  # built for another torch
+    except (ImportError, OSError, RuntimeError) as error:  # such as one that was built for another torch
         table.add_row(
             "torchaudio", f"cannot be loaded: {error.__cause__ or error}; remove .venv and run tools/setup.sh"
         )

@@ -12,7 +12,7 @@ from asrkit.errors import UserError
 from asrkit.files import write_json, write_text
 from asrkit.records import INPUTS, Record, digest
 from asrkit.scoring.nist import SUBSETS, read_trn
-from asrkit.scoring.report import CASE_SENSITIVE, headline, score_trn, summary, text_report
+from asrkit.scoring.report import headline, score_trn, summary, text_report
 
 LISTS = "hypotheses.jsonl.gz"
 """File name of ``asrkit decode``'s n-best lists."""
@@ -62,7 +62,7 @@ def score(
         values = json.loads(outputs[0].read_text(encoding="utf-8"))
     else:
         scored = score_trn(read_trn(ref, case_sensitive), read_trn(hyp, case_sensitive))
-        values = summary(scored, subsets) | ({CASE_SENSITIVE: True} if case_sensitive else {})
+        values = summary(scored, subsets)
         if glm is not None:
             from asrkit.data.cut_files import read_cuts  # with torch, which scoring alone does without
             from asrkit.scoring.hub5 import by_subset, official_errors

@@ -28,7 +28,7 @@ from asrkit.corpora.speechocean762 import read_speechocean762
 from asrkit.corpora.splits import across_splits, draw_splits
 from asrkit.corpora.switchboard import read_swb300, read_swb2000
 from asrkit.corpora.tedlium2 import read_tedlium2
-from asrkit.corpora.utterances import Checked, Corpus, Problem, check, cuts_of, duration_of, recordings_of
+from asrkit.corpora.utterances import Checked, Corpus, Problem, check, cuts_of, duration_of, overlaps, recordings_of
 from asrkit.data.cut_files import Roots, load_roots, read_cuts, write_cuts
 from asrkit.data.folder import DataFolder
 from asrkit.data.splits import DEV, TRAIN, subset_of, write_splits
@@ -137,6 +137,7 @@ def check_corpus(corpus: Corpus, options: Options, num_jobs: int) -> tuple[Corpu
         )
     for id in {*(problem.id for problem in corpus.problems), *excluded} & checked.heard.keys():
         del checked.heard[id], durations[id]
+    checked.notes += overlaps(u for u in corpus.utterances if u.id in checked.heard)
     utterances = draw_splits(corpus.utterances, durations)
     notes = [*corpus.notes, *checked.notes, *across_splits(utterances, durations), *_look_alikes(corpus)]
     return replace(corpus, utterances=utterances, notes=notes), checked

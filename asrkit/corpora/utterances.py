@@ -130,7 +130,7 @@ def check(
             for warning in sound.warnings:
                 warned[_kind(warning)].append(utterance.id)
     checked.notes += [f"{len(ids)} utterances, such as {ids[0]}: {kind}" for kind, ids in warned.items()]
-    checked.notes += [*_rates(checked.heard.values()), *_overlaps(u for u in utterances if u.id in checked.heard)]
+    checked.notes += _rates(checked.heard.values())
     return checked
 
 
@@ -160,7 +160,7 @@ def _rates(heard: Iterable[Heard]) -> list[str]:
     return [f"sampling rates differ: {table}; all are resampled to features.sampling_rate_hz"]
 
 
-def _overlaps(utterances: Iterable[Utterance]) -> list[str]:
+def overlaps(utterances: Iterable[Utterance]) -> list[str]:
     """A note on parts of a recording that are in another utterance too, in one of the same channel."""
     parts: dict[tuple[Path | None, int | None], list[Utterance]] = defaultdict(list)
     for u in utterances:
@@ -176,7 +176,7 @@ def _overlaps(utterances: Iterable[Utterance]) -> list[str]:
     if not overlapping:
         return []
     such = f"{len(overlapping)} utterances, such as {overlapping[0]}"
-    return [f"{such}, begin before another one of their recording and channel ends: two transcripts share that speech"]
+    return [f"{such}, begin before another one of their recording and channel ends, so that both hold that speech"]
 
 
 def _reasons_of_audio(utterance: Utterance, sound: Heard) -> list[str]:

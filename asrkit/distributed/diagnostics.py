@@ -57,13 +57,14 @@ def noise_in_training(
         learners: n; with a single one, Δ_S is 0.
         lr: α.
     """
-    step = step_diagnostics(lr, mean_gradient, at_mean)
-    batch_noise = lr**2 * scatter / (learners * max(1, learners - 1))
+    step = step_diagnostics(1.0, mean_gradient, at_mean)
+    of_batches = lr**2 * scatter / (learners * max(1, learners - 1))
+    of_spread = lr**2 * step.noise_strength
     return {
-        "effective_lr": step.effective_lr / lr,
-        "noise": batch_noise + step.noise_strength,
-        "noise_of_batches": batch_noise,
-        "noise_of_spread": step.noise_strength,
+        "effective_lr": step.effective_lr,
+        "noise": of_batches + of_spread,
+        "noise_of_batches": of_batches,
+        "noise_of_spread": of_spread,
     }
 
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asrkit.errors import UserError, shown
-from asrkit.files import utf8_lines
 
 _KIND = re.compile(r';;\s+INPUT_DEPENDENT_APPLICATION\s*=\s*"([^"]*)"')
 _VALUE = re.compile(r"[\"']([^\"']*)[\"']")
@@ -40,12 +39,14 @@ class Rules:
     case_sensitive: bool
 
     def apply(self, text: str) -> str:
-        """The text, rewritten from left to right. Rules see the original text, not the output of other rules."""
-        source = text if self.case_sensitive else text.upper()
+        """The text rewritten from left to right; it has to be in upper case unless case counts.
+
+        Rules see the original text, not the output of other rules.
+        """
         output = []
         i = 0
         while i < len(text):
-            rule = next((rule for rule in self.by_first.get(source[i], ()) if _matches(rule, source, i)), None)
+            rule = next((rule for rule in self.by_first.get(text[i], ()) if _matches(rule, text, i)), None)
             if rule:
                 output.append(rule.target)
                 i += len(rule.source)
@@ -73,7 +74,7 @@ def read_rules(path: Path, kind: str, purpose: str) -> Rules:
     """
     if not path.is_file():
         raise UserError(f"{path} is missing; it should hold NIST's rules (GLM)")
-    lines = utf8_lines(path)
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()  # comments may be in another encoding
     comment = lines[0].split()[0] if lines and lines[0].split() else ""
     settings = {"COPY_NO_HIT": "T", "CASE_SENSITIVE": "T", "FORMAT": "NIST1"}
     rules = []

@@ -15,7 +15,7 @@ from asrkit.console import log
 from asrkit.data.splits import subset_of
 from asrkit.errors import UserError
 from asrkit.files import utf8_lines, write_text
-from asrkit.scoring.segments import segment_errors, speaker_errors
+from asrkit.scoring.segments import read_segment, segment_errors, speaker_errors
 from asrkit.scoring.wer import Errors
 
 DEBIAN = Path("/usr/lib/sctk/bin")
@@ -75,11 +75,11 @@ def official_errors(stms: Sequence[Path], glm: Path, cuts: Sequence[Cut], out_di
         examples = f"{len(undecoded)} recordings, such as {undecoded[0]}"
         log(f"note: {examples}, of {stms[0]} were not decoded and do not count")
     stm, ctm = _accepted(comments, segments, recordings), ctm_lines(cuts)
-    ours = speaker_errors(segment_errors(stm, ctm, glm))
     programs = hubscr_folder()
     if programs is None:
-        return ours
+        return speaker_errors(segment_errors(stm, ctm, glm))
     theirs = hubscr_errors(programs, stm, ctm, glm, out_dir)
+    ours = speaker_errors(segment_errors(stm, ctm, glm))
     if theirs != ours:
         totals = [sum(counts.values(), Errors()).total for counts in (theirs, ours)]
         log(f"note: hubscr.pl counts {totals[0]} errors, asrkit {totals[1]}; those of hubscr.pl are shown")
@@ -146,8 +146,8 @@ def _accepted(comments: Sequence[str], segments: Sequence[str], recordings: set[
 
 
 def _order(line: str) -> tuple[str, str, float]:
-    words = line.split(maxsplit=4)
-    return words[0], words[1], float(words[3])
+    segment = read_segment(line)
+    return segment.recording, segment.channel, segment.start_s
 
 
 def _counts(report: str) -> dict[str, Errors]:

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from asrkit.errors import UserError
+from asrkit.records import INPUTS
 from asrkit.scoring.nist import choose_alternatives, read_trn
 from asrkit.scoring.significance import bootstrap_interval
 from asrkit.scoring.wer import Errors, Score, ScoredUtterance, score_utterance
 
 MOST_CONFUSIONS = 20
-CASE_SENSITIVE = "case_sensitive"
-"""Key of ``score.json``."""
 
 
 def score_trn(reference: dict[str, tuple[str, str]], hypothesis: dict[str, tuple[str, str]]) -> Score:
@@ -41,12 +40,12 @@ def score_trn(reference: dict[str, tuple[str, str]], hypothesis: dict[str, tuple
 
 
 def score_folder(folder: Path) -> Score:
-    """Scores the ``ref.trn`` and ``hyp.trn`` of a folder, with case if its ``score.json`` counts it.
+    """Scores the ``ref.trn`` and ``hyp.trn`` of a folder, with case if they were scored so before.
 
     See :func:`score_trn`.
     """
-    path = folder / "score.json"
-    with_case = path.is_file() and json.loads(path.read_text(encoding="utf-8")).get(CASE_SENSITIVE, False)
+    path = folder / f"score.{INPUTS}"
+    with_case = path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("--case-sensitive", True)
     return score_trn(read_trn(folder / "ref.trn", with_case), read_trn(folder / "hyp.trn", with_case))
 
 

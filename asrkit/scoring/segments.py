@@ -14,8 +14,8 @@ from asrkit.scoring.glm import filter_text, filter_word, read_rules
 from asrkit.scoring.wer import Errors
 from asrkit.scoring.word_network import Part, align_networks, errors_of, network, parse
 
-IGNORED = "ignore_time_segment_in_scoring"
-"""Text of a segment that is excluded, together with the words recognized in it."""
+IGNORED = "ignore_time_segment_in_scoring", "ignoretimesegmentinscoring"
+"""Texts of a segment that is excluded, together with the words recognized in it."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def segment_errors(stm: Sequence[str], ctm: Sequence[str], glm: Path) -> list[tu
     """
     rules = read_rules(glm, "stm", "ref"), read_rules(glm, "ctm", "hyp")
     segments = sorted(
-        (_segment(line, number) for number, line in enumerate(stm, 1) if line.strip() and not line.startswith(";;")),
+        (read_segment(line) for line in stm if line.strip() and not line.startswith(";;")),
         key=lambda segment: (*segment.side, segment.start_s),
     )
     filtered: dict[str, list[list[str]]] = {}
@@ -78,7 +78,7 @@ def segment_errors(stm: Sequence[str], ctm: Sequence[str], glm: Path) -> list[tu
         )
         words[segment.side] = remaining[end:]
         text = filter_text(segment.text, rules[0])
-        if IGNORED not in text.lower():
+        if not any(mark in text.lower() for mark in IGNORED):
             pairs = align_networks(network(parse(text)), network([word.part for word in remaining[:end]]))
             scored.append((segment, pairs, errors_of(pairs)))
     return scored
@@ -93,7 +93,12 @@ def speaker_errors(scored: Iterable[tuple[Segment, list[Pair], Errors]]) -> dict
     return table
 
 
-def _segment(line: str, number: int) -> Segment:
+def read_segment(line: str) -> Segment:
+    """A line of an stm file.
+
+    Raises:
+        UserError: it is not one.
+    """
     fields = line.split(maxsplit=5)
     try:
         recording, channel, speaker, start, end = fields[:5]
@@ -102,10 +107,7 @@ def _segment(line: str, number: int) -> Segment:
             text = text.partition(">")[2]
         return Segment(recording, channel, speaker, float(start), float(np.float32(end)), text)
     except ValueError:
-        raise UserError(
-            f"line {number} of the stm: expected 'recording channel speaker start end words', found "
-            f"'{shown(line.strip()[:80])}'"
-        ) from None
+        raise _unreadable("stm", "recording channel speaker start end words", line) from None
 
 
 def _fields(line: str) -> tuple[str, str, float, float, str]:
@@ -114,9 +116,11 @@ def _fields(line: str) -> tuple[str, str, float, float, str]:
         recording, channel, start, duration, word = fields[:5]
         return recording, channel, float(start), float(duration), word
     except ValueError:
-        raise UserError(
-            f"a line of the ctm: expected 'recording channel start duration word', found '{shown(line.strip()[:80])}'"
-        ) from None
+        raise _unreadable("ctm", "recording channel start duration word", line) from None
+
+
+def _unreadable(kind: str, expected: str, line: str) -> UserError:
+    return UserError(f"a line of the {kind}: expected '{expected}', found '{shown(line.strip()[:80])}'")
 
 
 def _timed(alternatives: Sequence[Sequence[str]], start: float, duration: float) -> list[Word]:

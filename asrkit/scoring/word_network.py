@@ -14,7 +14,7 @@ import numpy as np
 
 from asrkit.errors import UserError, shown
 from asrkit.scoring.alignment import GAP, Pair
-from asrkit.scoring.wer import Errors
+from asrkit.scoring.wer import Errors, count_errors
 
 NOTHING = "@"
 """An alternative without words."""
@@ -125,10 +125,7 @@ def align_networks(reference: Network, hypothesis: Network) -> list[Pair]:
 
 def errors_of(pairs: Sequence[Pair]) -> Errors:
     """Counts of an alignment; optional words that were aligned are part of the reference."""
-    insertions = sum(ref is GAP for ref, _ in pairs)
-    deletions = sum(hyp is GAP for _, hyp in pairs)
-    wrong = sum(ref != hyp for ref, hyp in pairs)
-    return Errors(len(pairs) - insertions, wrong - insertions - deletions, deletions, insertions)
+    return count_errors(pairs, sum(ref is not GAP for ref, _ in pairs))
 
 
 def _costs(
@@ -143,14 +140,12 @@ def _costs(
             if a and b:
                 before = min(((i, j) for i in ref.predecessors for j in hyp.predecessors), key=lambda cell: cost[cell])
                 steps.append((cost[before] + _pair_cost(ref, hyp), before))
-            insertion = deletion = None
             if b:
                 before = min(((a, j) for j in hyp.predecessors), key=lambda cell: cost[cell])
-                insertion = cost[before] + hyp.gap_cost, before
+                steps.append((cost[before] + hyp.gap_cost, before))
             if a:
                 before = min(((i, b) for i in ref.predecessors), key=lambda cell: cost[cell])
-                deletion = cost[before] + ref.gap_cost, before
-            steps += [step for step in (insertion, deletion) if step is not None]
+                steps.append((cost[before] + ref.gap_cost, before))
             if steps:
                 cost[a, b], back[a, b] = min(steps, key=lambda step: step[0])
     return cost, back

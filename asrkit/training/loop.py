@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 import signal
 import time
 from collections.abc import Sequence
@@ -211,8 +212,14 @@ class Loop:
         return losses
 
     def _gradient_again(self, batches: Sequence[Any], scales: Sequence[float], where: Sequence[Any]) -> float:
-        """Adds the gradient of an update's batches at the current weights, times the scale that it returns."""
-        self._gradient(batches, scales, where)
+        """Adds the gradient of an update's batches at the current weights, times the scale that it returns.
+
+        The scale is not a number if the loss is not finite there: then nothing is measured.
+        """
+        try:
+            self._gradient(batches, scales, where)
+        except UserError:
+            return math.nan
         return self.scaler.get_scale()
 
     def _enter(self, phase: Phase) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from asrkit.distributed.diagnostics import (
     diverged,
+    noise_in_training,
     smoothing_factor,
     stationary_ring_spread,
     step_diagnostics,
@@ -139,3 +140,12 @@ def test_noise_depends_on_the_landscape() -> None:
     rough_spread = max(spread for _, spread in spreads[:50])
     assert rough_spread > 1e3 * spreads[-1][1]
     assert 0.5 * end.mean(0).square().sum() < 5e-5
+
+
+def test_noise_of_a_step_without_a_rate() -> None:
+    gradient = torch.tensor([3.0, 4.0])
+    told = noise_in_training(gradient, gradient, 0.5, 2, 0.0)
+    assert told == {"effective_lr": 1.0, "noise": 0.0, "noise_of_batches": 0.0, "noise_of_spread": 0.0}
+    told = noise_in_training(torch.tensor([3.0, 1.0]), torch.tensor([2.0, 0.0]), 0.5, 2, 0.1)
+    assert told["effective_lr"] == pytest.approx(1.5) and told["noise_of_spread"] == pytest.approx(0.01)
+    assert told["noise_of_batches"] == pytest.approx(0.0025) and told["noise"] == pytest.approx(0.0125)

@@ -12,32 +12,6 @@ from asrkit.errors import UserError
 from asrkit.scoring.glm import filter_text, filter_word, read_rules
 from asrkit.scoring.hub5 import hubscr_folder
 
-RULES = """\
-;; Rules for tests
-* name "test.glm"
-* format = 'NIST1'
-* max_nrules = '2500'
-* copy_no_hit = 'T'
-* case_sensitive = 'F'
-UH          => %HESITATION / [ ] __ [ ] ;; a hesitation
-UM          => %HESITATION / [ ] __ [ ]
-MM-HM       => %BCACK      / [ ] __ [ ] ;; yes
-'CAUSE      => BECAUSE
-GONNA       => GOING TO
-OKAY        => O. K. / [ ] __ [ ]
-ADVISER     => ADVISOR / [ ] __
-FALKNER     => FAULKNER / [WILLIAM ] __
-GOOD BY     => GOOD BYE
-[ICE CREAM] => "ICECREAM" / [ ] __ [ ]
-;; INPUT_DEPENDENT_APPLICATION = "ctm"
-[HE'S]      => [{HE IS / HE HAS}] / [ ] __ [ ]
-[FIRM'S]    => [{FIRM'S / FIRM IS / FIRM HAS}] / [ ] __ [ ]
-;; INPUT_DEPENDENT_APPLICATION = "ref"
-[IT'S]      => [{IT IS / IT'S / @}] / [ ] __ [ ]
-;; INPUT_DEPENDENT_APPLICATION = ".*"
-[TV]        => [T. V.] / [ ] __ [ ]
-"""
-
 TEXTS = {
     "uh hello um": "%HESITATION HELLO %HESITATION",
     "uh um uh uh": "%HESITATION %HESITATION %HESITATION %HESITATION",
@@ -57,13 +31,6 @@ TEXTS = {
     "{ it is / it }": "{ IT IS / IT }",
     "": "",
 }
-
-
-@pytest.fixture(scope="module")
-def glm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("glm") / "test.glm"
-    path.write_text(RULES)
-    return path
 
 
 @pytest.mark.parametrize("text", TEXTS)

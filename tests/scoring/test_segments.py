@@ -12,7 +12,6 @@ from asrkit.errors import UserError
 from asrkit.scoring.hub5 import hubscr_errors, hubscr_folder
 from asrkit.scoring.segments import segment_errors, speaker_errors
 from asrkit.scoring.wer import Errors
-from tests.scoring.test_glm import RULES
 
 WORDS = [
     "the",
@@ -54,13 +53,6 @@ WORDS = [
     "ice",
     "cream",
 ]
-
-
-@pytest.fixture(scope="module")
-def glm(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("glm") / "test.glm"
-    path.write_text(RULES)
-    return path
 
 
 def reference(draw: random.Random) -> list[str]:
@@ -151,8 +143,8 @@ def test_words_belong_to_the_segment_of_their_middle(glm: Path) -> None:
 @pytest.mark.parametrize(
     ("stm", "ctm", "message"),
     [
-        (["r A s 0.00 x one"], [], "line 1 of the stm: expected"),
-        (["r A s"], [], "line 1 of the stm: expected"),
+        (["r A s 0.00 x one"], [], "a line of the stm: expected"),
+        (["r A s"], [], "a line of the stm: expected"),
         (["r A s 0 1 one"], ["r A 0.1 one"], "a line of the ctm: expected"),
         (["r A s 0 1 one (uh"], [], "has parentheses that do not match"),
     ],

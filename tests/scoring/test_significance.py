@@ -105,6 +105,7 @@ def test_segments_end_with_two_words_that_both_recognize() -> None:
 def test_matched_pairs() -> None:
     first = [pairs("CCS" if n % 3 else "SSS") for n in range(60)]
     assert matched_pairs(first, first) == 1.0
+    assert matched_pairs([pairs("CCS")], [pairs("CCC")]) == 1.0  # one segment shows nothing
     assert matched_pairs(first, [pairs("CCC")] * 60) < 0.001
     assert matched_pairs(first, first[1:] + first[:1]) > 0.5
 
