@@ -86,3 +86,7 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
         name = "index.html" if page.stem == "index" else f"{page.stem}/index.html"
         assert (tmp_path / "site" / name).is_file()
     assert "transcribe" in (tmp_path / "site" / "api" / "index.html").read_text()
+    for recipe in (ROOT / "egs").glob("*/README.md"):
+        assert (tmp_path / "site" / "recipes" / recipe.parent.name / "index.html").is_file()
+    results = (tmp_path / "site" / "recipes" / "large_batches_results" / "index.html").read_text()
+    assert 'src="../large_batches_map.png"' in results and 'href="../large_batches_curves.png"' in results
