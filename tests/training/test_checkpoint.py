@@ -17,7 +17,7 @@ from asrkit.models.transducer import Transducer
 from asrkit.training.checkpoint import CheckpointFolder, CheckpointName, average_tensors, upgrade_state
 from asrkit.training.loop import LoopState
 from asrkit.training.objective import Trainable
-from tests.conftest import tiny_bundle
+from tests.conftest import Workshop, tiny_bundle
 
 
 def writer(bundle: ModelBundle[Transducer]) -> Callable[[Path], None]:
@@ -174,3 +174,13 @@ def test_the_state_of_version_1_is_read() -> None:
     assert upgrade_state({"format": 2, "loop": {"epoch": 1}}) == {"loop": {"epoch": 1}}
     with pytest.raises(UserError, match="a later version of asrkit"):
         upgrade_state({"format": 3, "loop": {}})
+
+
+def test_fewer_epochs_than_are_trained_are_refused(workshop: Workshop) -> None:
+    workshop.finish("two_epochs", "train.num_epochs=2")
+    before = (workshop.folder / "two_epochs" / "averaged.safetensors").read_bytes()
+    process = workshop.start("two_epochs", "train.num_epochs=1")
+    printed, _ = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "has 2 epochs, more than the 1 asked for; raise train.num_epochs" in printed
+    assert (workshop.folder / "two_epochs" / "averaged.safetensors").read_bytes() == before
