@@ -97,6 +97,7 @@ if [ -n "$miniature" ]; then
   data_dir=$folder/data
   exp_dir=$folder/exp
   searches=(beam)
+  export OMP_NUM_THREADS=1  # more threads slow tiny models down
   (cd "$root" && .venv/bin/python -m tests.corpora.miniature "$name" "$corpus_dir" "$config") > "$folder/overrides"
   mapfile -t tiny < "$folder/overrides"
   overrides=("${tiny[@]}" ${overrides[@]+"${overrides[@]}"})
