@@ -90,3 +90,25 @@ def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
         assert (tmp_path / "site" / "recipes" / recipe.parent.name / "index.html").is_file()
     results = (tmp_path / "site" / "recipes" / "large_batches_results" / "index.html").read_text()
     assert 'src="../large_batches_map.png"' in results and 'href="../large_batches_curves.png"' in results
+
+
+RATE = re.compile(r"([+-]?\d+\.\d+) ?%? ?[|\[] ?([+-]?\d+\.\d+)(?:,| –) ([+-]?\d+\.\d+)")
+"""A rate, or a difference, and its interval."""
+
+
+def test_every_rate_with_an_interval_is_one_of_the_results() -> None:
+    results = [line for path in (ROOT / "egs").rglob("RESULTS.md") for line in path.read_text().splitlines()]
+    rows = [{number.lstrip("+") for number in re.findall(r"[+-]?\d+\.\d+", line)} for line in results]
+    stated = [(page.name, *rate) for page in PAGES for rate in RATE.findall(page.read_text())]
+    assert len(stated) > 60
+    unknown = [rate for rate in stated if not any({n.lstrip("+") for n in rate[1:]} <= row for row in rows)]
+    assert unknown == []
+
+
+def test_every_benchmark_has_its_command() -> None:
+    lines = (ROOT / "docs" / "benchmarks.md").read_text().split("\n## ")[0].splitlines()
+    commands = [row.rstrip("| ").split(" | ")[-1] for row in lines if row.startswith("| ")][1:]
+    scripts = [re.search(r"`(tools/bench/\w+\.py)", command) for command in commands]
+    assert scripts[0]
+    for command, script in zip(commands, scripts, strict=True):
+        assert (ROOT / script[1]).is_file() if script else "the same" in command

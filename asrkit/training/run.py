@@ -11,7 +11,7 @@ from torch import nn
 
 from asrkit.bundle.build import build_transducer
 from asrkit.bundle.model_file import ModelBundle
-from asrkit.config import Config
+from asrkit.config import Config, FeatureConfig
 from asrkit.config_losses import frame_epochs
 from asrkit.console import log
 from asrkit.data.folder import DataFolder
@@ -20,6 +20,7 @@ from asrkit.data.upstream import data_inputs
 from asrkit.distributed.join import join_learners
 from asrkit.distributed.learners import only_process_in
 from asrkit.errors import UserError
+from asrkit.features.pipeline import SPEED, TEMPO
 from asrkit.models.transducer import num_parameters
 from asrkit.records import digest
 from asrkit.training.bl_just import BilevelObjective, BilevelTask, bilevel_objective, read_unlabelled, with_a_loss
@@ -30,7 +31,7 @@ from asrkit.training.loop import Loop
 from asrkit.training.objective import Trainable, TransducerObjective
 from asrkit.training.sampling import Sampler
 from asrkit.training.speech import MODEL, SpeechTask
-from asrkit.training.speech_data import read_data, read_tokenizer
+from asrkit.training.speech_data import TrainingData, read_data, read_tokenizer
 
 
 def training_inputs(config: Config, folder: DataFolder) -> dict[str, Any]:
@@ -115,7 +116,7 @@ def run_training(
                 f"{num_parameters(model):,} parameters ({num_parameters(minimised):,} more in training), "
                 f"{tokenizer.vocab_size} symbols, {len(data.train)} utterances ({hours:.2f} h), "
                 f"{learners.world_size} process(es) on {learners.device.type}{method}, autocast {loop.autocast}, "
-                f"augmentations: {', '.join(data.augmentation_names)}"
+                f"augmentations: {', '.join(_augmentations(data, config.features))}"
             )
             if isinstance(task, BilevelTask):
                 hours = task.unlabelled.durations_s.sum() / 3600
@@ -123,3 +124,9 @@ def run_training(
             if note:
                 log(f"note: {note}")
         loop.run()
+
+
+def _augmentations(data: TrainingData, features: FeatureConfig) -> list[str]:
+    """Those of this configuration; speed and tempo need replicas of the training set."""
+    replicas = {SPEED: any(factor != 1 for factor in features.speed_factors), TEMPO: bool(features.tempo_factors)}
+    return [name for name in data.augmentation_names if replicas.get(name, True)] or ["none"]
