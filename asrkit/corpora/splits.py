@@ -17,6 +17,8 @@ MOST_HELD_OUT = 1.5
 """Speakers with more than this times that share stay in train, and dev and test do not grow beyond it."""
 STARVED = 0.5
 """A smaller share of the speech in train gives a warning."""
+FEW_S = 1200.0
+"""Less speech in train gives a warning."""
 WORDS_FOR_FILE = "write a file 'split' with a line 'id train', 'id dev' or 'id test' for each utterance"
 
 
@@ -76,6 +78,8 @@ def across_splits(utterances: Sequence[Utterance], durations: Mapping[str, float
     train = sum(durations[u.id] for u in used if u.split == "train")
     if train < STARVED * total:
         notes.append(f"train has only {train / 60:.1f} of {total / 60:.1f} minutes ({train / total:.0%})")
+    if train < FEW_S and any(u.text for u in used):
+        notes.append(f"train has {train / 60:.1f} minutes of speech: too few to learn more than a handful of words")
     return notes
 
 

@@ -253,7 +253,9 @@ def test_given_splits_are_judged() -> None:
     assert any("1 of 1 speakers of test are in train too, such as s1" in note for note in notes)
     assert any("1 of 1 transcripts of test are in train too" in note for note in notes)
     assert any("train has only 0.0 of 0.2 minutes (9%)" in note for note in notes)
-    assert across_splits(utterances[:2], {"a": 6.0, "b": 5.0}) == []
+    assert across_splits(utterances[:2], {"a": 6000.0, "b": 5000.0}) == []
+    few = across_splits(utterances[:2], {"a": 600.0, "b": 50.0})
+    assert few == ["train has 10.0 minutes of speech: too few to learn more than a handful of words"]
 
 
 def test_lengths_rules_for_text_and_counts_by_reason(corpus: Path) -> None:
