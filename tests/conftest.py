@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,11 @@ from asrkit.bundle.model_file import ModelBundle
 from asrkit.config import Config
 from asrkit.config_files import config_from_dict
 from asrkit.corpora.an4 import read_an4
-from asrkit.corpora.utterances import Utterance, check, to_cut_sets
+from asrkit.corpora.utterances import Utterance, check, cuts_of, recordings_of
 from asrkit.data.feature_store import compute_statistics, make_features
 from asrkit.data.folder import DataFolder
 from asrkit.data.transcripts import transcript
+from asrkit.features.listen import Heard
 from asrkit.features.normalization import GLOBAL, MeanStd
 from asrkit.features.pipeline import FeaturePipeline
 from asrkit.files import write_json
@@ -58,6 +60,14 @@ def tiny_bundle(seed: int = 0) -> ModelBundle[Transducer]:
 def run_cli(*args: str | Path) -> subprocess.CompletedProcess[str]:
     """Runs the ``asrkit`` command in a process of its own."""
     return subprocess.run([sys.executable, "-m", "asrkit", *map(str, args)], capture_output=True, text=True)
+
+
+def to_cut_sets(utterances: Iterable[Utterance], heard: Mapping[str, Heard]) -> dict[str, CutSet]:
+    """CutSets by split, of the utterances that were heard (that is, passed the check)."""
+    utterances = list(utterances)
+    recordings = recordings_of(utterances, heard)
+    splits = dict.fromkeys(u.split for u in utterances if u.id in heard)
+    return {split: CutSet.from_cuts(cuts_of(split, utterances, heard, recordings)) for split in splits}
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,6 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 import soundfile
 from omegaconf import OmegaConf
 
@@ -28,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from asrkit.files import utf8_lines  # noqa: E402
-from tests.corpora.miniature import AN4, Clips, swb300, tiny_settings, write  # noqa: E402
+from tests.corpora.miniature import AN4, Clips, librispeech_speaker, swb300, tiny_settings, write  # noqa: E402
 
 NOT_RUN = {
     "tools/test.sh": "it runs the tests",
@@ -75,7 +74,7 @@ REPLACED = {
     "papers/int4": {"run.sh --config": "run.sh --data-dir egs/an4/data_blstm --config"},
 }
 SHIM = """#!{python}
-import re, sys
+import sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
 from tests.corpora.miniature import TINY, tiny_settings
@@ -83,13 +82,10 @@ arguments = sys.argv[1:]
 takes = arguments[:1] and arguments[0] in ("tokenizer", "features", "train", "decode", "nbest")
 if takes:
     configs = [Path(path) for name, path in zip(arguments, arguments[1:]) if name == "--config"]
-    try:
-        settings = tiny_settings(configs[0]) if configs else [s for s in TINY if s.startswith("features.")]
-    except Exception:
-        settings = [*TINY, "model.encoder.blstm.num_layers=1", "model.encoder.blstm.cells=8"]
+    settings = tiny_settings(configs[0]) if configs else [s for s in TINY if s.startswith("features.")]
     if arguments[0] != "train":
         settings = [s for s in settings if s.startswith(("features.", "tokenizer.", "model.", "train.batch"))]
-    arguments += [s.replace("blstm.num_layers=1", "blstm.num_layers=2") for s in settings]
+    arguments += settings
 elif arguments[:1] == ["train-lm"]:
     arguments += ["lm.hidden_dim=8", "train.num_epochs=1"]
 elif arguments[:1] == ["export"] and "--int4" in arguments:
@@ -170,15 +166,7 @@ def mini_librispeech(root: Path) -> None:
     clips = Clips()
     for part, first, number in (("train-clean-5", 100, 10), ("dev-clean-2", 200, 2), ("test-clean", 300, 2)):
         for speaker in map(str, range(first, first + number)):
-            chapter = root / part / speaker / "7"
-            chapter.mkdir(parents=True)
-            lines = []
-            for n, u in enumerate(clips.take(4)):
-                assert u.audio is not None
-                samples, rate_hz = soundfile.read(u.audio, dtype=np.int16)
-                soundfile.write(chapter / f"{speaker}-7-{n:04}.flac", samples, rate_hz)
-                lines.append(f"{speaker}-7-{n:04} {u.text}")
-            write(chapter / f"{speaker}-7.trans.txt", lines)
+            librispeech_speaker(root / part, speaker, clips.take(4))
 
 
 def blocks(page: str) -> list[tuple[str, str]]:

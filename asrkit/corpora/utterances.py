@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from lhotse import CutSet, MonoCut, MultiCut, Recording, SupervisionSegment
+from lhotse import MonoCut, MultiCut, Recording, SupervisionSegment
 from lhotse.audio import AudioSource
 from lhotse.cut import Cut
 
@@ -222,14 +222,6 @@ def duration_of(utterance: Utterance, sound: Heard) -> float:
 
 def _peak(utterance: Utterance, sound: Heard, end_s: float) -> float:
     return float(sound.peaks[int(utterance.start_s) : int(end_s) + 1].max(initial=0.0))
-
-
-def to_cut_sets(utterances: Iterable[Utterance], heard: Mapping[str, Heard]) -> dict[str, CutSet]:
-    """CutSets by split, of the utterances that were heard (that is, passed the check)."""
-    utterances = list(utterances)
-    recordings = recordings_of(utterances, heard)
-    splits = dict.fromkeys(u.split for u in utterances if u.id in heard)
-    return {split: CutSet.from_cuts(cuts_of(split, utterances, heard, recordings)) for split in splits}
 
 
 def recordings_of(utterances: Iterable[Utterance], heard: Mapping[str, Heard]) -> dict[Path, Recording]:

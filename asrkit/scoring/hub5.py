@@ -15,8 +15,8 @@ from asrkit.console import log
 from asrkit.data.splits import subset_of
 from asrkit.errors import UserError
 from asrkit.files import utf8_lines, write_text
-from asrkit.scoring.segments import read_segment, segment_errors, speaker_errors
-from asrkit.scoring.wer import Errors
+from asrkit.scoring.segments import segment_errors, speaker_errors
+from asrkit.scoring.wer import Errors, summed
 
 DEBIAN = Path("/usr/lib/sctk/bin")
 """Where Debian's sctk keeps the programs."""
@@ -117,11 +117,8 @@ def hubscr_errors(
 def by_subset(sides: Mapping[str, Errors], cuts: Iterable[Cut]) -> dict[str, Errors]:
     """The errors of each subset's conversation sides; the key ``""`` holds their total."""
     subsets = {cut.recording_id.lower(): subset_of(cut) for cut in cuts}
-    totals = {"": sum(sides.values(), Errors())}
-    for side, errors in sorted(sides.items()):
-        if subset := subsets.get(side.rpartition("_")[0], ""):
-            totals[subset] = totals.get(subset, Errors()) + errors
-    return totals
+    named = ((subsets.get(side.rpartition("_")[0], ""), errors) for side, errors in sorted(sides.items()))
+    return {"": sum(sides.values(), Errors())} | summed((subset, errors) for subset, errors in named if subset)
 
 
 def _accepted(comments: Sequence[str], segments: Sequence[str], recordings: set[str]) -> list[str]:
@@ -142,12 +139,7 @@ def _accepted(comments: Sequence[str], segments: Sequence[str], recordings: set[
         lines.append(text.rstrip())
     known = {match[1].upper() for line in header if (match := re.match(r';;\s*LABEL\s+"([^"]*)"', line))}
     header += [f';; LABEL "{label}" "{label}" "{label}"' for label in sorted(labels - known) if label]
-    return header + sorted(lines, key=_order)
-
-
-def _order(line: str) -> tuple[str, str, float]:
-    segment = read_segment(line)
-    return segment.recording, segment.channel, segment.start_s
+    return header + lines  # which hubscr.pl and our scorer sort
 
 
 def _counts(report: str) -> dict[str, Errors]:

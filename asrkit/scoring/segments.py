@@ -11,7 +11,7 @@ import numpy as np
 from asrkit.errors import UserError, shown
 from asrkit.scoring.alignment import Pair
 from asrkit.scoring.glm import filter_text, filter_word, read_rules
-from asrkit.scoring.wer import Errors
+from asrkit.scoring.wer import Errors, summed
 from asrkit.scoring.word_network import Part, align_networks, errors_of, network, parse
 
 IGNORED = "ignore_time_segment_in_scoring", "ignoretimesegmentinscoring"
@@ -60,7 +60,7 @@ def segment_errors(stm: Sequence[str], ctm: Sequence[str], glm: Path) -> list[tu
     """
     rules = read_rules(glm, "stm", "ref"), read_rules(glm, "ctm", "hyp")
     segments = sorted(
-        (read_segment(line) for line in stm if line.strip() and not line.startswith(";;")),
+        (_segment(line) for line in stm if line.strip() and not line.startswith(";;")),
         key=lambda segment: (*segment.side, segment.start_s),
     )
     filtered: dict[str, list[list[str]]] = {}
@@ -86,19 +86,10 @@ def segment_errors(stm: Sequence[str], ctm: Sequence[str], glm: Path) -> list[tu
 
 def speaker_errors(scored: Iterable[tuple[Segment, list[Pair], Errors]]) -> dict[str, Errors]:
     """The counts of each speaker, with the names in lower case."""
-    table: dict[str, Errors] = {}
-    for segment, _, errors in scored:
-        name = segment.speaker.lower()
-        table[name] = table.get(name, Errors()) + errors
-    return table
+    return summed((segment.speaker.lower(), errors) for segment, _, errors in scored)
 
 
-def read_segment(line: str) -> Segment:
-    """A line of an stm file.
-
-    Raises:
-        UserError: it is not one.
-    """
+def _segment(line: str) -> Segment:
     fields = line.split(maxsplit=5)
     try:
         recording, channel, speaker, start, end = fields[:5]

@@ -52,6 +52,14 @@ class Errors:
         }
 
 
+def summed(counts: Iterable[tuple[str, Errors]]) -> dict[str, Errors]:
+    """The counts of each name added up, in the order in which the names come."""
+    table: dict[str, Errors] = {}
+    for name, errors in counts:
+        table[name] = table.get(name, Errors()) + errors
+    return table
+
+
 def count_errors(pairs: Iterable[Pair], reference_length: int) -> Errors:
     """Counts of one alignment."""
     substitutions = deletions = insertions = 0
@@ -97,10 +105,7 @@ class Score:
 
     def by_speaker(self) -> dict[str, Errors]:
         """Word errors of each speaker."""
-        table: dict[str, Errors] = {}
-        for u in self.utterances:
-            table[u.speaker] = table.get(u.speaker, Errors()) + u.words
-        return dict(sorted(table.items()))
+        return dict(sorted(summed((u.speaker, u.words) for u in self.utterances).items()))
 
     def confusions(self, most: int) -> list[tuple[Pair, int]]:
         """The most frequent wrong pairs, gaps included."""

@@ -190,16 +190,20 @@ def librispeech(folder: Path, sizes: Mapping[str, int] = LIBRISPEECH) -> None:
     """``LibriSpeech/<part>/<speaker>/<chapter>/<id>.flac`` and ``*.trans.txt``."""
     clips = Clips()
     for number, (part, size) in enumerate(sizes.items()):
-        speaker = str(100 + number)
-        chapter = folder / "LibriSpeech" / part / speaker / "7"
-        chapter.mkdir(parents=True)
-        lines = []
-        for n, u in enumerate(clips.take(size)):
-            assert u.audio is not None
-            samples, rate_hz = soundfile.read(u.audio, dtype="int16")
-            soundfile.write(chapter / f"{speaker}-7-{n:04d}.flac", samples, rate_hz)
-            lines.append(f"{speaker}-7-{n:04d} {u.text}")
-        write(chapter / f"{speaker}-7.trans.txt", lines)
+        librispeech_speaker(folder / "LibriSpeech" / part, str(100 + number), clips.take(size))
+
+
+def librispeech_speaker(part: Path, speaker: str, utterances: Sequence[Utterance]) -> None:
+    """A chapter of a speaker."""
+    chapter = part / speaker / "7"
+    chapter.mkdir(parents=True)
+    lines = []
+    for n, u in enumerate(utterances):
+        assert u.audio is not None
+        samples, rate_hz = soundfile.read(u.audio, dtype="int16")
+        soundfile.write(chapter / f"{speaker}-7-{n:04d}.flac", samples, rate_hz)
+        lines.append(f"{speaker}-7-{n:04d} {u.text}")
+    write(chapter / f"{speaker}-7.trans.txt", lines)
 
 
 def tedlium2(folder: Path) -> None:
@@ -277,14 +281,8 @@ CONFORMER = tuple(
 
 
 def tiny_settings(path: Path) -> list[str]:
-    """Overrides with which a configuration's model trains in seconds.
-
-    Raises:
-        UserError: it trains on alignments, which there are none of.
-    """
+    """Overrides with which a configuration's model trains in seconds."""
     config = load_config(path)
-    if config.loss.frame_epochs:
-        raise UserError(f"{path} trains on alignments: give --miniature a transducer's configuration")
     settings = [*TINY]
     if config.model.predictor.type == "lstm":
         settings.append("model.predictor.hidden_dim=8")
@@ -298,7 +296,7 @@ def tiny_settings(path: Path) -> list[str]:
         settings += ["tokenizer.vocab_size=40", "tokenizer.soft_limit=true"]
     encoder = config.model.encoder
     if encoder.type == "blstm":
-        return [*settings, "model.encoder.blstm.num_layers=1", "model.encoder.blstm.cells=8"]
+        return [*settings, "model.encoder.blstm.num_layers=2", "model.encoder.blstm.cells=8"]
     settings += CONFORMER
     if encoder.subsampling > 1:
         settings.append("model.encoder.conformer.subsampling_channels=4")
@@ -321,6 +319,8 @@ def main(name: str, folder: Path, config: Path) -> None:
     """Writes a release and prints a configuration's tiny settings."""
     if name not in BUILDERS:
         raise UserError(f"--miniature is for {', '.join(BUILDERS)}; run egs/{name}/run.sh on its corpus")
+    if load_config(config).loss.frame_epochs:
+        raise UserError(f"{config} trains on alignments: give --miniature a transducer's configuration")
     settings = tiny_settings(config)
     shutil.rmtree(folder, ignore_errors=True)
     BUILDERS[name](folder)

@@ -15,12 +15,12 @@ from asrkit.corpora.librispeech import read_librispeech_subset, read_mini_libris
 from asrkit.corpora.prepare import READERS, combine_corpora
 from asrkit.corpora.speechocean762 import read_speechocean762
 from asrkit.corpora.splits import draw_splits
-from asrkit.corpora.utterances import Utterance, check, to_cut_sets
+from asrkit.corpora.utterances import Utterance, check
 from asrkit.data.folder import DataFolder
 from asrkit.errors import UserError
 from asrkit.features.containers import truncation
 from asrkit.features.pipeline import load_audio
-from tests.conftest import AN4, run_cli
+from tests.conftest import AN4, run_cli, to_cut_sets
 
 
 def test_an4_has_the_published_sizes_and_the_agreed_splits(an4_utterances: list[Utterance]) -> None:

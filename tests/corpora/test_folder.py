@@ -18,13 +18,13 @@ from asrkit.corpora.lists import match, read_pairs
 from asrkit.corpora.manifests import read_huggingface, read_lhotse, read_nemo
 from asrkit.corpora.prepare import Options, check_corpus, prepare_corpus, read_corpus
 from asrkit.corpora.splits import across_splits, draw_splits
-from asrkit.corpora.utterances import Utterance, check, to_cut_sets
+from asrkit.corpora.utterances import Utterance, check
 from asrkit.data.cut_files import as_dict, load_roots, read_cuts, write_cuts
 from asrkit.data.folder import DataFolder
 from asrkit.data.upstream import require_same_corpus
 from asrkit.errors import UserError
 from asrkit.features.pipeline import load_audio
-from tests.conftest import run_cli
+from tests.conftest import run_cli, to_cut_sets
 
 IDS = [f"{speaker}{n}" for speaker in ("ann", "bea", "cat", "dan") for n in range(4)]
 
