@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import click
 import pytest
+import soundfile
 import yaml
 
 from asrkit.cli.main import cli
+from asrkit.corpora.utterances import Utterance
 from tests.conftest import ROOT, Workshop
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -57,25 +60,99 @@ def all_settings() -> set[str]:
     return known
 
 
-def blocks(page: str, language: str) -> list[str]:
-    """Code blocks of a page."""
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
+EXTENDING = (ROOT / "docs" / "extending.md").read_text()
 
 
 @pytest.mark.parametrize("number", range(2))
-def test_the_examples_of_extending_run(number: int, workshop: Workshop, tmp_path: Path) -> None:
+def test_the_scripts_of_extending_run(number: int, workshop: Workshop, tmp_path: Path) -> None:
     (tmp_path / "data").symlink_to(workshop.data_dir)
     values = yaml.safe_load(workshop.config_path.read_text())
     values["train"] |= {"num_epochs": 1, "checkpoint_every_steps": 100}
     (tmp_path / "my.yaml").write_text(yaml.safe_dump(values))
-    (tmp_path / "example.py").write_text(blocks("extending.md", "python")[number])
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "example.py"]
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]
+    script = re.findall(r"```python\n(.*?)```", EXTENDING, re.DOTALL)[number]
+    (tmp_path / "example.py").write_text(script)
+    run_with(ROOT, "example.py", cwd=tmp_path)
     (folder,) = (tmp_path / "exp").iterdir()
     metrics = (folder / "metrics.jsonl").read_text()
     assert '"entropy"' in metrics if number == 0 else '"utterances": 12' in metrics
+
+
+def run_with(package: Path, *arguments: str | Path, cwd: Path) -> str:
+    """Runs Python on the package in a folder and returns what it printed to standard error."""
+    environment = os.environ | {"PYTHONPATH": str(package), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *map(str, arguments)]
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package with the files and changes that extending.md shows."""
+    folder = tmp_path_factory.mktemp("extended")
+    shutil.copytree(ROOT / "asrkit", folder / "asrkit", ignore=shutil.ignore_patterns("__pycache__"))
+    for name, text in re.findall(r'```python title="(.*?)"\n(.*?)```', EXTENDING, re.DOTALL):
+        assert not (folder / name).exists()
+        (folder / name).write_text(text)
+    changes = "".join(re.findall(r"```diff\n(.*?)```", EXTENDING, re.DOTALL))
+    command = ["git", "apply", "-C1", "-"]
+    done = subprocess.run(command, cwd=folder, input=changes, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_the_encoder_and_the_augmentation_of_extending_train_and_decode(
+    extended: Path, workshop: Workshop, tmp_path: Path
+) -> None:
+    settings: list[str | Path] = [
+        "--config",
+        workshop.config_path,
+        "train.num_epochs=1",
+        "train.checkpoint_every_steps=100",
+    ]
+    settings += ["tilt.probability=1", "model.encoder.type=convnet", "features.stacking=4"]
+    settings += ["model.encoder.convnet.num_layers=2", "model.encoder.convnet.channels=16"]
+    data, exp = ("--data-dir", workshop.data_dir), tmp_path / "exp"
+    log = run_with(extended, "-m", "asrkit", "train", *data, "--exp-dir", exp, *settings, cwd=tmp_path)
+    assert re.search(r"tilt (\d+)/\1\b", log)
+    out = ("--split", "dev", "--out-dir", tmp_path / "out")
+    run_with(extended, "-m", "asrkit", "decode", "--model", exp / "averaged.safetensors", *data, *out, cwd=tmp_path)
+    assert len((tmp_path / "out" / "hyp.trn").read_text().splitlines()) == 6
+
+
+def test_the_encoder_of_extending_ignores_padding(extended: Path, tmp_path: Path) -> None:
+    script = """
+import torch
+from asrkit.models.convnet import ConvNet
+torch.manual_seed(0)
+encoder = ConvNet(8, num_layers=2, channels=16, kernel=5).eval()
+x = torch.randn(2, 20, 8)
+together, _ = encoder(x, torch.tensor([20, 11]))
+alone, _ = encoder(x[1:, :11], torch.tensor([11]))
+torch.testing.assert_close(together[1, :11], alone[0])
+assert not together[1, 11:].any()
+"""
+    run_with(extended, "-c", script, cwd=tmp_path)
+
+
+def test_the_corpus_of_extending_is_prepared(extended: Path, an4_utterances: list[Utterance], tmp_path: Path) -> None:
+    release, lines = tmp_path / "LJSpeech-1.1", list[str]()
+    (release / "wavs").mkdir(parents=True)
+    for number, utterance in enumerate(an4_utterances[:8]):
+        id = f"LJ{(1, 1, 2, 2, 49, 49, 50, 50)[number]:03}-{number:04}"
+        assert utterance.audio
+        soundfile.write(release / "wavs" / f"{id}.wav", *soundfile.read(utterance.audio))
+        lines.append(f"{id}|{utterance.text}|{utterance.text}\n")
+    (release / "metadata.csv").write_text("".join(lines))
+    arguments = ("prepare", "ljspeech", "--corpus-dir", release, "--data-dir", tmp_path / "data")
+    log = run_with(extended, "-m", "asrkit", *arguments, cwd=tmp_path)
+    assert "train 4, dev 2, test 2" in log
+
+
+def test_the_study_of_extending_holds(extended: Path, tmp_path: Path) -> None:
+    run_with(extended, "-m", "asrkit", "study", "coverage", "--out-dir", "coverage", cwd=tmp_path)
+    assert "| reproduced |" in (tmp_path / "coverage" / "RESULTS.md").read_text()
+    assert (tmp_path / "coverage" / "coverage.png").stat().st_size > 5000
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def build_pipeline(config: Config, statistics: dict[str, MeanStd]) -> FeaturePip
         deltas=features.deltas,
         stacking=features.stacking,
         speaker_vectors=vectors,
-        frames_per_label=features.stacking * (1 if encoder.type == "blstm" else encoder.subsampling),
+        frames_per_label=features.stacking * (encoder.subsampling if encoder.type in ("conformer", "dssformer") else 1),
     )
 
 
