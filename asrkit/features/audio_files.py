@@ -1,4 +1,4 @@
-"""Audio files and waveforms: all calls of soundfile, ffmpeg and torchaudio's resampler."""
+"""Audio files and waveforms, by soundfile, ffmpeg, desphere and torchaudio's resampler."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from lhotse.audio.backend import AudioBackend
 from lhotse.utils import compute_num_samples
 
 from asrkit.errors import UserError
+from asrkit.features.shorten import decode_shorten, is_shorten
 
 LIBSNDFILE_VERSION = str(soundfile.__libsndfile_version__)
 BY_SOUNDFILE = (
@@ -43,7 +44,7 @@ does not, with an error of at most one in 10,000, a tenth of a frame in ten seco
 
 @contextmanager
 def open_audio(path: Path, part: tuple[float, float | None] | None = None) -> Iterator[soundfile.SoundFile]:
-    """A file opened by soundfile; formats that only ffmpeg reads are converted to a temporary WAV.
+    """A file opened by soundfile; formats that only ffmpeg or desphere reads are converted to a temporary WAV.
 
     Args:
         path: the file.
@@ -54,10 +55,14 @@ def open_audio(path: Path, part: tuple[float, float | None] | None = None) -> It
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}" if not path.exists() else f"{path} is no regular file")
-    if path.suffix.lower() in BY_FFMPEG:
+    by_ffmpeg = path.suffix.lower() in BY_FFMPEG
+    if by_ffmpeg or is_shorten(path):
         with tempfile.TemporaryDirectory(prefix="asrkit-") as folder:
             decoded = Path(folder, "decoded.wav")
-            _decode_with_ffmpeg(path, decoded, part or (0.0, None))
+            if by_ffmpeg:
+                _decode_with_ffmpeg(path, decoded, part or (0.0, None))
+            else:
+                decode_shorten(path, decoded)
             with open_audio(decoded) as file:
                 yield file
         return

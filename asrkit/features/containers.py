@@ -46,7 +46,7 @@ def _sphere_truncation(head: bytes, size: int) -> str:
             break
         if len(words) == 3:
             fields[words[0]] = words[2]
-    if "sample_coding" in fields and not fields["sample_coding"].startswith("pcm"):
+    if "," in fields.get("sample_coding", ""):  # compressed, such as pcm,embedded-shorten-v2.00
         return ""
     header_bytes = int(head.splitlines()[1])
     samples = int(fields.get("sample_count", 0)) * int(fields.get("channel_count", 1))

@@ -20,6 +20,7 @@ from asrkit.config_files import load_config
 from asrkit.corpora.an4 import read_an4
 from asrkit.corpora.utterances import Utterance
 from asrkit.errors import UserError
+from tests.corpora.shorten import write_shorten
 
 AN4 = Path(__file__).resolve().parents[2] / "egs" / "an4" / "corpus"
 GAP_S = 0.4
@@ -64,8 +65,10 @@ class Clips:
         """The next ones."""
         return [next(self.remaining) for _ in range(number)]
 
-    def recording(self, path: Path, number: int, rate_hz: int = 8000, sides: str = "AB") -> list[Turn]:
-        """Writes a recording in which the sides take turns: NIST SPHERE, mu-law where it has two sides."""
+    def recording(
+        self, path: Path, number: int, rate_hz: int = 8000, sides: str = "AB", packed: bool = False
+    ) -> list[Turn]:
+        """Writes a recording in which the sides take turns: NIST SPHERE, mu-law where it has two sides, or shorten."""
         turns, parts, at = [], [], 0.0
         for n, u in enumerate(self.take(number)):
             assert u.audio is not None and u.text is not None
@@ -79,6 +82,9 @@ class Clips:
             parts.append(both)
             at = round(at + len(both) / rate_hz, 2)
             parts.append(np.zeros((max(0, round(at * rate_hz) - sum(map(len, parts))), len(sides)), np.float32))
+        if packed:
+            write_shorten(path, np.concatenate(parts), rate_hz)
+            return turns
         path.parent.mkdir(parents=True, exist_ok=True)
         kind, subtype = ("WAV", "PCM_16") if path.suffix == ".wav" else ("NIST", "ULAW" if len(sides) > 1 else "PCM_16")
         if path.suffix == ".flac":
@@ -102,12 +108,12 @@ def swb2000(folder: Path) -> None:
         ("LDC2004S13", "LDC2004T19", "fisher_eng_tr_sp_d1/audio/000", "fe_03_00001"),
         ("LDC2005S13", "LDC2005T19", "fe_03_p2_sph1/audio/058", "fe_03_05851"),
     ):
-        turns = clips.recording(folder / speech / disc / f"{name}.sph", 4)
+        turns = clips.recording(folder / speech / disc / f"{name}.sph", 4, packed=True)
         lines = [f"# {name}.sph", "# Transcribed at the LDC", ""]
         lines += [f"{t.start_s:.2f} {t.end_s:.2f} {t.side}: {t.text} [laughter]\n" for t in turns[:3]]
         lines.append(f"{turns[3].start_s:.2f} {turns[3].end_s:.2f} {turns[3].side}: (( {turns[3].text} ))\n")
         write(folder / texts / "data" / "trans" / disc[-3:] / f"{name}.txt", lines)
-    turns = clips.recording(folder / "LDC97S42" / "data" / "train" / "en_4065.sph", 4)
+    turns = clips.recording(folder / "LDC97S42" / "data" / "train" / "en_4065.sph", 4, packed=True)
     lines = ["#Language: eng", "#File id: 4065", ""]
     lines += [f"{t.start_s:.2f} {t.end_s:.2f} {t.side}: %uh {t.text} {{breath}}\n" for t in turns]
     write(folder / "LDC97T14" / "transcrpt" / "train" / "en_4065.txt", lines)

@@ -116,11 +116,13 @@ def test_check_hears_other_rates_and_samples_that_are_no_numbers(tmp_path: Path)
     assert any("2 of 16000 Hz, 1 of 8000 Hz; all are resampled" in note for note in checked.notes)
 
 
-@pytest.mark.parametrize("form", ["WAV", "NIST", "OGG"])
-def test_truncation_of_each_container(form: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("form", "subtype"), [("WAV", None), ("NIST", None), ("NIST", "ULAW"), ("NIST", "ALAW"), ("OGG", None)]
+)
+def test_truncation_of_each_container(form: str, subtype: str | None, tmp_path: Path) -> None:
     path = tmp_path / f"x.{form.lower()}"
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, 48000)
-    soundfile.write(path, noise, 16000, format=form)
+    soundfile.write(path, noise, 16000, format=form, subtype=subtype)
     assert truncation(path) == ""
     path.write_bytes(path.read_bytes()[:-500])
     assert "missing" in truncation(path)
