@@ -17,6 +17,7 @@ from asrkit.bundle.front_end import build_pipeline
 from asrkit.bundle.model_file import load_recognizer
 from asrkit.cli.main import cli
 from asrkit.config_files import config_from_dict
+from asrkit.data.cut_files import read_cuts
 from asrkit.data.feature_store import compute_statistics, make_features
 from asrkit.data.folder import DataFolder
 from asrkit.data.transcripts import transcript
@@ -124,6 +125,15 @@ def test_a_users_folder_to_wer_in_one_command(folder_corpus: Path, tmp_path: Pat
     _what_is_done_is_not_taken_for_something_else(folder_corpus, tmp_path, settings)
     audio = sorted((folder_corpus / "audio").iterdir())[0]
     assert run_cli("transcribe", tmp_path / "exp" / "model.safetensors", audio).returncode == 0
+
+
+def test_run_sh_passes_the_options_of_prepare_on(folder_corpus: Path, tmp_path: Path) -> None:
+    command = [ROOT / "egs/own_corpus/run.sh", "--corpus-dir", folder_corpus, "--data-dir", tmp_path / "data"]
+    options = ["--stop-stage", "1", "--text-normalization", "lower", "--max-seconds", "3"]
+    done = subprocess.run([*map(str, command), *options], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    cuts = [cut for split in ("train", "dev", "test") for cut in read_cuts(tmp_path / "data" / f"{split}.jsonl.gz")]
+    assert 0 < len(cuts) < 16 and all(cut.duration <= 3 and transcript(cut).islower() for cut in cuts)
 
 
 def _what_is_done_is_not_taken_for_something_else(corpus: Path, folder: Path, settings: Sequence[str | Path]) -> None:

@@ -53,19 +53,22 @@ Each stage skips what is done.
   --nbest-model F   decode the training set with this model first, for a configuration with n-best label smoothing
   --nbest N         hypotheses per utterance in these lists ($nbest)
   --skip-bad        exclude bad utterances instead of stopping
+  --channel, --text-normalization, --min-seconds, --max-seconds
+                    as those of asrkit prepare
   --miniature       run all stages on a few utterances in the corpus' layout, with a tiny model
   key=value         overrides of the configuration, such as train.num_epochs=10
 EOF
 }
 
-skip_bad=()
+preparing=() # options of asrkit prepare
 while [ $# -gt 0 ]; do
   case $1 in
     -h|--help) usage; exit 0 ;;
-    --skip-bad) skip_bad=(--skip-bad); shift; continue ;;
+    --skip-bad) preparing+=("$1"); shift; continue ;;
     --miniature) miniature=yes; shift; continue ;;
-    --stage|--stop-stage|--force-from|--num-jobs|--corpus|--corpus-dir|--data-dir|--exp-dir|--config|--processes|--nbest-model|--nbest|--unlabelled|--unlabelled-corpus-dir)
+    --channel|--text-normalization|--min-seconds|--max-seconds|--stage|--stop-stage|--force-from|--num-jobs|--corpus|--corpus-dir|--data-dir|--exp-dir|--config|--processes|--nbest-model|--nbest|--unlabelled|--unlabelled-corpus-dir)
       [ $# -ge 2 ] || { echo "$0: $1 needs a value" >&2; exit 2; } ;;&
+    --channel|--text-normalization|--min-seconds|--max-seconds) preparing+=("$1" "$2"); shift 2 ;;
     --stage) stage=$2; again=(--force); shift 2 ;;
     --stop-stage) stop_stage=$2; shift 2 ;;
     --force-from) force_from=$2; shift 2 ;;
@@ -125,11 +128,11 @@ if runs 1; then
     prepare_data
   else
     "$asrkit" prepare "$corpus" --corpus-dir "$corpus_dir" --data-dir "$data_dir" \
-      --num-jobs "$num_jobs" ${skip_bad[@]+"${skip_bad[@]}"} ${force[@]+"${force[@]}"}
+      --num-jobs "$num_jobs" ${preparing[@]+"${preparing[@]}"} ${force[@]+"${force[@]}"}
   fi
   if [ -n "$unlabelled" ]; then
     "$asrkit" prepare "$unlabelled" --unlabelled --corpus-dir "$unlabelled_corpus_dir" --data-dir "$unlabelled_dir" \
-      --num-jobs "$num_jobs" ${skip_bad[@]+"${skip_bad[@]}"} ${force[@]+"${force[@]}"}
+      --num-jobs "$num_jobs" ${preparing[@]+"${preparing[@]}"} ${force[@]+"${force[@]}"}
   fi
 fi
 if runs 2; then

@@ -13,7 +13,7 @@ more_stages='        7 language models                8 weights on each dev     
 prepare_data() {
   for part in $corpus; do
     "$asrkit" prepare "$part" --corpus-dir "$corpus_dir/${part%_subset}" --data-dir "$data_dir/$part" \
-      --num-jobs "$num_jobs" ${skip_bad[@]+"${skip_bad[@]}"} ${force[@]+"${force[@]}"}
+      --num-jobs "$num_jobs" ${preparing[@]+"${preparing[@]}"} ${force[@]+"${force[@]}"}
   done
   "$asrkit" combine "$data_dir/speechocean762" "$data_dir/librispeech_subset" --data-dir "$data_dir" \
     ${force[@]+"${force[@]}"}

@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from measure import alternate
 
-from asrkit.bundle.build import build_transducer
+from asrkit.bundle.build import build_transducer, feature_dim
 from asrkit.config_files import load_config
 from asrkit.cpu import restart_with_allocator
 from asrkit.data.batching import Batch
@@ -26,41 +27,56 @@ from asrkit.devices import autocast as autocast_context
 from asrkit.devices import resolve_autocast
 from asrkit.models.transducer import num_parameters
 from asrkit.training.objective import TRANSDUCER, Trainable, TransducerObjective
+from asrkit.training.phase import Phase
 
 MODELS = Path(__file__).resolve().parents[2] / "conf" / "model"
 MODEL, HALF_RATE = "conformer_4m", "fast_conformer_4m"
-DURATION_S, LABELS, SYMBOLS = 4.0, 25, 100
+
+
+@dataclass(frozen=True)
+class Speech:
+    """What training utterances are like."""
+
+    duration_s: float = 4.0
+    labels: int = 25
+    symbols: int = 100
 
 
 def training_step(
-    batch_seconds: float, autocast: str, overrides: Sequence[str] = (), name: str = MODEL, device: str = "cpu"
+    batch_seconds: float,
+    autocast: str,
+    overrides: Sequence[str] = (),
+    path: Path = MODELS / f"{MODEL}.yaml",
+    device: str = "cpu",
+    speech: Speech = Speech(),
 ) -> tuple[Callable[[], float], int]:
-    """A function that makes one update on random features, and the number of parameters it trains."""
-    config = load_config(MODELS / f"{name}.yaml", ["loss.ctc_weight=0.3", *overrides])
+    """A function that makes one update on random features and returns their seconds, and the parameters it trains."""
+    config = load_config(path, ["loss.ctc_weight=0.3", *overrides])
     torch.manual_seed(0)
-    model = build_transducer(config, SYMBOLS)
+    model = build_transducer(config, speech.symbols)
     module = Trainable(model, TransducerObjective(config.loss, model)).to(device)
     optimizer = torch.optim.AdamW(module.parameters(), fused=True)
-    size, frames = round(batch_seconds / DURATION_S), round(100 * DURATION_S)
+    size, frames_per_s = round(batch_seconds / speech.duration_s), 100 / config.features.stacking
+    frames = round(frames_per_s * speech.duration_s)
     # Lengths spread as those of a bucket.
     feature_lens = torch.linspace(0.9 * frames, frames, size).long()
     batch = Batch(
-        torch.randn(size, frames, config.features.num_mel_bins),
+        torch.randn(size, frames, feature_dim(config)),
         feature_lens,
-        torch.randint(1, SYMBOLS, (size, LABELS)),
-        torch.full((size,), LABELS),
+        torch.randint(1, speech.symbols, (size, speech.labels)),
+        torch.full((size,), speech.labels),
         CutSet(),
         {},
     ).to(torch.device(device))
 
     def step() -> float:
         with autocast_context(torch.device(device), autocast):
-            losses = module(batch, TRANSDUCER)
+            losses = module(batch, Phase(TRANSDUCER))
         (losses.total / size).backward()
         torch.nn.utils.clip_grad_norm_(module.parameters(), 5.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return float(feature_lens.sum()) / 100
+        return float(feature_lens.sum()) / frames_per_s
 
     return step, num_parameters(module)
 
@@ -74,7 +90,7 @@ def main() -> None:
     restart_with_allocator(sys.argv)  # as asrkit train does
     best, best_speed = "", 0.0
     made = {
-        f"{name}, autocast {autocast}": training_step(80, autocast, name=name)
+        f"{name}, autocast {autocast}": training_step(80, autocast, path=MODELS / f"{name}.yaml")
         for name in (MODEL, HALF_RATE)
         for autocast in sorted({"none", resolve_autocast(torch.device("cpu"), "auto")})
     }

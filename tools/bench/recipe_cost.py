@@ -1,0 +1,102 @@
+"""How much speech the large recipes train on, and how long this machine would take for it, from a few updates of each
+model. The features are random, in utterances of the corpus's usual length.
+
+Usage: .venv/bin/python tools/bench/recipe_cost.py [--json] [NAME ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from training import Speech, training_step
+
+from asrkit.config_files import load_config
+from asrkit.cpu import restart_with_allocator
+from asrkit.devices import resolve_autocast
+
+RECIPES = Path(__file__).resolve().parents[2] / "egs"
+BATCH_S, REPEATS = 40.0, 3
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A training set."""
+
+    hours: float
+    speech: Speech
+
+
+CHARACTERS = Speech(4.0, 56, 46)
+CORPORA = {
+    "swb300": Corpus(300, CHARACTERS),
+    "swb2000": Corpus(1975, CHARACTERS),
+    "malach": Corpus(176, Speech(8.0, 112, 46)),
+    "librispeech": Corpus(100, Speech(12.7, 45, 1000)),
+    "tedlium2": Corpus(207, Speech(8.0, 30, 1000)),
+    "csj": Corpus(515, Speech(4.6, 30, 3000)),
+}
+CONFIGURATIONS = (
+    "swb300/conformer",
+    "swb300/dssformer",
+    "swb300/blstm",
+    "swb2000/conformer",
+    "swb2000/dssformer",
+    "malach/conformer",
+    "malach/dssformer",
+    "librispeech/conformer_100",
+    "tedlium2/conformer",
+    "csj/conformer",
+    "csj/blstm",
+)
+
+
+def cost(name: str) -> dict[str, str | float]:
+    """The row of a configuration."""
+    recipe, configuration = name.split("/")
+    path, corpus = RECIPES / recipe / "conf" / f"{configuration}.yaml", CORPORA[recipe]
+    config = load_config(path, [])
+    step, parameters = training_step(
+        BATCH_S, resolve_autocast(torch.device("cpu"), "auto"), path=path, speech=corpus.speech
+    )
+    times, seconds_of_speech = [], step()
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - started)
+    features = config.features
+    hours = corpus.hours * (len(features.speed_factors) + len(features.tempo_factors)) * config.train.num_epochs
+    return {
+        "configuration": name,
+        "parameters": parameters,
+        "hours_of_speech": hours,
+        "speech_s_per_s": seconds_of_speech / min(times),
+        "days": hours / 24 * min(times) / seconds_of_speech,
+    }
+
+
+def main() -> None:
+    """Prints a line for each configuration."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(CONFIGURATIONS))
+    parser.add_argument("--json", action="store_true", help="print a JSON array as the last line")
+    arguments = parser.parse_args()
+    restart_with_allocator(sys.argv)  # as asrkit train does
+    rows = []
+    for name in arguments.names or CONFIGURATIONS:
+        rows.append(row := cost(name))
+        print(" ".join(f"{key} {value:,.4g}" if isinstance(value, float) else f"{value}" for key, value in row.items()))
+    if arguments.json:
+        print(json.dumps(rows))
+
+
+if __name__ == "__main__":
+    main()
