@@ -141,10 +141,7 @@ def is_text(text: str) -> bool:
 
 def _listen(item: tuple[tuple[Path, str], bool]) -> Heard:
     (path, channel), in_parts = item
-    heard = listen(path, channel)
-    if not in_parts:
-        heard.peaks = heard.peaks[:0]  # unused, so not sent back
-    return heard
+    return listen(path, channel, by_second=in_parts)
 
 
 def _kind(warning: str) -> str:

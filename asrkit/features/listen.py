@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +61,7 @@ class Heard:
     digest: str = ""
     """Digest of that channel's samples."""
     peaks: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
-    """Peak of each second."""
+    """Peak of each second, if asked for."""
     problem: str = ""
     """Why it cannot be used; empty if it can."""
     warnings: tuple[str, ...] = ()
@@ -105,16 +106,17 @@ RULES = (
 """Checked in this order; the first rule that refuses the audio is reported."""
 
 
-def listen(path: Path, channel: str = LOUDEST) -> Heard:
+def listen(path: Path, channel: str = LOUDEST, by_second: bool = False) -> Heard:
     """Reads a complete file, block by block, and checks it; the content never raises an exception.
 
     Args:
         path: the file.
         channel: a choice of :func:`channel_choice` other than ``split``.
+        by_second: whether to measure ``peaks``.
     """
     try:
-        missing = truncation(path) if path.is_file() else ""
-        heard = _measure(path, channel)
+        heard = _measure(path, channel, by_second)
+        missing = truncation(path)
     except FileNotFoundError:
         return Heard(problem="the audio file is missing")
     except UNREADABLE as error:
@@ -142,7 +144,7 @@ def pick(samples: np.ndarray, channel: int) -> np.ndarray:
     return picked
 
 
-def _measure(path: Path, choice: str) -> Heard:
+def _measure(path: Path, choice: str, by_second: bool) -> Heard:
     with open_audio(path) as file:
         heard = Heard(int(file.samplerate), num_channels=int(file.channels))
         if choice.isdigit() and int(choice) >= heard.num_channels:
@@ -161,14 +163,16 @@ def _measure(path: Path, choice: str) -> Heard:
             x = np.ascontiguousarray(pick(block, heard.channel))
             heard.num_samples += len(x)
             content.update(x.data)
-            heard.finite &= bool(np.isfinite(x).all())
-            if not heard.finite:
-                break  # sums of such samples are meaningless
             peak = _peak(x)
+            if not math.isfinite(peak):
+                heard.finite = False
+                break  # sums of such samples are meaningless
             heard.peak = max(heard.peak, peak)
             total += float(x.sum(dtype=np.float64))
             if peak >= FULL_SCALE:
                 clipped += int(np.count_nonzero(np.abs(x) >= FULL_SCALE))
+            if not by_second:
+                continue
             x = np.concatenate([rest, x]) if len(rest) else x
             complete = len(x) // second * second
             rows = x[:complete].reshape(-1, second)
@@ -183,7 +187,8 @@ def _measure(path: Path, choice: str) -> Heard:
 
 
 def _peak(x: np.ndarray) -> float:
-    return max(float(x.max()), -float(x.min()))  # avoids storing the absolute values
+    """Largest absolute value; not finite if one of them is not. Does not store the absolute values."""
+    return float(np.maximum(x.max(), -x.min()))
 
 
 def _loudest(path: Path, heard: Heard) -> int:
