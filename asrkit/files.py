@@ -31,7 +31,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     path = Path(path)
     suffixes = "".join(path.suffixes[-2:])[-24:]
-    temporary = path.with_name(f"{_TEMPORARY}{_machine()}-{os.getpid()}-{_name_hash(path.name)}{suffixes}")
+    temporary = path.with_name(f"{_TEMPORARY}{_machine()}-{os.getpid()}-{name_hash(path.name)}{suffixes}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:
@@ -52,17 +52,18 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def _machine() -> str:
-    return _name_hash(socket.gethostname())
+    return name_hash(socket.gethostname())
 
 
-def _name_hash(name: str) -> str:
+def name_hash(name: str) -> str:
+    """Eight characters that tell names apart."""
     return hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
 
 
 def companion(path: Path, suffix: str) -> Path:
     """A file that accompanies another: its name with a suffix, or a hash of it if that is too long."""
     name = f"{path.name}{suffix}"
-    return path.with_name(name if len(os.fsencode(name)) <= _LONGEST_NAME else f"{_name_hash(path.name)}{suffix}")
+    return path.with_name(name if len(os.fsencode(name)) <= _LONGEST_NAME else f"{name_hash(path.name)}{suffix}")
 
 
 _ORPHANS_S = 30.0

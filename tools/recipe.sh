@@ -53,14 +53,15 @@ Each stage skips what is done.
   --nbest-model F   decode the training set with this model first, for a configuration with n-best label smoothing
   --nbest N         hypotheses per utterance in these lists ($nbest)
   --skip-bad        exclude bad utterances instead of stopping
-  --channel, --text-normalization, --min-seconds, --max-seconds
-                    as those of asrkit prepare
+  --channel CHOICE, --text-normalization RULES, --min-seconds S, --max-seconds S
+                    how stage 1 reads audio and transcripts: see asrkit prepare --help
   --miniature       run all stages on a few utterances in the corpus' layout, with a tiny model
   key=value         overrides of the configuration, such as train.num_epochs=10
 EOF
 }
 
 preparing=() # options of asrkit prepare
+of_stage_1=
 while [ $# -gt 0 ]; do
   case $1 in
     -h|--help) usage; exit 0 ;;
@@ -68,7 +69,7 @@ while [ $# -gt 0 ]; do
     --miniature) miniature=yes; shift; continue ;;
     --channel|--text-normalization|--min-seconds|--max-seconds|--stage|--stop-stage|--force-from|--num-jobs|--corpus|--corpus-dir|--data-dir|--exp-dir|--config|--processes|--nbest-model|--nbest|--unlabelled|--unlabelled-corpus-dir)
       [ $# -ge 2 ] || { echo "$0: $1 needs a value" >&2; exit 2; } ;;&
-    --channel|--text-normalization|--min-seconds|--max-seconds) preparing+=("$1" "$2"); shift 2 ;;
+    --channel|--text-normalization|--min-seconds|--max-seconds) preparing+=("$1" "$2"); of_stage_1=$1; shift 2 ;;
     --stage) stage=$2; again=(--force); shift 2 ;;
     --stop-stage) stop_stage=$2; shift 2 ;;
     --force-from) force_from=$2; shift 2 ;;
@@ -91,6 +92,10 @@ done
 for number in "$stage" "$stop_stage" "$processes" "$force_from" "$num_jobs" "$nbest"; do
   [[ $number =~ ^[0-9]+$ ]] || { echo "$0: '$number' is not a whole number" >&2; exit 2; }
 done
+if [ -n "$of_stage_1" ] && [ "$stage" -gt 1 ]; then
+  echo "$0: $of_stage_1 belongs to stage 1, which --stage $stage skips" >&2
+  exit 2
+fi
 if [ -n "$miniature" ]; then
   name=$(basename "$recipe_dir")
   folder=$(mktemp -d)

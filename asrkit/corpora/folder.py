@@ -21,6 +21,7 @@ from pathlib import Path
 
 from asrkit.corpora.lists import clean_id, match, missing_from, read_pairs
 from asrkit.corpora.splits import split_named
+from asrkit.corpora.unpack import UNPACKED
 from asrkit.corpora.utterances import Corpus, Problem, Utterance
 from asrkit.data.folder import SPLITS
 from asrkit.errors import UserError, shown
@@ -30,6 +31,8 @@ from asrkit.text.normalize import canonical
 
 NOT_DATA = ("__MACOSX", "@eaDir")
 """Folders left by operating systems."""
+PREPARED = ("features", UNPACKED)
+"""Folders with audio in prepared data."""
 LISTS = ("text", "utt2spk", "split", "wav.scp", "segments")
 UNREAD = [".raw", ".pcm", ".vox", ".gsm", ".dss", ".ds2", ".ra", ".rm", ".mid", ".g722", ".adpcm", ".qcp"]
 """Suffixes of audio that is not passed to soundfile or ffmpeg; most of it has no header."""
@@ -219,7 +222,8 @@ def _files(folder: Path, data_dir: Path) -> Iterator[Path]:
             names.clear()
             continue
         entered.add((status.st_dev, status.st_ino))
-        names[:] = sorted(name for name in names if not name.startswith(".") and name not in NOT_DATA)
+        excluded = {*NOT_DATA, *(PREPARED if Path(where).resolve() == data_dir.resolve() else ())}
+        names[:] = sorted(name for name in names if not name.startswith(".") and name not in excluded)
         for name in sorted(files):
             if not name.startswith("."):
                 yield Path(where, name)

@@ -28,7 +28,7 @@ from asrkit.corpora.speechocean762 import read_speechocean762
 from asrkit.corpora.splits import across_splits, draw_splits
 from asrkit.corpora.switchboard import read_swb300, read_swb2000
 from asrkit.corpora.tedlium2 import read_tedlium2
-from asrkit.corpora.unpack import unpack
+from asrkit.corpora.unpack import UNPACKED, unpack
 from asrkit.corpora.utterances import Checked, Corpus, Problem, check, cuts_of, duration_of, overlaps, recordings_of
 from asrkit.data.cut_files import Roots, load_roots, read_cuts, write_cuts
 from asrkit.data.folder import DataFolder
@@ -182,7 +182,7 @@ def prepare_corpus(
         options: how it was read.
         skip_bad: write bad utterances to ``bad.jsonl``, with reasons, and continue without them.
         num_jobs: processes.
-        begin: called before the first output is written.
+        begin: called before the first CutSet is written.
 
     Returns:
         Utterances by split, and notes for the user.
@@ -191,7 +191,7 @@ def prepare_corpus(
         UserError: bad utterances without ``skip_bad`` (all in one message), or an empty split.
     """
     number = size(corpus)
-    corpus = unpack(corpus, corpus_dir, folder.path / "audio", num_jobs)
+    corpus = unpack(corpus, corpus_dir, folder.path / UNPACKED, num_jobs)
     corpus, checked = check_corpus(corpus, options, num_jobs)
     if checked.problems and not skip_bad:
         raise UserError(describe(checked.problems, number))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +10,16 @@ import soundfile
 
 from asrkit.console import progress_bar
 from asrkit.corpora.utterances import Corpus
-from asrkit.features.audio_files import UNREADABLE, blocks, open_audio
+from asrkit.errors import UserError
+from asrkit.features.audio_files import UNREADABLE, UNWRITABLE, blocks, open_audio
 from asrkit.features.shorten import is_shorten
-from asrkit.files import atomic_path
+from asrkit.files import atomic_path, name_hash
 from asrkit.processes import mapping
+from asrkit.records import stamp
+
+UNPACKED = "unpacked"
+"""Folder in prepared data."""
+SUFFIXES = (".sph", ".nist")
 
 
 def unpack(corpus: Corpus, corpus_dir: Path, folder: Path, num_jobs: int) -> Corpus:
@@ -25,39 +30,50 @@ def unpack(corpus: Corpus, corpus_dir: Path, folder: Path, num_jobs: int) -> Cor
     Args:
         corpus: as read.
         corpus_dir: the release.
-        folder: where the FLAC files go; those of an earlier run are kept if their recordings have not changed.
+        folder: where the FLAC files go; a recording that has not changed since is not decoded again.
         num_jobs: processes.
+
+    Raises:
+        UserError: a file cannot be written.
     """
-    packed = [path for path in dict.fromkeys(u.audio for u in corpus.utterances) if path and is_shorten(path)]
+    recordings = [p for p in dict.fromkeys(u.audio for u in corpus.utterances) if p and p.suffix.lower() in SUFFIXES]
+    packed = [path for path in recordings if is_shorten(path)]
     if not packed:
         return corpus
-    targets = [folder / f"{path.stem}-{_short_digest(path, corpus_dir)}.flac" for path in packed]
+    targets = [folder / _version(path, corpus_dir) / f"{path.stem}.flac" for path in packed]
+    places: dict[Path | None, Path] = {}
     with mapping(num_jobs, chunksize=4) as run, progress_bar("unpacking", len(packed)) as bar:
-        places: dict[Path | None, Path] = {}
         for path, place in zip(packed, run(_unpack, packed, targets), strict=True):
             places[path] = place
             bar.advance()
     return replace(corpus, utterances=[replace(u, audio=places.get(u.audio, u.audio)) for u in corpus.utterances])
 
 
-def _short_digest(path: Path, corpus_dir: Path) -> str:
-    """Tells recordings of the same name apart."""
-    return hashlib.sha256(os.fsencode(os.path.relpath(path, corpus_dir))).hexdigest()[:8]
+def _version(path: Path, corpus_dir: Path) -> str:
+    """Tells recordings of the same name, and versions of one, apart."""
+    return name_hash(f"{os.path.relpath(path, corpus_dir)} {stamp(path)}")
 
 
 def _unpack(path: Path, target: Path) -> Path:
     """Where the recording is now."""
-    state = path.stat()
-    if target.is_file() and target.stat().st_mtime_ns == state.st_mtime_ns:
+    if target.is_file():
         return target
     try:
-        with open_audio(path) as file, atomic_path(target) as temporary:
-            with soundfile.SoundFile(
-                temporary, "w", file.samplerate, file.channels, "PCM_16", format="FLAC"
-            ) as rewritten:
-                for block in blocks(file):
-                    rewritten.write(block)
-            os.utime(temporary, ns=(state.st_atime_ns, state.st_mtime_ns))
+        with open_audio(path) as file:
+            _rewrite(file, target)
     except UNREADABLE:
         return path
     return target
+
+
+def _rewrite(file: soundfile.SoundFile, target: Path) -> None:
+    settings = file.samplerate, file.channels, "PCM_16"
+    try:
+        with (
+            atomic_path(target) as temporary,
+            soundfile.SoundFile(temporary, "w", *settings, format="FLAC") as rewritten,
+        ):
+            for block in blocks(file):
+                rewritten.write(block)
+    except UNWRITABLE as error:
+        raise UserError(f"cannot write {target}: {error}; free some space, then run again") from error

@@ -71,7 +71,10 @@ def export_int4(
     restore_layers(reference.model)
     bundle = recognizer_of(file)
     if REWRITE not in bundle.config.rewrites:
-        policy = _policy(POLICIES[bundle.config.model.encoder.type])
+        kind = bundle.config.model.encoder.type
+        if kind not in POLICIES:
+            raise UserError(f"{source}: conf/quantize has no policy for a {kind}; train it with quantizers first")
+        policy = _policy(POLICIES[kind])
         bundle = quantize_recognizer(bundle, policy, folder, "train", CALIBRATION_UTTERANCES)
     _require_4_bits(source, bundle.model)
     if build_fusion(settings.fusion, bundle.tokenizer, bundle.model.device) is not None:

@@ -6,9 +6,10 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -55,21 +56,31 @@ def open_audio(path: Path, part: tuple[float, float | None] | None = None) -> It
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}" if not path.exists() else f"{path} is no regular file")
-    by_ffmpeg = path.suffix.lower() in BY_FFMPEG
-    if by_ffmpeg or is_shorten(path):
-        with tempfile.TemporaryDirectory(prefix="asrkit-") as folder:
-            decoded = Path(folder, "decoded.wav")
-            if by_ffmpeg:
-                _decode_with_ffmpeg(path, decoded, part or (0.0, None))
-            else:
-                decode_shorten(path, decoded)
-            with open_audio(decoded) as file:
-                yield file
+    if path.suffix.lower() in BY_FFMPEG:
+        with _decoded(partial(_decode_with_ffmpeg, path, part=part or (0.0, None))) as file:
+            yield file
         return
-    with soundfile.SoundFile(os.fsencode(path)) as file:
+    try:
+        opened = soundfile.SoundFile(os.fsencode(path))
+    except soundfile.SoundFileError:
+        if not is_shorten(path):
+            raise
+        with _decoded(partial(decode_shorten, path)) as file:
+            yield file
+        return
+    with opened as file:
         if not LEAST_HZ <= file.samplerate <= MOST_HZ:
             raise ValueError(f"it states {file.samplerate} Hz, which no recording of speech has")
         yield file
+
+
+@contextmanager
+def _decoded(decode: Callable[[Path], None]) -> Iterator[soundfile.SoundFile]:
+    with tempfile.TemporaryDirectory(prefix="asrkit-") as folder:
+        target = Path(folder, "decoded.wav")
+        decode(target)
+        with open_audio(target) as file:
+            yield file
 
 
 def num_channels(path: Path) -> int:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+SPHERE_HEADER_BYTES = "header bytes"
+_HEAD_BYTES = 1 << 12
 _OGG_TAIL_BYTES = 1 << 17  # two pages of the largest size
 _OGG_LAST_PAGE = 0x04
 
@@ -17,7 +19,7 @@ def truncation(path: Path) -> str:
     """
     size = path.stat().st_size
     with open(path, "rb") as file:
-        head = file.read(1 << 12)
+        head = file.read(_HEAD_BYTES)
         if head[:4] == b"RIFF" and len(head) >= 12:
             return _missing_bytes(size, 8 + int(struct.unpack("<I", head[4:8])[0]))
         if head[:7] == b"NIST_1A":
@@ -38,16 +40,35 @@ def _missing_bytes(size: int, expected: int) -> str:
     return f"{expected - size} bytes are missing" if size < expected < 0x7FFFF000 else ""
 
 
-def _sphere_truncation(head: bytes, size: int) -> str:
-    fields = {}
-    for line in head.decode("ascii", errors="replace").splitlines():
+def sphere_fields(path: Path) -> dict[str, str]:
+    """Values in the header of a NIST SPHERE file, and its size as :data:`SPHERE_HEADER_BYTES`; empty for other files.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        return _sphere_fields(file.read(_HEAD_BYTES))
+
+
+def _sphere_fields(head: bytes) -> dict[str, str]:
+    if not head.startswith(b"NIST_1A"):
+        return {}
+    lines = head.decode("ascii", errors="replace").splitlines()
+    fields = {SPHERE_HEADER_BYTES: lines[1].strip() if len(lines) > 1 else ""}
+    for line in lines:
         words = line.split()
         if words == ["end_head"]:
             break
         if len(words) == 3:
             fields[words[0]] = words[2]
-    if "," in fields.get("sample_coding", ""):  # compressed, such as pcm,embedded-shorten-v2.00
+    return fields
+
+
+def _sphere_truncation(head: bytes, size: int) -> str:
+    fields = _sphere_fields(head)
+    coding = fields.get("sample_coding", "pcm")
+    if "," in coding:  # compressed, such as pcm,embedded-shorten-v2.00
         return ""
-    header_bytes = int(head.splitlines()[1])
     samples = int(fields.get("sample_count", 0)) * int(fields.get("channel_count", 1))
-    return _missing_bytes(size, header_bytes + samples * int(fields.get("sample_n_bytes", 2)))
+    width = int(fields.get("sample_n_bytes", 2 if coding == "pcm" else 1))
+    return _missing_bytes(size, int(fields[SPHERE_HEADER_BYTES]) + samples * width)

@@ -143,7 +143,7 @@ def _hub5(folder: Path, clips: Clips) -> None:
     english = folder / "LDC2002S09" / "hub5e_00" / "english"
     rows: list[str] = []
     for name in ("sw_4390", "en_4156"):
-        rows += _stm(name, clips.recording(english / f"{name}.sph", 4), "O,F", "AB")
+        rows += _stm(name, clips.recording(english / f"{name}.sph", 4, packed=name == "en_4156"), "O,F", "AB")
     reference = folder / "LDC2002T43" / "reference"
     write(reference / "hub5e00.english.000405.stm", [*STM_HEADER.splitlines(), *rows])
     write(reference / "en20000405_hub5.glm", GLM.splitlines())

@@ -22,7 +22,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from measure import alternate, peak_in_new_process
-from training import training_step
+from training import BOTH_LOSSES, training_step
 
 from asrkit.cpu import restart_with_allocator
 from asrkit.devices import resolve_autocast
@@ -59,7 +59,7 @@ def step_ratio(repeats: int) -> float:
     """Time of a DSSformer's training step over a conformer's, on all cores."""
     autocast = resolve_autocast(torch.device("cpu"), "auto")
     kinds = ("conformer", "dssformer")
-    steps = {kind: training_step(80, autocast, [f"model.encoder.type={kind}"])[0] for kind in kinds}
+    steps = {kind: training_step(80, autocast, [*BOTH_LOSSES, f"model.encoder.type={kind}"])[0] for kind in kinds}
     seconds = alternate(steps, repeats, warm_up=2)
     return round(seconds["dssformer"] / seconds["conformer"], 3)
 

@@ -59,21 +59,27 @@ CONFIGURATIONS = (
 )
 
 
+def hours_of_speech(name: str) -> float:
+    """In all epochs of a configuration, with its replicas at other speeds and tempos."""
+    recipe, configuration = name.split("/")
+    config = load_config(RECIPES / recipe / "conf" / f"{configuration}.yaml", [])
+    replicas = len(config.features.speed_factors) + len(config.features.tempo_factors)
+    return CORPORA[recipe].hours * replicas * config.train.num_epochs
+
+
 def cost(name: str) -> dict[str, str | float]:
     """The row of a configuration."""
     recipe, configuration = name.split("/")
     path, corpus = RECIPES / recipe / "conf" / f"{configuration}.yaml", CORPORA[recipe]
-    config = load_config(path, [])
     step, parameters = training_step(
-        BATCH_S, resolve_autocast(torch.device("cpu"), "auto"), path=path, speech=corpus.speech
+        BATCH_S, resolve_autocast(torch.device("cpu"), "auto"), (), path=path, speech=corpus.speech
     )
     times, seconds_of_speech = [], step()
     for _ in range(REPEATS):
         started = time.perf_counter()
         step()
         times.append(time.perf_counter() - started)
-    features = config.features
-    hours = corpus.hours * (len(features.speed_factors) + len(features.tempo_factors)) * config.train.num_epochs
+    hours = hours_of_speech(name)
     return {
         "configuration": name,
         "parameters": parameters,
@@ -86,9 +92,11 @@ def cost(name: str) -> dict[str, str | float]:
 def main() -> None:
     """Prints a line for each configuration."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(CONFIGURATIONS))
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"all if none: {', '.join(CONFIGURATIONS)}")
     parser.add_argument("--json", action="store_true", help="print a JSON array as the last line")
     arguments = parser.parse_args()
+    if unknown := set(arguments.names) - set(CONFIGURATIONS):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; one of {', '.join(CONFIGURATIONS)}")
     restart_with_allocator(sys.argv)  # as asrkit train does
     rows = []
     for name in arguments.names or CONFIGURATIONS:

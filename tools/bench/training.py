@@ -30,6 +30,7 @@ from asrkit.training.objective import TRANSDUCER, Trainable, TransducerObjective
 from asrkit.training.phase import Phase
 
 MODELS = Path(__file__).resolve().parents[2] / "conf" / "model"
+BOTH_LOSSES = ("loss.ctc_weight=0.3",)
 MODEL, HALF_RATE = "conformer_4m", "fast_conformer_4m"
 
 
@@ -45,13 +46,13 @@ class Speech:
 def training_step(
     batch_seconds: float,
     autocast: str,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str] = BOTH_LOSSES,
     path: Path = MODELS / f"{MODEL}.yaml",
     device: str = "cpu",
     speech: Speech = Speech(),
 ) -> tuple[Callable[[], float], int]:
     """A function that makes one update on random features and returns their seconds, and the parameters it trains."""
-    config = load_config(path, ["loss.ctc_weight=0.3", *overrides])
+    config = load_config(path, overrides)
     torch.manual_seed(0)
     model = build_transducer(config, speech.symbols)
     module = Trainable(model, TransducerObjective(config.loss, model)).to(device)
