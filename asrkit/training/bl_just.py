@@ -14,7 +14,9 @@ each from a labelled and an unlabelled batch drawn independently ("double sampli
 of f and η that of g. After epoch K, fine-tuning minimises f alone. An update's f is the mean over its labelled
 utterances and its g over its unlabelled ones, regardless of process.
 
-All phases share one optimizer: a parameter without a gradient is not updated or decayed, nor are its moments.
+Exploration and pre-training keep their own moments. With shared ones, those of ∇f, hundreds of times as large as ∇g,
+would stop exploration, and those of ∇g would spoil the supervised updates that follow. A parameter without a gradient
+is neither updated nor decayed.
 """
 
 from __future__ import annotations
@@ -167,7 +169,9 @@ class BilevelTask(SpeechTask):
         explored = self._plan_unlabelled("exploration", epoch) if share else None
         paired = self._plan_unlabelled("joint", epoch) if supervised and supervised.phase.penalty else None
         number = round(share * len(explored)) if explored else 0
-        return JointSteps(explored, number, supervised, paired, Phase(EXPLORATION, all_used=False, lr_scale=scale))
+        return JointSteps(
+            explored, number, supervised, paired, Phase(EXPLORATION, all_used=False, lr_scale=scale, level=EXPLORATION)
+        )
 
     def _plan_unlabelled(self, stream: str, epoch: int) -> EpochPlan:
         seconds, settings = self.unlabelled.durations_s, self.settings

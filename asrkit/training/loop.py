@@ -7,7 +7,7 @@ import gc
 import math
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -60,7 +60,8 @@ class Loop:
         self.groups = parameter_groups(
             self.module, optimizer.groups, settings.weight_decay, matrices=optimizer.type == "muon"
         )
-        self.optimizer = build_optimizer(optimizer, self.groups)
+        self.optimizers = {"": build_optimizer(optimizer, self.groups)}
+        """By level of their phases."""
         self.autocast = resolve_autocast(learners.device, settings.autocast)
         if learners.agree(self.autocast == "none"):  # machines of different kinds train together
             self.autocast = "none"
@@ -107,16 +108,14 @@ class Loop:
             raise UserError(f"the processes do not read the same checkpoint in {self.checkpoints.folder}: see above")
         if saved is None:
             return
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.scaler.load_state_dict(saved["scaler"])
+        self._load_optimizers(saved)
         self.state = LoopState(**saved["loop"])
         epoch, step = self.state.epoch, self.state.step
         self.learners.load_state_dict(saved.get("learners", {}), epoch, step)
         name = CheckpointName(epoch, False, step) if step else CheckpointName(epoch - 1, True)
         own = self.learners.load_own(self.checkpoints.folder, name.stem, self.module, self.state.updates)
         if own is not None:
-            self.optimizer.load_state_dict(own["optimizer"])
-            self.scaler.load_state_dict(own["scaler"])
+            self._load_optimizers(own)
         if (trained := self.state.epoch - 1) > self.task.num_epochs:
             raise UserError(
                 f"{self.checkpoints.folder} has {trained} epochs, more than the {self.task.num_epochs} asked for; raise"
@@ -126,6 +125,16 @@ class Loop:
             log(f"resuming at epoch {self.state.epoch}, update {self.state.step} of it")
         else:
             self.state.sums = {}  # the first process has the sums of all
+
+    def _load_optimizers(self, saved: Mapping[str, Any]) -> None:
+        for level, moments in {"": saved["optimizer"], **saved.get("other_optimizers", {})}.items():
+            self._optimizer(level).load_state_dict(moments)
+        self.scaler.load_state_dict(saved["scaler"])
+
+    def _optimizer(self, level: str) -> torch.optim.Optimizer:
+        if level not in self.optimizers:
+            self.optimizers[level] = build_optimizer(self.settings.optimizer, self.groups)
+        return self.optimizers[level]
 
     def _run_epoch(self) -> None:
         state, settings, learners = self.state, self.settings, self.learners
@@ -172,14 +181,15 @@ class Loop:
         step, slot = plan[number], learners.slot(share)
         real = [len(part) > 0 for part in parts_in_slot(step, slot, learners.world_size)]
         self.lr = self.task.learning_rate(state.epoch, number / len(plan)) * step.phase.lr_scale
-        set_learning_rate(self.optimizer, self.groups, self.lr)
+        optimizer = self._optimizer(step.phase.level)
+        set_learning_rate(optimizer, self.groups, self.lr)
         self._enter(step.phase)
         scales = [learners.world_size / step.number if is_real else 0.0 for is_real in real]
         where = "dropout", self.settings.seed, state.epoch, number, slot
         for batch, losses, is_real in zip(batches, self._gradient(batches, scales, where), real, strict=True):
             if is_real:
                 self._count(batch, losses)
-        self.scaler.unscale_(self.optimizer)
+        self.scaler.unscale_(optimizer)
         learners.watch(self.module, lambda: self._gradient_again(batches, scales, where), self.lr)
         norm = nn.utils.clip_grad_norm_(self.module.parameters(), self.settings.max_grad_norm)
         problem = ""
@@ -187,9 +197,9 @@ class Loop:
             problem = f"the gradient is not finite at {self._where(batches)}; lower the learning rate or check the data"
         raise_together(learners.in_step, problem)
         learners.before_step(self.module)
-        self.scaler.step(self.optimizer)
+        self.scaler.step(optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         learners.after_step(self.module)
         state.step, state.updates = state.step + 1, state.updates + 1
         if self.metrics and state.updates % 10 == 0:
@@ -289,14 +299,13 @@ class Loop:
         return loaded
 
     def _save(self, name: CheckpointName) -> None:
-        state = {
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
+        moments = {level: optimizer.state_dict() for level, optimizer in self.optimizers.items()}
+        own = {"optimizer": moments.pop(""), "other_optimizers": moments, "scaler": self.scaler.state_dict()}
+        state = own | {
             "loop": vars(self.state) | {"sums": self.learners.total(self.state.sums)},
             "learners": self.learners.state_dict(),
         }
         # Each learner's own state first: a checkpoint that exists is complete.
-        own = {"optimizer": state["optimizer"], "scaler": state["scaler"]}
         self.learners.save_own(self.checkpoints.folder, name.stem, self.module, own)
         with self.learners.consensus(self.module):
             if self.learners.is_main:

@@ -16,6 +16,8 @@ class Phase:
     """Factor on the learning rate."""
     penalty: float = 0.0
     """Weight of the unsupervised loss in addition to the supervised one."""
+    level: str = ""
+    """Phases of the same level share the optimizer's moments."""
 
     def same_parameters(self, other: Phase) -> bool:
         """Whether both give gradients to the same parameters."""

@@ -317,6 +317,24 @@ def test_exploration_alone_lowers_g(configured: Callable[..., Config], workshop:
     assert g[3] < g[0]
 
 
+def test_exploration_leaves_the_moments_of_supervised_updates_alone(
+    configured: Callable[..., Config], workshop: Workshop
+) -> None:
+    constant = {"type": "warmup_hold_decay", "peak_lr": 1e-3, "warmup_epochs": 0, "hold_epochs": 3}
+    weights = []
+    for exploration in (0.0, 2.0):
+        train = {"num_epochs": 2, "schedule": constant}
+        config = configured(train, max_gamma=0.0, exploration=exploration, exploration_lr_scale=0.0)
+        config.model.encoder.conformer.dropout = 0.0  # drawn by the number of the update
+        config.model.predictor.dropout = config.model.predictor.embedding_dropout = 0.0
+        exp = workshop.folder / f"moments_{exploration:g}"
+        run_training(config, workshop.data_dir, exp)
+        weights.append(load_file(exp / "checkpoints" / "epoch-0002.safetensors"))
+    alone, explored = weights
+    assert any(line["unlabelled_s"] for line in read_metrics(exp / "metrics.jsonl"))
+    assert all(torch.equal(alone[name], explored[name]) for name in alone if name.startswith("model."))
+
+
 def test_a_resumed_run_and_two_processes_train_alike(
     configured: Callable[..., Config], workshop: Workshop, unlabelled: Path, tmp_path: Path
 ) -> None:
