@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from measure import alternate
 from training import Speech, training_step
 
 from asrkit.config_files import load_config
@@ -59,33 +59,35 @@ CONFIGURATIONS = (
 )
 
 
+def path_of(name: str) -> Path:
+    """The file of a configuration."""
+    return RECIPES / f"{name.replace('/', '/conf/')}.yaml"
+
+
+def corpus_of(name: str) -> Corpus:
+    """What a configuration trains on."""
+    return CORPORA[name.split("/")[0]]
+
+
 def hours_of_speech(name: str) -> float:
     """In all epochs of a configuration, with its replicas at other speeds and tempos."""
-    recipe, configuration = name.split("/")
-    config = load_config(RECIPES / recipe / "conf" / f"{configuration}.yaml", [])
+    config = load_config(path_of(name), [])
     replicas = len(config.features.speed_factors) + len(config.features.tempo_factors)
-    return CORPORA[recipe].hours * replicas * config.train.num_epochs
+    return corpus_of(name).hours * replicas * config.train.num_epochs
 
 
 def cost(name: str) -> dict[str, str | float]:
     """The row of a configuration."""
-    recipe, configuration = name.split("/")
-    path, corpus = RECIPES / recipe / "conf" / f"{configuration}.yaml", CORPORA[recipe]
-    step, parameters = training_step(
-        BATCH_S, resolve_autocast(torch.device("cpu"), "auto"), (), path=path, speech=corpus.speech
-    )
-    times, seconds_of_speech = [], step()
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        step()
-        times.append(time.perf_counter() - started)
+    autocast = resolve_autocast(torch.device("cpu"), "auto")
+    step, parameters = training_step(BATCH_S, autocast, (), path=path_of(name), speech=corpus_of(name).speech)
+    speed = step() / alternate({name: step}, REPEATS, warm_up=0)[name]
     hours = hours_of_speech(name)
     return {
         "configuration": name,
         "parameters": parameters,
         "hours_of_speech": hours,
-        "speech_s_per_s": seconds_of_speech / min(times),
-        "days": hours / 24 * min(times) / seconds_of_speech,
+        "speech_s_per_s": speed,
+        "days": hours / 24 / speed,
     }
 
 
