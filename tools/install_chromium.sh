@@ -4,7 +4,4 @@ set -euo pipefail
 if command -v chromium >/dev/null || command -v google-chrome >/dev/null; then
   exit 0
 fi
-sudo=""
-[ "$(id -u)" = 0 ] || sudo=sudo
-$sudo apt-get update -qq
-$sudo apt-get install -y -qq --no-install-recommends chromium
+"$(dirname "${BASH_SOURCE[0]}")/install_package.sh" --no-install-recommends chromium

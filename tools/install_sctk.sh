@@ -4,7 +4,4 @@ set -euo pipefail
 if command -v sclite >/dev/null || command -v sctk >/dev/null; then
   exit 0
 fi
-sudo=""
-[ "$(id -u)" = 0 ] || sudo=sudo
-$sudo apt-get update -qq
-$sudo apt-get install -y -qq sctk
+"$(dirname "${BASH_SOURCE[0]}")/install_package.sh" sctk
