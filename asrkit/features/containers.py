@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 SPHERE_HEADER_BYTES = "header bytes"
@@ -22,8 +23,8 @@ def truncation(path: Path) -> str:
         head = file.read(_HEAD_BYTES)
         if head[:4] == b"RIFF" and len(head) >= 12:
             return _missing_bytes(size, 8 + int(struct.unpack("<I", head[4:8])[0]))
-        if head[:7] == b"NIST_1A":
-            return _sphere_truncation(head, size)
+        if fields := _sphere_fields(head):
+            return _sphere_truncation(fields, size)
         if head[:4] == b"OggS":
             file.seek(max(0, size - _OGG_TAIL_BYTES))
             tail = file.read()
@@ -64,8 +65,7 @@ def _sphere_fields(head: bytes) -> dict[str, str]:
     return fields
 
 
-def _sphere_truncation(head: bytes, size: int) -> str:
-    fields = _sphere_fields(head)
+def _sphere_truncation(fields: Mapping[str, str], size: int) -> str:
     coding = fields.get("sample_coding", "pcm")
     if "," in coding:  # compressed, such as pcm,embedded-shorten-v2.00
         return ""
