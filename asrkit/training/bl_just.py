@@ -82,8 +82,8 @@ class BilevelObjective(nn.Module):
     def forward(self, model: Transducer, batch: Batch, phase: Phase) -> Losses:
         """The losses of a batch; φ does not see g, nor η f.
 
-        ``phase.penalty`` is the weight of the sum of g: γ times labelled over unlabelled utterances of the update,
-        whose loss is divided by the labelled ones.
+        ``phase.penalty`` is the weight of the sum of g: γ times labels over unlabelled utterances of the update, whose
+        loss is divided by the labelled ones.
         """
         if phase.name == EXPLORATION:
             g = self._sum_of_g(model, batch)
@@ -169,9 +169,8 @@ class BilevelTask(SpeechTask):
         explored = self._plan_unlabelled("exploration", epoch) if share else None
         paired = self._plan_unlabelled("joint", epoch) if supervised and supervised.phase.penalty else None
         number = round(share * len(explored)) if explored else 0
-        return JointSteps(
-            explored, number, supervised, paired, Phase(EXPLORATION, all_used=False, lr_scale=scale, level=EXPLORATION)
-        )
+        exploration = Phase(EXPLORATION, all_used=False, lr_scale=scale, level=EXPLORATION)
+        return JointSteps(explored, number, supervised, paired, exploration, self.data.train.num_tokens)
 
     def _plan_unlabelled(self, stream: str, epoch: int) -> EpochPlan:
         seconds, settings = self.unlabelled.durations_s, self.settings
@@ -205,7 +204,8 @@ class BilevelTask(SpeechTask):
     def batches(self, parts: Sequence[Sequence[Any]], epoch: int) -> Generator[list[Batch] | LoaderError, None, None]:
         """This learner's batches, one list per share."""
         unlabelled = BatchDataset(self.unlabelled, [], self.unlabelled_pipeline)
-        dataset = PairedDataset(self.dataset([], epoch), unlabelled, parts)
+        # Augmentation that begins later counts epochs on labelled speech.
+        dataset = PairedDataset(self.dataset([], epoch - self.first), unlabelled, parts)
         return iterate(dataset, self.settings.num_workers)
 
     def counts(self, batch: Batch) -> dict[str, float]:
@@ -244,7 +244,10 @@ class BilevelTask(SpeechTask):
         return values | {"unlabelled_s": round(sums.get("unlabelled_s", 0.0), 2), "bl_just": self.after}
 
     def diagnose(self) -> dict[str, float]:
-        """f, g, ‖∇f‖ and ‖∇g‖ with respect to θ, without augmentation, on the same few utterances in all epochs."""
+        """f, g, ‖∇f‖ and ‖∇g‖ with respect to θ, without augmentation, on the same few utterances in all epochs.
+
+        f is that of a label, as γ weighs it.
+        """
         upper = SpeechTask.supervised_phase(self, self.num_epochs - self.first)
         labelled = replace(self.dataset([], 1), epoch=None, views=1, smoothing=None)
         others = BatchDataset(self.unlabelled, [], self.unlabelled_pipeline)
@@ -256,11 +259,12 @@ class BilevelTask(SpeechTask):
     def _measured(
         self, name: str, dataset: BatchDataset, num_tokens: np.ndarray, budget: BatchBudget, phase: Phase
     ) -> dict[str, float]:
-        """The mean loss of a few utterances, batched by a budget, and its gradient norm."""
+        """The mean loss of a few utterances, or f's of their labels, and its gradient norm."""
         seconds = durations_of(dataset.cuts)
         drawn = np.unique(np.linspace(0, len(seconds) - 1, min(DIAGNOSED, len(seconds))).astype(np.int64))
         plan = plan_epoch(seconds, num_tokens, replace(budget, parts=1, views=1), seed=0, epoch=0, drawn=drawn)
         parameters = [p for p in self.bundle.model.encoder.parameters() if p.requires_grad]
+        number = len(drawn) if phase.name == EXPLORATION else int(num_tokens[drawn].sum())
         total, gradients = 0.0, [torch.zeros_like(p) for p in parameters]
         training, device = self.module.training, self.learners.device
         self.module.eval()
@@ -268,7 +272,7 @@ class BilevelTask(SpeechTask):
             for (part,) in plan:
                 batch = dataset.load(part)
                 batch = replace(batch, seeds=mask_seeds(batch, part, "diagnosis", 0, 0)).to(device)
-                loss = self.module(batch, phase).total / len(drawn)
+                loss = self.module(batch, phase).total / number
                 total += loss.item()
                 new = torch.autograd.grad(loss, parameters, allow_unused=True)
                 for gradient, added in zip(gradients, new, strict=True):

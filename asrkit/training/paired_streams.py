@@ -76,6 +76,8 @@ class JointSteps(LazySequence[Step]):
     paired: EpochPlan | None
     """None if no update reads unlabelled utterances, like ``explored``."""
     exploration: Phase
+    num_labels: np.ndarray
+    """Labels of each labelled utterance."""
 
     def __len__(self) -> int:
         return self.num_explored + (len(self.joint) if self.joint else 0)
@@ -92,8 +94,10 @@ class JointSteps(LazySequence[Step]):
             return replace(step, parts=[PairedPart(part, NOBODY) for part in step.parts])
         assert self.paired is not None
         update = _pass(self.paired, number - self.num_explored)
-        # The update is divided by its labelled utterances; its g should be the mean over the unlabelled ones.
-        weight = step.phase.penalty * step.number / sum(map(len, update))
+        # The update is divided by its labelled utterances: F times their mean number of labels, which leaves f as it is
+        # without a penalty, and by which g must be multiplied.
+        labels = sum(int(self.num_labels[part[:, 0]].sum()) for part in step.parts)
+        weight = step.phase.penalty * labels / sum(map(len, update))
         parts = [
             PairedPart(
                 labelled if len(labelled) else step.parts[0][:1],

@@ -292,8 +292,9 @@ class SpeechTask:
         measured = "-" if value is None else f"{value:.2f} %"
         coverage = values.get("sampling")
         seen = f", seen {coverage['coverage']:.1%} ({coverage['expected_coverage']:.1%} expected)" if coverage else ""
+        several = len(losses) > 1 or "loss" not in values["loss"]
         return (
-            f"{total}{f' ({parts})' if len(losses) > 1 else ''}, {self.dev_measure[:3]} {self.dev_measure[4:].upper()} "
+            f"{total}{f' ({parts})' if several else ''}, {self.dev_measure[:3]} {self.dev_measure[4:].upper()} "
             f"{measured}, lr {values['lr']:.2e}, "
             f"{values['speech_s'] / values['seconds']:.0f} s of speech a second, "
             f"waited {100 * values['wait_share']:.1f} %, augmented: {', '.join(shares) or 'nothing'}{seen}"

@@ -279,7 +279,7 @@ def test_an_epoch_explores_then_joins_two_independent_streams(
         assert all(isinstance(part, PairedPart) for step in steps for part in step.parts)
         labelled = [row for step in joint for part in step.parts for row in part.labelled[:, 0].tolist()]
         assert sorted(labelled) == (list(range(24)) if epoch > 1 else [])
-        gammas = {round(step.phase.penalty * _others(step) / step.number, 9) for step in joint}
+        gammas = {round(step.phase.penalty * _others(step) / _labels(task, step), 9) for step in joint}
         kinds.append((bool(explored), gammas, {step.phase.lr_scale for step in explored}))
     assert kinds == [(True, set(), {1.0}), (True, {0.0}, {0.5}), (True, {0.1}, {0.5}), (False, {0.0}, set())]
     paired = [step.parts[0].unlabelled.tolist() for step in task.plan(3) if step.phase.penalty]
@@ -299,6 +299,11 @@ def test_an_epoch_explores_then_joins_two_independent_streams(
 
 def _others(step: Step) -> int:
     return sum(len(part.unlabelled) for part in step.parts)
+
+
+def _labels(task: BilevelTask, step: Step) -> int:
+    dataset = task.dataset([], 1)
+    return sum(int(dataset.load(part.labelled).token_lens.sum()) for part in step.parts if part.counts[0])
 
 
 @pytest.mark.parametrize("loss", ["best_rq", "cpc"])
@@ -387,7 +392,7 @@ def test_each_pass_through_the_unlabelled_speech_draws_other_masks() -> None:
     seconds, tokens = np.linspace(1, 3, 9), np.zeros(9, np.int32)
     budget = BatchBudget(6.0, 10**9, 1, vocab_size=2, frame_shift_s=0.04)
     explored = plan_epoch(seconds, tokens, budget, seed=1, epoch=1)
-    steps = JointSteps(explored, 3 * len(explored), None, explored, Phase(EXPLORATION))
+    steps = JointSteps(explored, 3 * len(explored), None, explored, Phase(EXPLORATION), np.ones(0))
     rows = [tuple(row) for step in steps for part in step.parts for row in part.unlabelled.tolist()]
     assert sorted(rows) == [(number, draw) for number in range(9) for draw in range(3)]
 
