@@ -108,18 +108,18 @@ def _decode_with_ffmpeg(path: Path, target: Path, part: tuple[float, float | Non
         raise ValueError(f"ffmpeg cannot decode it: {reason}")
 
 
-def blocks(file: soundfile.SoundFile, size: int = BLOCK_SAMPLES) -> Iterator[np.ndarray]:
-    """The rest of an open file, in (N, channels) float32 blocks in [-1, 1] of at most ``size`` values.
+def blocks(file: soundfile.SoundFile, size: int = BLOCK_SAMPLES, dtype: str = "float32") -> Iterator[np.ndarray]:
+    """The rest of an open file, in (N, channels) blocks of at most ``size`` values: float32 in [-1, 1], or int16.
 
     The length in the file's header is ignored: the file is read to its end.
     """
     frames = max(1, size // file.channels)
-    block = file.read(frames, dtype="float32", always_2d=True)
+    block = file.read(frames, dtype=dtype, always_2d=True)
     while len(block):
         yield block
         if len(block) < frames:
             return
-        block = file.read(frames, dtype="float32", always_2d=True)
+        block = file.read(frames, dtype=dtype, always_2d=True)
 
 
 def read_samples(path: Path, start_s: float = 0.0, duration_s: float | None = None) -> tuple[np.ndarray, int]:

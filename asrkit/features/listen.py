@@ -26,8 +26,14 @@ QUIET_PEAK = 1e-2
 OFF_SCALE_PEAK = 4.0
 """Float samples that exceed full scale by more than this factor were written at integer scale, or are damaged."""
 FULL_SCALE = 0.999
+LARGEST = {"PCM_S8": 127 / 128, "PCM_U8": 127 / 128, "ULAW": 32124 / 32768, "ALAW": 32256 / 32768}
+"""Largest sample of encodings in which it is less than ``FULL_SCALE``."""
 CLIPPED_SHARE = 0.01
 OFFSET = 0.1
+IN_INT16 = ("PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW")
+"""soundfile's names of encodings whose samples fit in 16 bits; integers are faster to check than floats."""
+INT16_SCALE = 32768
+"""What such an integer is divided by."""
 CANCELLED = 0.1
 """Channels whose mean is weaker than the weakest of them by this factor cancel each other."""
 
@@ -156,39 +162,51 @@ def _measure(path: Path, choice: str, by_second: bool) -> Heard:
             heard.channel = -1
         elif choice.isdigit():
             heard.channel = int(choice)
+        whole = file.subtype in IN_INT16 and heard.channel >= 0
+        full = INT16_SCALE if whole else 1
+        clips_at = FULL_SCALE * LARGEST.get(file.subtype, 1.0)
         content, total, clipped = hashlib.sha256(usedforsecurity=False), 0.0, 0
-        rest, peaks = np.zeros(0, np.float32), []
+        rest, peaks = np.zeros(0, np.int16 if whole else np.float32), []
         second = heard.sampling_rate_hz
-        for block in blocks(file):
+        for block in blocks(file, dtype="int16" if whole else "float32"):
             x = np.ascontiguousarray(pick(block, heard.channel))
             heard.num_samples += len(x)
-            content.update(x.data)
-            peak = _peak(x)
+            peak = _peak(x) / full
             if not math.isfinite(peak):
                 heard.finite = False
                 break  # sums of such samples are meaningless
+            content.update((x if whole else _as_int16(x)).data)
             heard.peak = max(heard.peak, peak)
-            total += float(x.sum(dtype=np.float64))
-            if peak >= FULL_SCALE:
-                clipped += int(np.count_nonzero(np.abs(x) >= FULL_SCALE))
+            total += float(x.sum(dtype=np.int64 if whole else np.float64))
+            if peak >= clips_at:
+                clipped += int(np.count_nonzero((x >= clips_at * full) | (x <= -clips_at * full)))
             if not by_second:
                 continue
             x = np.concatenate([rest, x]) if len(rest) else x
             complete = len(x) // second * second
-            rows = x[:complete].reshape(-1, second)
-            peaks.append(np.maximum(rows.max(axis=1), -rows.min(axis=1)))
+            peaks += [_peak(row) / full for row in x[:complete].reshape(-1, second)]
             rest = x[complete:].copy()
         if len(rest):
-            peaks.append(np.array([_peak(rest)], np.float32))
+            peaks.append(_peak(rest) / full)
         heard.digest = content.hexdigest()[:32]
-        heard.peaks = np.concatenate(peaks) if peaks else heard.peaks
-        heard.mean, heard.clipped = total / max(1, heard.num_samples), clipped / max(1, heard.num_samples)
+        heard.peaks = np.array(peaks, np.float32)
+        heard.mean, heard.clipped = total / full / max(1, heard.num_samples), clipped / max(1, heard.num_samples)
         return heard
 
 
 def _peak(x: np.ndarray) -> float:
     """Largest absolute value; not finite if one of them is not. Does not store the absolute values."""
-    return float(np.maximum(x.max(), -x.min()))
+    high, low = float(x.max()), float(x.min())
+    return max(high, -low) if math.isfinite(high) and math.isfinite(low) else math.nan
+
+
+def _as_int16(x: np.ndarray) -> np.ndarray:
+    """(N,) finite float samples as int16 if that loses nothing, so that a digest does not depend on the format."""
+    scaled = x * INT16_SCALE
+    if scaled.min() < -INT16_SCALE or scaled.max() > INT16_SCALE - 1:
+        return x
+    integers = scaled.astype(np.int16)
+    return integers if np.array_equal(integers, scaled) else x
 
 
 def _loudest(path: Path, heard: Heard) -> int:

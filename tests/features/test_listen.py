@@ -75,6 +75,24 @@ def test_good_audio_has_no_remark_and_one_silent_channel_does_not_halve_the_othe
     assert mono.num_samples == 16000 and mono.duration_s == 1.0
 
 
+@pytest.mark.parametrize("subtype", ["PCM_16", "PCM_U8", "ULAW", "ALAW"])
+def test_integers_are_heard_like_the_floats_that_they_stand_for(subtype: str, tmp_path: Path) -> None:
+    """The same digest and figures, full scale included; other floats have another digest."""
+    loud = np.clip(SPEECH * 20, -1, 1)
+    path = write(tmp_path / "x.wav", loud, subtype=subtype)
+    samples = read_samples(path)[0]
+    heard = listen(path, by_second=True)
+    assert np.abs(samples).max() == heard.peak and heard.mean == samples.mean(dtype=np.float64)
+    assert heard.peaks.tolist() == [heard.peak]
+    assert heard.clipped == np.mean(np.abs(samples) >= 0.999 * samples.max()) > 0.1  # also where 1 cannot be expressed
+    assert len(heard.warnings) == 1 and "clipped" in heard.warnings[0]
+    for other in ("FLOAT", "PCM_24"):
+        found = listen(write(tmp_path / f"{other}.wav", samples, subtype=other), by_second=True)
+        assert (found.digest, found.peak, found.mean) == (heard.digest, heard.peak, heard.mean)
+        assert (found.peaks == heard.peaks).all()
+    assert listen(write(tmp_path / "y.wav", samples * np.float32(0.7), subtype="FLOAT")).digest != heard.digest
+
+
 def test_channels_can_be_chosen(tmp_path: Path) -> None:
     path = write(tmp_path / "x.wav", np.stack([SPEECH, SPEECH[::-1] * 0.5, 0 * SPEECH], 1), subtype="FLOAT")
     samples = read_samples(path)[0]
