@@ -128,7 +128,8 @@ def prepare(
     record = replace(record, complete=record.has("files"))  # earlier versions recorded less
     if not force and folder.cuts("train").is_file() and not record.is_unfinished():
         record.require_same(again("prepares it again"))  # a folder may hold only train
-    outputs = [folder.cuts(split) for split in read_splits(data_dir) or splits_to_write(read, options)]
+    written = None if force else read_splits(data_dir)
+    outputs = [folder.cuts(split) for split in written or splits_to_write(read, options)]
     if already_done(outputs, record, force):
         Roots(folder.path, [corpus_dir.resolve()]).save()  # where the corpus is now
         return

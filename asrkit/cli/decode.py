@@ -208,7 +208,7 @@ def rescore(decoded: Path, lm_path: Path, weight: float, length_weight: float, o
         return
     lm = load_language_model(lm_path)
     pairs = []
-    for cut in read_cuts(decoded / DECODED[0]):
+    for cut in read_cuts(decoded / DECODED[0], stage="asrkit decode"):
         hypotheses = [hypothesis_from_dict(values) for values in cut.hypotheses]
         if any(
             max(h.tokens, default=0) >= lm.tokenizer.vocab_size or lm.tokenizer.decode(h.tokens) != values["text"]

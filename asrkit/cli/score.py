@@ -67,7 +67,7 @@ def score(
             from asrkit.data.cut_files import read_cuts  # with torch, which scoring alone does without
             from asrkit.scoring.hub5 import by_subset, official_errors
 
-            cuts = list(read_cuts(hyp.parent / LISTS))
+            cuts = list(read_cuts(hyp.parent / LISTS, stage="asrkit decode"))
             subset_errors = by_subset(official_errors(stms, glm, cuts, out_dir / "nist"), cuts)
             values["nist"] = {name: errors.to_dict() for name, errors in subset_errors.items()}
         record.begin()

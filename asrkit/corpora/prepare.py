@@ -30,7 +30,7 @@ from asrkit.corpora.switchboard import read_swb300, read_swb2000
 from asrkit.corpora.tedlium2 import read_tedlium2
 from asrkit.corpora.unpack import UNPACKED, unpack
 from asrkit.corpora.utterances import Checked, Corpus, Problem, check, cuts_of, duration_of, overlaps, recordings_of
-from asrkit.data.cut_files import Roots, load_roots, read_cuts, write_cuts
+from asrkit.data.cut_files import Roots, load_roots, write_cuts
 from asrkit.data.folder import DataFolder
 from asrkit.data.splits import DEV, TRAIN, subset_of, write_splits
 from asrkit.data.upstream import splits_of
@@ -294,10 +294,7 @@ def _content(cut: Cut) -> str:
 
 
 def _read(source: DataFolder, split: str) -> Sequence[Cut]:
-    path = source.cuts(split)
-    if not path.is_file():
-        raise UserError(f"{path} is missing; prepare that corpus first")
-    return list(read_cuts(path, load_roots(source.path)))
+    return list(source.read_cuts(split))
 
 
 def describe(problems: list[Problem], number: int) -> str:

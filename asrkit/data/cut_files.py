@@ -151,24 +151,25 @@ def _fields(item: object) -> dict[str, Any]:
     return {name: value for name, value in vars(item).items() if value is not None}
 
 
-def read_cuts(path: Path, roots: Roots | None = None) -> CutSet:
+def read_cuts(path: Path, roots: Roots | None = None, stage: str = "the stage that writes it") -> CutSet:
     """A CutSet, in memory.
 
     Args:
         path: JSON lines, gzipped if named ``.gz``.
         roots: of the prepared folder that it belongs to; None leaves paths as they are.
+        stage: what writes it, for messages.
 
     Raises:
         UserError: the file is missing, cannot be read, or has no cuts or an invalid one.
     """
     if not path.is_file():
-        raise UserError(f"{path} is missing; run the stage that makes it first (asrkit prepare, asrkit features)")
+        raise UserError(f"{path} is missing; run {stage} first")
     try:
         cuts = list(_cuts(path, roots))
     except (OSError, EOFError, zlib.error, UnicodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); remove it and rebuild it") from error
+        raise UserError(f"{path} cannot be read ({error}); remove it and run {stage} again") from error
     if not cuts:
-        raise UserError(f"{path} holds no cuts; remove it and rebuild it")
+        raise UserError(f"{path} holds no cuts; remove it and run {stage} again")
     return CutSet.from_cuts(cuts)
 
 

@@ -10,13 +10,12 @@ from typing import Any
 
 import torch
 from lhotse import CutSet, NumpyFilesWriter, Recording, SupervisionSegment
-from lhotse.audio.backend import audio_backend
 from lhotse.cut import Cut
 
 from asrkit.data.cut_files import load_roots, write_cuts
 from asrkit.data.folder import DataFolder
 from asrkit.errors import UserError
-from asrkit.features.audio_files import UNWRITABLE, AnyAudio, write_samples
+from asrkit.features.audio_files import UNWRITABLE, any_audio, write_samples
 from asrkit.features.fbank import KaldiFbank, KaldiFbankConfig
 from asrkit.features.normalization import MeanStd, Moments, accumulate_statistics
 from asrkit.features.pipeline import TEMPO, FeaturePipeline, load_audio, side_of, speaker_of
@@ -83,7 +82,7 @@ def make_features(
 def _store_features(cuts: CutSet, extractor: KaldiFbank, folder: Path) -> CutSet:
     stored, failure = CutSet.from_cuts([]), None
     try:
-        with audio_backend(AnyAudio()):  # reads audio as loaders do
+        with any_audio():  # reads audio as loaders do
             stored = cuts.compute_and_store_features(
                 extractor, folder, storage_type=NumpyFilesWriter, progress_bar=False
             )

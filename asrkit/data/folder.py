@@ -69,11 +69,11 @@ class DataFolder:
 
     def read_cuts(self, split: str) -> CutSet:
         """A split before the feature stage; see :func:`read_cuts`."""
-        return read_cuts(self.cuts(split), load_roots(self.path))
+        return read_cuts(self.cuts(split), load_roots(self.path), "asrkit prepare or combine")
 
     def read_features(self, split: str) -> CutSet:
         """A split after the feature stage; see :func:`read_cuts`."""
-        return read_cuts(self.features(split), load_roots(self.path))
+        return read_cuts(self.features(split), load_roots(self.path), "asrkit features")
 
     def load_tokenizer(self) -> Tokenizer:
         """The symbols.

@@ -194,7 +194,7 @@ def open_index(folder: DataFolder, split: str, tokenizer: Tokenizer | None = Non
     """
     path, where, roots = folder.features(split), folder.index(split), load_roots(folder.path)
     if not path.is_file():
-        raise UserError(f"{path} is missing; run the stage that makes it first (asrkit prepare, asrkit features)")
+        raise UserError(f"{path} is missing; run asrkit features first")
     inputs = {"cuts": stamp(path)}
     if tokenizer:
         symbols = json.dumps(tokenizer.to_dict(), sort_keys=True).encode()
@@ -202,6 +202,15 @@ def open_index(folder: DataFolder, split: str, tokenizer: Tokenizer | None = Non
     record = Record(where / INPUTS, inputs)
     if not record.is_current():
         _rebuild(record, path, where, roots, tokenizer, num_jobs)
+    try:
+        return _load(path, where, roots)
+    except (OSError, ValueError, EOFError):  # damaged: all of it can be made again
+        record.begin()
+        _rebuild(record, path, where, roots, tokenizer, num_jobs)
+        return _load(path, where, roots)
+
+
+def _load(path: Path, where: Path, roots: Roots) -> CutIndex:
     arrays = {name: np.load(where / f"{name}.npy", mmap_mode="r") for name in ARRAYS}
     return CutIndex([CutFile(path, roots, np.load(where / f"{STARTS}.npy"))], arrays)
 

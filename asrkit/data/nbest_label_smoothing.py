@@ -74,7 +74,7 @@ def read_hypotheses(path: Path, tokenizer: Tokenizer) -> dict[str, list[list[int
     if not path.is_file():
         raise UserError(f"nbest_label_smoothing.hypotheses: there is no file {path}; make it with asrkit nbest")
     hypotheses = {}
-    for cut in read_cuts(path):
+    for cut in read_cuts(path, stage="asrkit nbest"):
         if not cut.has_custom("hypotheses"):
             raise UserError(f"{path}: {cut.id} has no n-best list; make the file with asrkit nbest")
         hypotheses[cut.id] = [

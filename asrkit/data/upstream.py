@@ -77,12 +77,10 @@ def require_current(folder: DataFolder) -> None:
         raise UserError(f"the features of {folder.path} are incomplete; run asrkit features again")
     digests = features.get("digests of cuts")
     for split, before in digests.items() if isinstance(digests, dict) else ():
-        if now.get(split) not in (None, before):
-            cuts = folder.cuts(split)
+        if now.get(split) != before and (cuts := folder.cuts(split)).is_file():
             raise UserError(f"{cuts} has changed since its features were computed; run asrkit features --force")
     before = _inputs(folder.tokenizer.with_suffix(f".{INPUTS}")).get("digest of cuts")
-    if before is not None and now["train"] not in (None, before):
-        cuts = folder.cuts("train")
+    if before is not None and now["train"] != before and (cuts := folder.cuts("train")).is_file():
         raise UserError(f"{cuts} has changed since the tokenizer was trained; run asrkit tokenizer --force")
 
 

@@ -16,7 +16,7 @@ from typing import cast
 import numpy as np
 import soundfile
 import torch
-from lhotse.audio.backend import AudioBackend
+from lhotse.audio.backend import AudioBackend, get_current_audio_backend, set_current_audio_backend
 from lhotse.utils import compute_num_samples
 
 from asrkit.errors import UserError
@@ -152,6 +152,17 @@ class AnyAudio(AudioBackend):  # type: ignore[misc]  # Lhotse has no types
         """(channels, N) samples and their rate."""
         samples, rate = read_samples(Path(path_or_fd), offset, duration)
         return np.ascontiguousarray(samples.T), rate
+
+
+@contextmanager
+def any_audio() -> Iterator[None]:
+    """Within it, Lhotse reads audio as :func:`read_samples` does. Lhotse's own context does not end at an exception."""
+    previous = get_current_audio_backend()
+    set_current_audio_backend(AnyAudio())
+    try:
+        yield
+    finally:
+        set_current_audio_backend(previous)
 
 
 def write_samples(path: Path, samples: np.ndarray, sampling_rate_hz: int) -> None:

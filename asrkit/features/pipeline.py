@@ -7,11 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from lhotse.audio.backend import audio_backend
 from lhotse.cut import Cut
 
 from asrkit.errors import UserError
-from asrkit.features.audio_files import AnyAudio, resample
+from asrkit.features.audio_files import any_audio, resample
 from asrkit.features.augmentation import Augmentation, Presentation
 from asrkit.features.fbank import FRAME_SHIFT_S, fbank
 from asrkit.features.normalization import GLOBAL, MeanStd, mean_std
@@ -163,7 +162,7 @@ def load_audio(cut: Cut, sampling_rate_hz: int) -> torch.Tensor:
         UserError: the audio is unreadable or truncated.
     """
     try:
-        with audio_backend(AnyAudio()):
+        with any_audio():
             samples = cut.load_audio()
     except Exception as error:  # the class depends on Lhotse's audio backend
         source = cut.recording.sources[0].source if cut.has_recording else "?"

@@ -49,7 +49,8 @@ class CharTokenizer:
         if unknown:
             raise UserError(
                 f"'{text}' holds {', '.join(map(repr, unknown))}, which is not among the "
-                f"{self.vocab_size - 1} characters of the tokenizer; fix the text or rebuild the tokenizer"
+                f"{self.vocab_size - 1} characters of the tokenizer; fix the text, or rebuild the tokenizer with "
+                "asrkit tokenizer --force"
             )
         return [self.index[character] for character in characters]
 
@@ -95,7 +96,7 @@ class SentencePieceTokenizer:
             unknown = [piece for piece, token in zip(pieces, tokens, strict=True) if token == self.processor.unk_id()]
             raise UserError(
                 f"'{text}' holds {', '.join(map(repr, unknown))}, which the SentencePiece model cannot spell; "
-                "fix the text or rebuild the tokenizer"
+                "fix the text, or rebuild the tokenizer with asrkit tokenizer --force"
             )
         return tokens
 

@@ -75,7 +75,7 @@ def test_doctor_says_what_is_there() -> None:
         (["train", "train.num_epoch=3"], "did you mean 'train.num_epochs'"),
         (["train", "train.num_epochs=x"], "train.num_epochs"),
         (["train"], "run asrkit tokenizer first"),
-        (["tokenizer"], "run the stage that makes it first"),
+        (["tokenizer"], "run asrkit prepare or combine first"),
         (["decode", "--model", "none", "--out-dir", "out"], "no model file at none"),
     ],
 )

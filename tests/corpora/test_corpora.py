@@ -247,5 +247,5 @@ def test_corpora_are_pooled_split_by_split(tmp_path: Path, an4_utterances: list[
     assert pooled == {u.id for u in by_split["dev"]}
     with pytest.raises(UserError, match="two of the corpora have an utterance"):
         combine_corpora([DataFolder(tmp_path / "a"), DataFolder(tmp_path / "a")], DataFolder(tmp_path / "both"))
-    with pytest.raises(UserError, match="prepare that corpus first"):
+    with pytest.raises(UserError, match="run asrkit prepare or combine first"):
         combine_corpora([DataFolder(tmp_path / "c")], DataFolder(tmp_path / "both"))

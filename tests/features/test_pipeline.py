@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 
+import pytest
 import torch
 from lhotse import CutSet
+from lhotse.audio.backend import get_current_audio_backend
 
+from asrkit.errors import UserError
 from asrkit.features.audio_files import resample
 from asrkit.features.normalization import GLOBAL, Moments, accumulate_statistics
 from asrkit.features.pipeline import FeaturePipeline, load_audio, speaker_of
@@ -84,3 +89,12 @@ def test_another_sampling_rate_is_resampled(an4_cuts: CutSet) -> None:
     waveform = load_audio(cut, 8000)
     assert len(waveform) == -(-cut.num_samples // 2)
     assert torch.equal(waveform, resample(load_audio(cut, 16000), 16000, 8000))
+
+
+def test_a_bad_file_leaves_lhotse_as_it_was(an4_cuts: CutSet, tmp_path: Path) -> None:
+    before = get_current_audio_backend()
+    cut = deepcopy(an4_cuts[0])
+    cut.recording.sources[0].source = str(tmp_path / "missing.wav")
+    with pytest.raises(UserError, match="there is no such file"):
+        load_audio(cut, 16000)
+    assert get_current_audio_backend() is before
