@@ -124,6 +124,8 @@ def is_done(outputs: Sequence[Path], record: Record, force: bool, remedy: str = 
 
 def digest(path: Path) -> str | None:
     """Identifies a file's content; None if it cannot be read, which the stage that reads it reports."""
+    if not path.is_file():  # reading a FIFO would wait, and take what its reader needs
+        return None
     content = hashlib.sha256()
     try:
         # The uncompressed content, as gzip's header contains the time.

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,3 +82,11 @@ def test_a_digest_is_of_the_content(tmp_path: Path) -> None:
     assert digest(tmp_path / "plain") == packed[0]
     (tmp_path / "a.jsonl.gz").write_bytes(b"no gzip")
     assert digest(tmp_path / "a.jsonl.gz") is None
+
+
+def test_a_fifo_is_not_read(tmp_path: Path) -> None:
+    """In a process of its own, which a fault would keep waiting."""
+    os.mkfifo(tmp_path / "fifo")
+    code = "import sys; from pathlib import Path; from asrkit.records import digest; print(digest(Path(sys.argv[1])))"
+    command = [sys.executable, "-c", code, str(tmp_path / "fifo")]
+    assert subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout == "None\n"
