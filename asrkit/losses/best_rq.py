@@ -143,3 +143,29 @@ def masked_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, masked: tor
     losses = F.cross_entropy(exact.movedim(-1, 1), labels, reduction="none").mean(dim=-1)  # (B, T')
     means: torch.Tensor = (losses * masked).sum(dim=1) / masked.sum(dim=1).clamp(min=1)
     return means
+
+
+def label_entropies(labels: Sequence[torch.Tensor], size: int) -> tuple[float, float]:
+    """Nats of a label, by its frequency and given the label before it.
+
+    Both are cross-entropies of every other utterance under the counts of the rest, the second one smoothed as by
+    Witten and Bell (1991). If they are equal, even adjacent frames do not tell a label, and there is little to learn.
+
+    Args:
+        labels: (T', C) of utterances.
+        size: V.
+    """
+    counted, held_out = labels[::2], labels[1::2]
+    before = torch.cat([row[:-1] for row in held_out]).T  # (C, N)
+    after = torch.cat([row[1:] for row in held_out]).T
+    alone, given = [], []
+    for c in range(len(before)):
+        pairs = torch.zeros(size, size)
+        for row in counted:
+            pairs.index_put_((row[:-1, c], row[1:, c]), torch.ones(len(row) - 1), accumulate=True)
+        frequency = (pairs.sum(dim=0) + 1) / (pairs.sum() + size)
+        kinds = (pairs > 0).sum(dim=1, keepdim=True).clamp(min=1)
+        following = (pairs + kinds * frequency) / (pairs.sum(dim=1, keepdim=True) + kinds)
+        alone.append(-frequency[after[c]].log().mean())
+        given.append(-following[before[c], after[c]].log().mean())
+    return torch.stack(alone).mean().item(), torch.stack(given).mean().item()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,10 @@ from asrkit.training.objective import Trainable, TransducerObjective
 from asrkit.training.sampling import Sampler
 from asrkit.training.speech import MODEL, SpeechTask
 from asrkit.training.speech_data import TrainingData, read_data, read_tokenizer
+from asrkit.training.unsupervised import BestRqObjective
+
+PREDICTABLE = 0.95
+"""Entropy of a label given the one before, relative to its entropy, above which there is little to learn."""
 
 
 def training_inputs(config: Config, folder: DataFolder) -> dict[str, Any]:
@@ -121,9 +126,22 @@ def run_training(
             if isinstance(task, BilevelTask):
                 hours = task.unlabelled.durations_s.sum() / 3600
                 log(f"unlabelled: {len(task.unlabelled)} utterances ({hours:.2f} h), loss {config.bl_just.loss}")
+                _log_labels(task)
             if note:
                 log(f"note: {note}")
         loop.run()
+
+
+def _log_labels(task: BilevelTask) -> None:
+    """How well BEST-RQ's labels could be predicted."""
+    g = task.objective.unsupervised
+    if not isinstance(g, BestRqObjective) or len(task.unlabelled) < 2:
+        return
+    alone, given = g.entropies(task.unlabelled_pipeline(cut)[0] for cut in task.unlabelled)
+    figures = f"{given:.2f} nats given the label before, {alone:.2f} by frequency"
+    log(f"BEST-RQ's labels: {figures}, {math.log(g.config.codebook_size):.2f} if uniform")
+    if given > PREDICTABLE * alone:
+        log("note: they can hardly be predicted from their neighbours; lower bl_just.best_rq.codebook_dim")
 
 
 def _augmentations(data: TrainingData, features: FeatureConfig) -> list[str]:

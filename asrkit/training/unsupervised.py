@@ -16,6 +16,7 @@ from asrkit.errors import UserError
 from asrkit.losses.best_rq import (
     RandomProjectionQuantizer,
     draw_mask,
+    label_entropies,
     mask_with_noise,
     masked_cross_entropy,
     masked_frames,
@@ -27,8 +28,8 @@ from asrkit.models.conformer import Conformer
 from asrkit.models.encoder import Encoder
 from asrkit.randomness import seeded_generator
 
-PCA_FRAMES = 20_000
-"""Most encoder frames used for principal components."""
+SAMPLED_FRAMES = 20_000
+"""Most encoder frames used for principal components and the statistics of labels."""
 
 
 class BestRqObjective(nn.Module):
@@ -99,15 +100,25 @@ class BestRqObjective(nn.Module):
         _, _, (inside,) = self._teacher[0].to(x.device).forward_blocks(x, x_lens, (self.config.align_block,))
         return inside
 
+    def entropies(self, speech: Iterable[torch.Tensor]) -> tuple[float, float]:
+        """:func:`label_entropies` of (T, F) features of utterances."""
+        device = self.quantizer.projection.device
+        labels = [self.quantizer(x.to(device)).cpu() for x in self._first(speech)]
+        return label_entropies(labels, self.config.codebook_size)
+
     def _frames(self, speech: Iterable[torch.Tensor]) -> torch.Tensor:
         """(N, I) frames of the first utterances."""
+        return torch.cat(self._first(speech))
+
+    def _first(self, speech: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+        """(T', I) of the first utterances each."""
         frames: list[torch.Tensor] = []
         for x in speech:
             lens = torch.tensor([len(x)])
             frames.append(self._labelled(x[None], lens, len(x) // self.subsampling)[0])
-            if sum(map(len, frames)) >= PCA_FRAMES:
+            if sum(map(len, frames)) >= SAMPLED_FRAMES:
                 break
-        return torch.cat(frames)
+        return frames
 
 
 class CpcObjective(nn.Module):

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from asrkit.losses.best_rq import (
     RandomProjectionQuantizer,
     draw_mask,
+    label_entropies,
     mask_with_noise,
     masked_cross_entropy,
     masked_frames,
@@ -114,3 +115,22 @@ def test_the_pca_projection_whitens() -> None:
         assert (spread > 0).sum() > 120  # nearly all labels occur
     with pytest.raises(ValueError, match="directions"):
         pca_projection(torch.ones(10, 40), 4)
+
+
+def test_the_entropies_of_labels_are_those_of_their_chain() -> None:
+    """A label that stays with probability 0.9, and one that does not depend on the one before."""
+    size, draw = 8, torch.Generator().manual_seed(1)
+    chains = []
+    for _ in range(20):
+        independent = torch.randint(size, (500,), generator=draw)
+        stays = torch.rand(500, generator=draw) < 0.9
+        stays[0] = False
+        kept = torch.where(stays, 0, torch.arange(500)).cummax(0).values  # the last time that it was drawn anew
+        chains.append(torch.stack([independent[kept], independent], dim=1))
+    stay = 0.9 + 0.1 / size
+    of_chain = -stay * math.log(stay) - (1 - stay) * math.log(0.1 / size)
+    for c, expected in ((0, of_chain), (1, math.log(size))):
+        alone, given = label_entropies([chain[:, c : c + 1] for chain in chains], size)
+        assert alone == pytest.approx(math.log(size), abs=0.02) and given == pytest.approx(expected, abs=0.02)
+    both = label_entropies(chains, size)
+    assert both[1] == pytest.approx((of_chain + math.log(size)) / 2, abs=0.02)

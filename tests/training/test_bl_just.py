@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -386,6 +387,23 @@ def test_the_frames_of_principal_components_are_those_of_the_speech(
     projection = weights["objective.unsupervised.quantizer.projection"]
     gram = projection.T @ projection
     assert torch.allclose(gram, torch.diag(gram.diagonal()), atol=1e-4)  # directions at right angles
+
+
+def test_training_says_whether_labels_can_be_predicted(
+    configured: Callable[..., Config], workshop: Workshop, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Smooth labels by one principal component, and all but random ones by sixteen."""
+    found = {}
+    for dim in (1, 16):
+        settings = BEST_RQ | {"projection": "pca", "codebook_dim": dim, "codebook_size": 16}
+        config = configured({"num_epochs": 1}, best_rq=settings, exploration=0.0, max_gamma=0.0)
+        run_training(config, workshop.data_dir, workshop.folder / f"labels_{dim}")
+        printed = capsys.readouterr().err
+        line = re.search(r"labels: ([\d.]+) nats given the label before, ([\d.]+) by frequency, 2.77 if", printed)
+        assert line
+        found[dim] = float(line[1]) / float(line[2])
+        assert ("lower bl_just.best_rq.codebook_dim" in printed) == (found[dim] > 0.95)
+    assert found[1] < 0.8 < found[16]
 
 
 def test_each_pass_through_the_unlabelled_speech_draws_other_masks() -> None:
