@@ -29,7 +29,7 @@ def as_script(notebook: Path) -> str:
 def test_every_cell_runs(tmp_path: Path) -> None:
     (tmp_path / "notebook.py").write_text(as_script(NOTEBOOK))
     binaries = str(Path(sys.executable).parent)
-    environment = os.environ | {"FIRST_MODEL": str(tmp_path / "model"), "EPOCHS": "5", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"FIRST_MODEL": str(tmp_path / "model"), "EPOCHS": "2", "OMP_NUM_THREADS": "1"}
     environment |= {"PYTHONPATH": str(ROOT), "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
     command = [sys.executable, str(tmp_path / "notebook.py")]
     done = subprocess.run(command, cwd=ROOT / "docs", env=environment, capture_output=True, text=True, timeout=600)
