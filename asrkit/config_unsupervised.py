@@ -67,7 +67,7 @@ class BlJustConfig:
     batch_seconds: float = setting(300.0, "Padded seconds of unlabelled speech in an update.", least=0.01, only_with=ON)
     max_gamma: float = setting(
         0.2,
-        "γ_max, weight of g next to the supervised loss f of a label; 0 leaves g to exploration.",
+        "γ_max, weight of g relative to the supervised loss f per label; 0 leaves g to exploration.",
         least=0,
         most=1000,
         only_with=ON,

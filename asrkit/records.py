@@ -124,10 +124,10 @@ def is_done(outputs: Sequence[Path], record: Record, force: bool, remedy: str = 
 
 def digest(path: Path) -> str | None:
     """Identifies a file's content; None if it cannot be read, which the stage that reads it reports."""
-    if not path.is_file():  # reading a FIFO would wait, and take what its reader needs
-        return None
     content = hashlib.sha256()
     try:
+        if not path.is_file():  # reading a FIFO would wait, and take what its reader needs
+            return None
         # The uncompressed content, as gzip's header contains the time.
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
             while block := file.read(1 << 20):

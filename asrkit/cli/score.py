@@ -12,7 +12,7 @@ from asrkit.errors import UserError
 from asrkit.files import write_json, write_text
 from asrkit.records import INPUTS, Record, digest
 from asrkit.scoring.nist import SUBSETS, read_trn
-from asrkit.scoring.report import headline, score_trn, summary, text_report
+from asrkit.scoring.report import headline, read_score_file, score_trn, summary, text_report
 
 LISTS = "hypotheses.jsonl.gz"
 """File name of ``asrkit decode``'s n-best lists."""
@@ -59,7 +59,7 @@ def score(
     # A record lacks what an earlier scoring did not read, such as NIST's rules.
     new = outputs[0].is_file() and not all(record.has(name) for name in inputs if name.startswith("digest"))
     if already_done(outputs, record, force or new):
-        values = json.loads(outputs[0].read_text(encoding="utf-8"))
+        values = read_score_file(outputs[0])
     else:
         scored = score_trn(read_trn(ref, case_sensitive), read_trn(hyp, case_sensitive))
         values = summary(scored, subsets)

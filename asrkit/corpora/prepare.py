@@ -35,7 +35,7 @@ from asrkit.data.folder import DataFolder
 from asrkit.data.splits import DEV, TRAIN, subset_of, write_splits
 from asrkit.data.upstream import splits_of
 from asrkit.errors import UserError, shown
-from asrkit.features.listen import LOUDEST, SPLIT
+from asrkit.features.listen import DIGESTS, LOUDEST, SPLIT
 from asrkit.files import write_text
 from asrkit.records import digest, stamp
 from asrkit.text.normalize import RARE, each_alternative, look_alikes, normalizer, rare_characters
@@ -64,6 +64,10 @@ READERS: dict[str, Callable[[Path, Path], Corpus]] = {
 MOST_SHOWN = 200
 """Problems that a message lists."""
 MOST_CHARACTERS = 20
+OTHER_DIGESTS = (
+    "some of the corpora were prepared by an earlier version, so the same audio in train of one and in dev or test of "
+    "another is not found; prepare them again to find it"
+)
 
 
 @dataclass(frozen=True)
@@ -279,7 +283,8 @@ def combine_corpora(
         write_cuts(folder.cuts(split), cuts, roots)
     write_splits(folder.path, {split: Counter(map(subset_of, cuts)) for split, cuts in pools.items()})
     speakers = {split: {cut.supervisions[0].speaker for cut in cuts} for split, cuts in pools.items()}
-    notes = [
+    notes = [OTHER_DIGESTS] if len({content.startswith(DIGESTS) for content in places}) > 1 else []
+    notes += [
         f"{len(shared)} speakers of {split} are in train too, such as {min(map(str, shared))}"
         for split in splits[1:]
         if (shared := speakers["train"] & speakers[split])

@@ -151,25 +151,26 @@ def _fields(item: object) -> dict[str, Any]:
     return {name: value for name, value in vars(item).items() if value is not None}
 
 
-def read_cuts(path: Path, roots: Roots | None = None, stage: str = "the stage that writes it") -> CutSet:
+def read_cuts(path: Path, roots: Roots | None = None, stage: str = "") -> CutSet:
     """A CutSet, in memory.
 
     Args:
         path: JSON lines, gzipped if named ``.gz``.
         roots: of the prepared folder that it belongs to; None leaves paths as they are.
-        stage: what writes it, for messages.
+        stage: the command that wrote it, for messages; empty for a user's own file.
 
     Raises:
         UserError: the file is missing, cannot be read, or has no cuts or an invalid one.
     """
     if not path.is_file():
-        raise UserError(f"{path} is missing; run {stage} first")
+        raise UserError(f"{path} is missing" + (f"; run {stage} first" if stage else ""))
+    again = f"; remove it and run {stage} again" if stage else ""
     try:
         cuts = list(_cuts(path, roots))
     except (OSError, EOFError, zlib.error, UnicodeError) as error:
-        raise UserError(f"{path} cannot be read ({error}); remove it and run {stage} again") from error
+        raise UserError(f"{path} cannot be read ({error}){again}") from error
     if not cuts:
-        raise UserError(f"{path} holds no cuts; remove it and run {stage} again")
+        raise UserError(f"{path} holds no cuts{again}")
     return CutSet.from_cuts(cuts)
 
 

@@ -204,7 +204,7 @@ def open_index(folder: DataFolder, split: str, tokenizer: Tokenizer | None = Non
         _rebuild(record, path, where, roots, tokenizer, num_jobs)
     try:
         return _load(path, where, roots)
-    except (OSError, ValueError, EOFError):  # damaged: all of it can be made again
+    except (OSError, ValueError, EOFError):  # damaged
         record.begin()
         _rebuild(record, path, where, roots, tokenizer, num_jobs)
         return _load(path, where, roots)

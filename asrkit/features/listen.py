@@ -34,6 +34,8 @@ IN_INT16 = ("PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW")
 """soundfile's names of encodings whose samples fit in 16 bits; integers are faster to check than floats."""
 INT16_SCALE = 32768
 """What such an integer is divided by."""
+DIGESTS = "2-"
+"""Kind of the digests of audio; those of other kinds cannot be compared."""
 CANCELLED = 0.1
 """Channels whose mean is weaker than the weakest of them by this factor cancel each other."""
 
@@ -165,7 +167,7 @@ def _measure(path: Path, choice: str, by_second: bool) -> Heard:
         whole = file.subtype in IN_INT16 and heard.channel >= 0
         full = INT16_SCALE if whole else 1
         clips_at = FULL_SCALE * LARGEST.get(file.subtype, 1.0)
-        content, total, clipped = hashlib.sha256(usedforsecurity=False), 0.0, 0
+        content, total, clipped = _Content(), 0.0, 0
         rest, peaks = np.zeros(0, np.int16 if whole else np.float32), []
         second = heard.sampling_rate_hz
         for block in blocks(file, dtype="int16" if whole else "float32"):
@@ -175,7 +177,7 @@ def _measure(path: Path, choice: str, by_second: bool) -> Heard:
             if not math.isfinite(peak):
                 heard.finite = False
                 break  # sums of such samples are meaningless
-            content.update((x if whole else _as_int16(x)).data)
+            content.add(x)
             heard.peak = max(heard.peak, peak)
             total += float(x.sum(dtype=np.int64 if whole else np.float64))
             if peak >= clips_at:
@@ -188,7 +190,7 @@ def _measure(path: Path, choice: str, by_second: bool) -> Heard:
             rest = x[complete:].copy()
         if len(rest):
             peaks.append(_peak(rest) / full)
-        heard.digest = content.hexdigest()[:32]
+        heard.digest = content.digest()
         heard.peaks = np.array(peaks, np.float32)
         heard.mean, heard.clipped = total / full / max(1, heard.num_samples), clipped / max(1, heard.num_samples)
         return heard
@@ -200,13 +202,28 @@ def _peak(x: np.ndarray) -> float:
     return max(high, -low) if math.isfinite(high) and math.isfinite(low) else math.nan
 
 
-def _as_int16(x: np.ndarray) -> np.ndarray:
-    """(N,) finite float samples as int16 if that loses nothing, so that a digest does not depend on the format."""
-    scaled = x * INT16_SCALE
-    if scaled.min() < -INT16_SCALE or scaled.max() > INT16_SCALE - 1:
-        return x
-    integers = scaled.astype(np.int16)
-    return integers if np.array_equal(integers, scaled) else x
+class _Content:
+    """Identifies samples in all formats: by their values as int16 if that loses nothing, else as float32."""
+
+    def __init__(self) -> None:
+        self.integers = hashlib.sha256(usedforsecurity=False)
+        self.floats = hashlib.sha256(usedforsecurity=False)
+        self.exact = True
+
+    def add(self, x: np.ndarray) -> None:
+        """(N,) further samples, int16 or finite float32."""
+        if x.dtype == np.int16:
+            self.integers.update(x.data)
+            return
+        self.floats.update(x.data)
+        if self.exact:
+            integers = np.clip(x * np.float64(INT16_SCALE), -INT16_SCALE, INT16_SCALE - 1).astype(np.int16)
+            self.exact = bool((integers == x * np.float64(INT16_SCALE)).all())
+            self.integers.update(integers.data)
+
+    def digest(self) -> str:
+        """Starts with :data:`DIGESTS`."""
+        return DIGESTS + (self.integers if self.exact else self.floats).hexdigest()[:32]
 
 
 def _loudest(path: Path, heard: Heard) -> int:

@@ -146,13 +146,13 @@ def masked_cross_entropy(logits: torch.Tensor, labels: torch.Tensor, masked: tor
 
 
 def label_entropies(labels: Sequence[torch.Tensor], size: int) -> tuple[float, float]:
-    """Nats of a label, by its frequency and given the label before it.
+    """Nats of a label by its frequency, and nats of a label given the one before it, each a mean over codebooks.
 
     Both are cross-entropies of every other utterance under the counts of the rest, the second one smoothed as by
-    Witten and Bell (1991). If they are equal, even adjacent frames do not tell a label, and there is little to learn.
+    Witten and Bell (1991). If they are equal, a label does not depend on its neighbour, and there is little to learn.
 
     Args:
-        labels: (T', C) of utterances.
+        labels: (T', C) of two utterances or more, with at least two frames each.
         size: V.
     """
     counted, held_out = labels[::2], labels[1::2]

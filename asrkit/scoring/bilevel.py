@@ -15,7 +15,7 @@ KEY = "bl_just"
 def bilevel_table(metrics: Sequence[dict[str, Any]]) -> str:
     """A Markdown table of f, g, the gap g − v and the norms of both gradients in θ, in the first and last epoch.
 
-    The minimum v of g is unknown; the lowest g at an epoch's end replaces it.
+    f is that of a label. The minimum v of g is unknown; the lowest g at an epoch's end replaces it.
     """
     lines = ["| epoch | f | g | gap g − v | ‖∇f‖ | ‖∇g‖ |", "|---|---|---|---|---|---|"]
     lowest = min(line[KEY]["g"] for line in metrics)
@@ -35,7 +35,7 @@ def plot_bilevel(metrics: Sequence[dict[str, Any]], path: Path) -> None:
     lowest = min(curves["g"])
     with figure(path, 2, 2) as (supervised, gap, gradients, dev):
         supervised.plot(epochs, curves["f"], ".-")
-        supervised.set_title("f, supervised loss")
+        supervised.set_title("f, supervised loss per label")
         gap.plot(epochs, [g - lowest for g in curves["g"]], ".-")
         gap.set_title(f"g − v, gap of the unsupervised loss (v = {lowest:.3f})")
         for name, label in (("gradient_f", "‖∇f‖"), ("gradient_g", "‖∇g‖")):

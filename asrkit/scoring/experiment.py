@@ -16,6 +16,7 @@ from asrkit.config_training import STATE_SPACES
 from asrkit.errors import UserError
 from asrkit.models.dss_spectrum import dss_spectra, movements, spectrum_table
 from asrkit.models.transducer import Transducer, num_parameters
+from asrkit.scoring.report import read_score_file, read_values, require_numbers
 
 COLUMNS = (
     "experiment",
@@ -105,7 +106,7 @@ def read_experiment(path: Path) -> Experiment:
         UserError: it holds no score or no model.
     """
     folders = {_decoding(score.parent): score.parent for score in sorted(path.glob("decode_*_*/score.json"))}
-    scores = {key: read_scores(folder / "score.json") for key, folder in folders.items()}
+    scores = {key: read_score_file(folder / "score.json") for key, folder in folders.items()}
     if not scores:
         raise UserError(f"{path} holds no decode_SPLIT_SEARCH/score.json; decode and score it first")
     metrics = read_metrics(path / "metrics.jsonl")
@@ -115,7 +116,7 @@ def read_experiment(path: Path) -> Experiment:
 def _decoding(folder: Path) -> tuple[str, str]:
     """Split and search of a decoding, from its folder's name and the split in ``decode.json``."""
     name, settings = folder.name.removeprefix("decode_"), folder / "decode.json"
-    split = _read_json(settings, "asrkit decode --force").get("split") if settings.is_file() else None
+    split = read_values(settings, "asrkit decode --force").get("split") if settings.is_file() else None
     if isinstance(split, str) and name.startswith(f"{split}_"):
         return split, name.removeprefix(f"{split}_")
     split, search = name.split("_", 1)  # of an earlier version
@@ -132,46 +133,13 @@ def table(rows: list[tuple[str, ...]]) -> str:
     return "\n".join([lines[0], "|" + "---|" * len(COLUMNS), *lines[1:]])
 
 
-def read_scores(path: Path) -> dict[str, Any]:
-    """A ``score.json``.
-
-    Raises:
-        UserError: the file cannot be read, or is none.
-    """
-    remedy = "asrkit score --force"
-    values = _read_json(path, remedy)
-    try:
-        for part in (values, *values.get("subsets", {}).values()):
-            figures = [part["wer"][name] for name in ("rate", "substitutions", "deletions", "insertions")]
-            low, high = part["wer"]["interval_95"]
-            _require_numbers(*figures, low, high, part["cer"]["rate"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path} holds no error rates; run {remedy}") from error
-    return values
-
-
-def _require_numbers(*values: object) -> None:
-    if not all(isinstance(value, int | float) for value in values):
-        raise TypeError("not a number")
-
-
-def _read_json(path: Path, remedy: str) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise UserError(f"{path} cannot be read ({error}); run {remedy}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path} holds no values by name; run {remedy}")
-    return values
-
-
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of a ``metrics.jsonl``; a last line truncated by a kill, or one by another program, is left out."""
     lines = []
     for number, text in enumerate(path.read_bytes().splitlines() if path.exists() else (), 1):
         try:
             line = json.loads(text)
-            _require_numbers(*(line[name] for name in ("epoch", "updates", "seconds", "lr")))
+            require_numbers(*(line[name] for name in ("epoch", "updates", "seconds", "lr")))
             lines.append(line)
         except (ValueError, TypeError, KeyError):
             print(f"{path}:{number}: not the metrics of an epoch, left out", file=sys.stderr)

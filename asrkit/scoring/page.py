@@ -71,7 +71,7 @@ def _sets(experiment: Experiment, page: Path) -> list[tuple[dict[str, Any], Scor
     decodings = []
     for (split, search), folder in sorted(experiment.folders.items()):
         score = score_folder(folder)
-        lists = read_cuts(folder / "hypotheses.jsonl.gz")
+        lists = read_cuts(folder / "hypotheses.jsonl.gz", stage="asrkit decode")
         cuts = {trn_key(cut.supervisions[0].speaker or cut.id, cut.id): cut for cut in lists}
         files: dict[str, int] = {}
         utterances = [_utterance(u, cuts[u.id], page, files) for u in score.utterances]

@@ -49,6 +49,45 @@ def score_folder(folder: Path) -> Score:
     return score_trn(read_trn(folder / "ref.trn", with_case), read_trn(folder / "hyp.trn", with_case))
 
 
+def read_score_file(path: Path) -> dict[str, Any]:
+    """The values of a ``score.json``.
+
+    Raises:
+        UserError: the file cannot be read, or holds no error rates.
+    """
+    remedy = "asrkit score --force"
+    values = read_values(path, remedy)
+    try:
+        for part in (values, *values.get("subsets", {}).values()):
+            figures = [part["wer"][name] for name in ("rate", "substitutions", "deletions", "insertions")]
+            low, high = part["wer"]["interval_95"]
+            require_numbers(*figures, low, high, part["cer"]["rate"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{path} holds no error rates; run {remedy}") from error
+    return values
+
+
+def require_numbers(*values: object) -> None:
+    """Raises TypeError unless all are numbers."""
+    if not all(isinstance(value, int | float) for value in values):
+        raise TypeError("not a number")
+
+
+def read_values(path: Path, remedy: str) -> dict[str, Any]:
+    """The values by name in a JSON file.
+
+    Raises:
+        UserError: the file cannot be read, or holds something else; says to run ``remedy``.
+    """
+    try:
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); run {remedy}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path} holds no values by name; run {remedy}")
+    return values
+
+
 def _without_speaker(key: str) -> str:
     """The part of a key after the speaker; corpora are sorted by it."""
     return re.split("[-_]", key, maxsplit=1)[-1]

@@ -11,8 +11,11 @@ Epoch k of K first explores, updating (θ, η) by ∇g alone, and then makes joi
     (θ, φ, η) ← (θ, φ, η) − α (∇f + γ_k ∇g),    γ_k = (k − 1) γ_max / K,
 
 each from a labelled and an unlabelled batch drawn independently ("double sampling"). So θ gets both gradients, φ that
-of f and η that of g. After epoch K, fine-tuning minimises f alone. An update's f is the mean over its labelled
-utterances and its g over its unlabelled ones, regardless of process.
+of f and η that of g. After epoch K, fine-tuning minimises f alone.
+
+For γ, an update's f is the mean over its labels, as in PyTorch's CTC loss, and its g the mean over its unlabelled
+utterances of their mean over frames, regardless of process. All of it is multiplied by the labels of an utterance, so
+that without a penalty the update is the supervised one.
 
 Exploration and pre-training keep their own moments. With shared ones, those of ∇f, hundreds of times as large as ∇g,
 would stop exploration, and those of ∇g would spoil the supervised updates that follow. A parameter without a gradient
@@ -204,7 +207,7 @@ class BilevelTask(SpeechTask):
     def batches(self, parts: Sequence[Sequence[Any]], epoch: int) -> Generator[list[Batch] | LoaderError, None, None]:
         """This learner's batches, one list per share."""
         unlabelled = BatchDataset(self.unlabelled, [], self.unlabelled_pipeline)
-        # Augmentation that begins later counts epochs on labelled speech.
+        # ``from_epoch`` of augmentations counts from the first epoch on labelled speech.
         dataset = PairedDataset(self.dataset([], epoch - self.first), unlabelled, parts)
         return iterate(dataset, self.settings.num_workers)
 
@@ -259,20 +262,20 @@ class BilevelTask(SpeechTask):
     def _measured(
         self, name: str, dataset: BatchDataset, num_tokens: np.ndarray, budget: BatchBudget, phase: Phase
     ) -> dict[str, float]:
-        """The mean loss of a few utterances, or f's of their labels, and its gradient norm."""
+        """The mean loss of a few utterances, per label for f, and its gradient norm."""
         seconds = durations_of(dataset.cuts)
         drawn = np.unique(np.linspace(0, len(seconds) - 1, min(DIAGNOSED, len(seconds))).astype(np.int64))
         plan = plan_epoch(seconds, num_tokens, replace(budget, parts=1, views=1), seed=0, epoch=0, drawn=drawn)
         parameters = [p for p in self.bundle.model.encoder.parameters() if p.requires_grad]
-        number = len(drawn) if phase.name == EXPLORATION else int(num_tokens[drawn].sum())
-        total, gradients = 0.0, [torch.zeros_like(p) for p in parameters]
+        number, total, gradients = 0, 0.0, [torch.zeros_like(p) for p in parameters]
         training, device = self.module.training, self.learners.device
         self.module.eval()
         with torch.enable_grad():
             for (part,) in plan:
                 batch = dataset.load(part)
                 batch = replace(batch, seeds=mask_seeds(batch, part, "diagnosis", 0, 0)).to(device)
-                loss = self.module(batch, phase).total / number
+                number += len(part) if phase.name == EXPLORATION else int(batch.token_lens.sum())
+                loss = self.module(batch, phase).total
                 total += loss.item()
                 new = torch.autograd.grad(loss, parameters, allow_unused=True)
                 for gradient, added in zip(gradients, new, strict=True):
@@ -280,7 +283,7 @@ class BilevelTask(SpeechTask):
                         gradient += added
         self.module.train(training)
         norm = torch.stack([gradient.norm() for gradient in gradients]).norm().item()
-        return {name: round(total, 5), f"gradient_{name}": round(norm, 6)}
+        return {name: round(total / number, 5), f"gradient_{name}": round(norm / number, 6)}
 
     def summary(self, values: Mapping[str, Any]) -> str:
         """An epoch in one line."""

@@ -94,8 +94,8 @@ class JointSteps(LazySequence[Step]):
             return replace(step, parts=[PairedPart(part, NOBODY) for part in step.parts])
         assert self.paired is not None
         update = _pass(self.paired, number - self.num_explored)
-        # The update is divided by its labelled utterances: F times their mean number of labels, which leaves f as it is
-        # without a penalty, and by which g must be multiplied.
+        # The update is divided by its labelled utterances, so g is multiplied by their mean number of labels: γ weighs
+        # g against the loss of a label.
         labels = sum(int(self.num_labels[part[:, 0]].sum()) for part in step.parts)
         weight = step.phase.penalty * labels / sum(map(len, update))
         parts = [

@@ -35,7 +35,7 @@ from asrkit.training.speech import MODEL, SpeechTask
 from asrkit.training.speech_data import TrainingData, read_data, read_tokenizer
 from asrkit.training.unsupervised import BestRqObjective
 
-PREDICTABLE = 0.95
+UNPREDICTABLE = 0.95
 """Entropy of a label given the one before, relative to its entropy, above which there is little to learn."""
 
 
@@ -135,12 +135,15 @@ def run_training(
 def _log_labels(task: BilevelTask) -> None:
     """How well BEST-RQ's labels could be predicted."""
     g = task.objective.unsupervised
-    if not isinstance(g, BestRqObjective) or len(task.unlabelled) < 2:
+    if not isinstance(g, BestRqObjective):
         return
-    alone, given = g.entropies(task.unlabelled_pipeline(cut)[0] for cut in task.unlabelled)
+    found = g.entropies(task.unlabelled_pipeline(cut)[0] for cut in task.unlabelled)
+    if found is None:
+        return
+    alone, given = found
     figures = f"{given:.2f} nats given the label before, {alone:.2f} by frequency"
     log(f"BEST-RQ's labels: {figures}, {math.log(g.config.codebook_size):.2f} if uniform")
-    if given > PREDICTABLE * alone:
+    if given > UNPREDICTABLE * alone:
         log("note: they can hardly be predicted from their neighbours; lower bl_just.best_rq.codebook_dim")
 
 

@@ -30,6 +30,8 @@ from asrkit.randomness import seeded_generator
 
 SAMPLED_FRAMES = 20_000
 """Most encoder frames used for principal components and the statistics of labels."""
+MOST_COUNTED = 512
+"""Most labels of a codebook whose pairs can be counted in so many frames."""
 
 
 class BestRqObjective(nn.Module):
@@ -100,22 +102,28 @@ class BestRqObjective(nn.Module):
         _, _, (inside,) = self._teacher[0].to(x.device).forward_blocks(x, x_lens, (self.config.align_block,))
         return inside
 
-    def entropies(self, speech: Iterable[torch.Tensor]) -> tuple[float, float]:
-        """:func:`label_entropies` of (T, F) features of utterances."""
+    def entropies(self, speech: Iterable[torch.Tensor]) -> tuple[float, float] | None:
+        """:func:`label_entropies` of (T, F) features of utterances; None if they are too few for so many labels."""
+        if self.config.codebook_size > MOST_COUNTED:
+            return None
         device = self.quantizer.projection.device
-        labels = [self.quantizer(x.to(device)).cpu() for x in self._first(speech)]
-        return label_entropies(labels, self.config.codebook_size)
+        labels = [self.quantizer(x.to(device)).cpu() for x in self._first(speech) if len(x) > 1]
+        return label_entropies(labels, self.config.codebook_size) if len(labels) > 1 else None
 
     def _frames(self, speech: Iterable[torch.Tensor]) -> torch.Tensor:
-        """(N, I) frames of the first utterances."""
-        return torch.cat(self._first(speech))
+        """(N, I) frames of the first utterances.
+
+        Raises:
+            ValueError: none has a frame.
+        """
+        return torch.cat(self._first(speech) or [torch.zeros(0, 1)])
 
     def _first(self, speech: Iterable[torch.Tensor]) -> list[torch.Tensor]:
         """(T', I) of the first utterances each."""
         frames: list[torch.Tensor] = []
         for x in speech:
-            lens = torch.tensor([len(x)])
-            frames.append(self._labelled(x[None], lens, len(x) // self.subsampling)[0])
+            if number := len(x) // self.subsampling:
+                frames.append(self._labelled(x[None], torch.tensor([len(x)]), number)[0])
             if sum(map(len, frames)) >= SAMPLED_FRAMES:
                 break
         return frames

@@ -32,7 +32,7 @@ MOST_STEPS = 5
 BEAM = "decode.method=beam", "decode.beam=8"
 BPE = "tokenizer.type=bpe", "tokenizer.vocab_size=12"
 WORDS = ["".join(letters) for letters in islice(permutations("STALE"), 16)]
-"""In the same letters, so that a few of them teach a tokenizer all."""
+"""All of the same letters, so that the transcripts of any split hold every symbol."""
 
 
 @dataclass
@@ -251,7 +251,7 @@ FAULTS: dict[str, tuple[Callable[[Desk], None], str, Sequence[str]]] = {
         "is of type char",
         ["tokenizer --force"],
     ),
-    "features of no file": (removed("features/train.jsonl.gz"), "", ["features"]),
+    "features of no file": (removed("features/train.jsonl.gz"), "is missing", ["features"]),
     "damaged features": (damaged("features/train.jsonl.gz"), "remove it and", ["features"]),
     "damaged splits": (damaged("splits.json"), "cannot be read", ["prepare --force"]),
     "other cuts": (rewritten("train.jsonl.gz"), "has changed since", ["features --force", "tokenizer --force"]),
@@ -288,7 +288,7 @@ def test_what_training_advises_leads_to_a_model(name: str, desk: Desk) -> None:
     fault(desk)
     message, *advised = desk.follow("train")
     assert words in message
-    assert advised[: len(expected)] == list(expected)
+    assert (advised[: len(expected)] if expected else advised) == list(expected)
     assert (desk.folder / "exp" / "averaged.safetensors").is_file()
 
 

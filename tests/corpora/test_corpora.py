@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -19,6 +20,7 @@ from asrkit.corpora.utterances import Utterance, check
 from asrkit.data.folder import DataFolder
 from asrkit.errors import UserError
 from asrkit.features.containers import truncation
+from asrkit.features.listen import DIGESTS
 from asrkit.features.pipeline import load_audio
 from tests.conftest import AN4, run_cli, to_cut_sets
 
@@ -242,7 +244,11 @@ def test_corpora_are_pooled_split_by_split(tmp_path: Path, an4_utterances: list[
             DataFolder(tmp_path / name).cuts(split).parent.mkdir(exist_ok=True)
             cuts.to_file(DataFolder(tmp_path / name).cuts(split))
     sources = [DataFolder(tmp_path / "a"), DataFolder(tmp_path / "b")]
-    assert combine_corpora(sources, DataFolder(tmp_path / "both"))[0] == {"train": 4, "dev": 4, "test": 4}
+    sizes, notes = combine_corpora(sources, DataFolder(tmp_path / "both"))
+    assert sizes == {"train": 4, "dev": 4, "test": 4} and not any("earlier version" in note for note in notes)
+    path = sources[1].cuts("dev")  # as by an earlier version, which wrote other digests
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).replace(DIGESTS.encode(), b"")))
+    assert any("by an earlier version" in note for note in combine_corpora(sources, DataFolder(tmp_path / "old"))[1])
     pooled = {cut.id for cut in CutSet.from_file(DataFolder(tmp_path / "both").cuts("dev"))}
     assert pooled == {u.id for u in by_split["dev"]}
     with pytest.raises(UserError, match="two of the corpora have an utterance"):

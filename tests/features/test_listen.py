@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,20 @@ def test_integers_are_heard_like_the_floats_that_they_stand_for(subtype: str, tm
         assert (found.digest, found.peak, found.mean) == (heard.digest, heard.peak, heard.mean)
         assert (found.peaks == heard.peaks).all()
     assert listen(write(tmp_path / "y.wav", samples * np.float32(0.7), subtype="FLOAT")).digest != heard.digest
+
+
+def test_the_digest_of_floats_does_not_depend_on_blocks(tmp_path: Path) -> None:
+    """A silent beginning fits in 16 bits, what follows does not."""
+    samples = np.concatenate([np.zeros(600_000, np.float32), SPEECH * np.float32(0.7)])
+    mono = listen(write(tmp_path / "mono.wav", samples, subtype="PCM_24"))
+    both = listen(write(tmp_path / "both.wav", np.stack([samples, samples], 1), subtype="PCM_24"))
+    assert mono.digest == both.digest and not mono.problem
+
+
+def test_samples_of_any_size_are_no_warning_of_numpy(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert "off scale" in listen(write(tmp_path / "x.wav", SPEECH * np.float32(1e36), subtype="FLOAT")).problem
 
 
 def test_channels_can_be_chosen(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from asrkit.errors import UserError
-from asrkit.scoring.experiment import read_metrics, read_scores
+from asrkit.scoring.experiment import read_metrics
+from asrkit.scoring.report import read_score_file
 
 LINE = {"epoch": 1, "updates": 10, "seconds": 2.5, "lr": 1e-3, "loss": {"loss": 3.0}}
 RATES = {"rate": 20.0, "substitutions": 1, "deletions": 0, "insertions": 1, "interval_95": [10.0, 30.0]}
@@ -44,10 +45,10 @@ def test_without_a_file_there_are_no_metrics(tmp_path: Path) -> None:
 def test_scores_without_rates_are_refused(values: object, tmp_path: Path) -> None:
     path = tmp_path / "score.json"
     path.write_text(json.dumps(SCORES))
-    assert read_scores(path) == SCORES
+    assert read_score_file(path) == SCORES
     path.write_text(json.dumps(values))
     with pytest.raises(UserError, match="run asrkit score --force"):
-        read_scores(path)
+        read_score_file(path)
     path.write_text("[")
     with pytest.raises(UserError, match="cannot be read"):
-        read_scores(path)
+        read_score_file(path)
