@@ -85,6 +85,13 @@ class BlJustConfig:
         most=100,
         only_with=ON,
     )
+    exploration_from_epoch: int = setting(
+        1,
+        "First epoch on labelled speech that explores. On little speech, exploration can keep CTC from aligning at all.",
+        least=1,
+        most=1000000,
+        only_with=ON,
+    )
     exploration_lr_scale: float = setting(
         1.0, "ρ/α, factor on the learning rate of these updates.", least=0, most=1000, only_with=ON
     )

@@ -164,7 +164,8 @@ class BilevelTask(SpeechTask):
     def plan(self, epoch: int) -> Sequence[Step]:
         """All updates of an epoch: pre-training, exploration and joint updates, or fine-tuning."""
         settings, joint = self.bl_just, self.first < epoch <= self.last
-        share = 1.0 if epoch <= self.first else settings.exploration if joint else 0.0
+        explores = joint and epoch - self.first >= settings.exploration_from_epoch
+        share = 1.0 if epoch <= self.first else settings.exploration if explores else 0.0
         scale = settings.exploration_lr_scale if joint else 1.0
         supervised: SupervisedSteps | None = None
         if epoch > self.first:

@@ -408,6 +408,18 @@ def test_training_says_whether_labels_can_be_predicted(
     assert found[1] < 0.8 and found[48] > 0.94
 
 
+def test_exploration_begins_when_it_should(
+    configured: Callable[..., Config], workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks: list[BilevelTask] = []
+    monkeypatch.setattr(Loop, "run", lambda loop: tasks.append(loop.task))
+    stages = {"pretraining_epochs": 1, "pretraining_schedule": SLOW, "exploration_from_epoch": 2}
+    run_training(configured({"num_epochs": 3}, **stages), workshop.data_dir, workshop.folder / "from_epoch")
+    (task,) = tasks
+    explored = [sum(step.phase.name == EXPLORATION for step in task.plan(epoch)) for epoch in (1, 2, 3, 4)]
+    assert explored[1] == 0 < explored[0] == explored[2] == explored[3]
+
+
 def test_each_pass_through_the_unlabelled_speech_draws_other_masks() -> None:
     seconds, tokens = np.linspace(1, 3, 9), np.zeros(9, np.int32)
     budget = BatchBudget(6.0, 10**9, 1, vocab_size=2, frame_shift_s=0.04)
