@@ -87,7 +87,7 @@ class BlJustConfig:
     )
     exploration_from_epoch: int = setting(
         1,
-        "First epoch on labelled speech that explores. On little speech, exploration can keep CTC from aligning at all.",
+        "First epoch on labelled speech that explores. On little speech, exploration can keep CTC from aligning.",
         least=1,
         most=1000000,
         only_with=ON,
