@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -12,7 +11,7 @@ from asrkit.errors import UserError
 from asrkit.files import write_json, write_text
 from asrkit.records import INPUTS, Record, digest
 from asrkit.scoring.nist import SUBSETS, read_trn
-from asrkit.scoring.report import headline, read_score_file, score_trn, summary, text_report
+from asrkit.scoring.report import headline, read_score_file, read_values, score_trn, summary, text_report
 
 LISTS = "hypotheses.jsonl.gz"
 """File name of ``asrkit decode``'s n-best lists."""
@@ -50,7 +49,7 @@ def score(
     }
     subsets: dict[str, str] = {}
     if (path := ref.parent / SUBSETS).is_file():
-        subsets = json.loads(path.read_text(encoding="utf-8"))
+        subsets = read_values(path, "asrkit decode --force")
         inputs |= {"digest of subsets": digest(path)}
     if glm is not None:
         inputs |= {"digests of stm": [digest(path) for path in stms], "digest of glm": digest(glm)}

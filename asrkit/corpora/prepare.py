@@ -263,7 +263,7 @@ def combine_corpora(
     pools: dict[str, list[Cut]] = {}
     places: dict[str, str] = {}
     for split in splits:
-        cuts = [cut for source in sources if split in splits_of(source) for cut in _read(source, split)]
+        cuts = [cut for source in sources if split in splits_of(source) for cut in source.read_cuts(split)]
         seen: set[str] = set()
         for cut in cuts:
             if cut.id in seen:
@@ -296,10 +296,6 @@ def _content(cut: Cut) -> str:
     """Identifies the audio of a cut; empty if unknown."""
     audio_digest = (cut.custom or {}).get("audio_digest", "")
     return f"{audio_digest} {cut.start} {cut.duration}" if audio_digest else ""
-
-
-def _read(source: DataFolder, split: str) -> Sequence[Cut]:
-    return list(source.read_cuts(split))
 
 
 def describe(problems: list[Problem], number: int) -> str:

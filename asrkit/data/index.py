@@ -200,14 +200,13 @@ def open_index(folder: DataFolder, split: str, tokenizer: Tokenizer | None = Non
         symbols = json.dumps(tokenizer.to_dict(), sort_keys=True).encode()
         inputs["symbols"] = hashlib.sha256(symbols).hexdigest()[:16]
     record = Record(where / INPUTS, inputs)
-    if not record.is_current():
-        _rebuild(record, path, where, roots, tokenizer, num_jobs)
-    try:
-        return _load(path, where, roots)
-    except (OSError, ValueError, EOFError):  # damaged
-        record.begin()
-        _rebuild(record, path, where, roots, tokenizer, num_jobs)
-        return _load(path, where, roots)
+    if record.is_current():
+        try:
+            return _load(path, where, roots)
+        except (OSError, ValueError, EOFError):  # damaged
+            record.begin()
+    _rebuild(record, path, where, roots, tokenizer, num_jobs)
+    return _load(path, where, roots)
 
 
 def _load(path: Path, where: Path, roots: Roots) -> CutIndex:

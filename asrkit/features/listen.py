@@ -30,14 +30,14 @@ LARGEST = {"PCM_S8": 127 / 128, "PCM_U8": 127 / 128, "ULAW": 32124 / 32768, "ALA
 """Largest sample of encodings in which it is less than ``FULL_SCALE``."""
 CLIPPED_SHARE = 0.01
 OFFSET = 0.1
+CANCELLED = 0.1
+"""Channels whose mean is weaker than the weakest of them by this factor cancel each other."""
 IN_INT16 = ("PCM_16", "PCM_S8", "PCM_U8", "ULAW", "ALAW")
 """soundfile's names of encodings whose samples fit in 16 bits; integers are faster to check than floats."""
 INT16_SCALE = 32768
 """What such an integer is divided by."""
 DIGESTS = "2-"
 """Kind of the digests of audio; those of other kinds cannot be compared."""
-CANCELLED = 0.1
-"""Channels whose mean is weaker than the weakest of them by this factor cancel each other."""
 
 
 def channel_choice(text: str) -> str:
@@ -217,8 +217,9 @@ class _Content:
             return
         self.floats.update(x.data)
         if self.exact:
-            integers = np.clip(x * np.float64(INT16_SCALE), -INT16_SCALE, INT16_SCALE - 1).astype(np.int16)
-            self.exact = bool((integers == x * np.float64(INT16_SCALE)).all())
+            scaled = x * np.float64(INT16_SCALE)
+            integers = np.clip(scaled, -INT16_SCALE, INT16_SCALE - 1).astype(np.int16)
+            self.exact = bool((integers == scaled).all())
             self.integers.update(integers.data)
 
     def digest(self) -> str:

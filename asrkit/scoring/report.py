@@ -45,7 +45,7 @@ def score_folder(folder: Path) -> Score:
     See :func:`score_trn`.
     """
     path = folder / f"score.{INPUTS}"
-    with_case = path.is_file() and json.loads(path.read_text(encoding="utf-8")).get("--case-sensitive", True)
+    with_case = path.is_file() and read_values(path, "asrkit score --force").get("--case-sensitive", True)
     return score_trn(read_trn(folder / "ref.trn", with_case), read_trn(folder / "hyp.trn", with_case))
 
 

@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import islice, permutations
 from pathlib import Path
@@ -112,7 +113,7 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Desk:
         speakers.append(f"{id} s{n % 4}")
     (corpus / "text").write_text("\n".join(text) + "\n")
     (corpus / "utt2spk").write_text("\n".join(speakers) + "\n")
-    values: dict[str, Any] = json.loads(json.dumps(TINY))
+    values: dict[str, Any] = deepcopy(TINY)
     values["features"] |= {"store": True, "speed_factors": [1.0]}
     values["tokenizer"] = {"type": "char"}
     values["train"] |= {"num_epochs": 1, "average_epochs": 1}
@@ -246,11 +247,7 @@ FAULTS: dict[str, tuple[Callable[[Desk], None], str, Sequence[str]]] = {
     "damaged statistics": (damaged("features/statistics.safetensors"), "remove it and", ["features"]),
     "no symbols": (removed("tokenizer.json"), "is missing", ["tokenizer"]),
     "damaged symbols": (damaged("tokenizer.json"), "remove it and", ["tokenizer"]),
-    "other symbols": (
-        training("tokenizer.type=bpe", "tokenizer.vocab_size=12"),
-        "is of type char",
-        ["tokenizer --force"],
-    ),
+    "other symbols": (training(*BPE), "is of type char", ["tokenizer --force"]),
     "features of no file": (removed("features/train.jsonl.gz"), "is missing", ["features"]),
     "damaged features": (damaged("features/train.jsonl.gz"), "remove it and", ["features"]),
     "damaged splits": (damaged("splits.json"), "cannot be read", ["prepare --force"]),

@@ -125,7 +125,7 @@ def test_the_entropies_of_labels_are_those_of_their_chain() -> None:
         independent = torch.randint(size, (500,), generator=draw)
         stays = torch.rand(500, generator=draw) < 0.9
         stays[0] = False
-        kept = torch.where(stays, 0, torch.arange(500)).cummax(0).values  # the last time that it was drawn anew
+        kept = torch.where(stays, 0, torch.arange(500)).cummax(0).values  # the last time that it was redrawn
         chains.append(torch.stack([independent[kept], independent], dim=1))
     stay = 0.9 + 0.1 / size
     of_chain = -stay * math.log(stay) - (1 - stay) * math.log(0.1 / size)
